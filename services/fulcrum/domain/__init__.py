@@ -1,0 +1,1 @@
+"""The words of Fulcrum as frozen values; imports the standard library and numpy only."""

@@ -1,0 +1,36 @@
+"""Where activations are read and written."""
+
+import re
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+from fulcrum.domain.errors import InvalidHookPoint
+
+Tower = Literal["visual", "text"]
+Site = Literal["resid_post", "mlp_out", "attn_out"]
+
+_PATTERN = re.compile(r"^(visual|text)\.blocks\.(\d+)\.(resid_post|mlp_out|attn_out)$")
+
+
+@dataclass(frozen=True, order=True)
+class HookPoint:
+    """`{tower}.blocks.{block}.{site}`; `block` counts from 0."""
+
+    tower: Tower
+    block: int
+    site: Site
+
+    @classmethod
+    def parse(cls, text: str) -> "HookPoint":
+        """Raises InvalidHookPoint for anything but `visual.blocks.3.resid_post` and its like."""
+        match = _PATTERN.match(text)
+        if match is None:
+            raise InvalidHookPoint(
+                f"hook point {text!r} is malformed: expected "
+                f"'visual|text.blocks.<number>.<site>' with site one of {', '.join(get_args(Site))}"
+            )
+        tower, block, site = match.groups()
+        return cls(tower, int(block), site)  # type: ignore[arg-type]  # the pattern allows only the literals
+
+    def __str__(self) -> str:
+        return f"{self.tower}.blocks.{self.block}.{self.site}"

@@ -1,0 +1,61 @@
+"""Which model, which SAE, and what is known about them once loaded."""
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from fulcrum.domain.hook_points import HookPoint
+
+
+@dataclass(frozen=True)
+class ModelRef:
+    """An OpenCLIP model: `model_name` (architecture, `hf-hub:` or `local-dir:` reference) and `pretrained`.
+
+    `pretrained` is a tag, the path of a local checkpoint, or None. None means random weights and is only
+    accepted where `random_weights` says so, so that a failed load can never pass for a model.
+    """
+
+    model_name: str
+    pretrained: str | None = None
+    random_weights: bool = False
+    seed: int = 0  # of the random weights
+
+
+@dataclass(frozen=True)
+class ModelInfo:
+    """A loaded model as the user may see it. `weights_sha256` identifies it in every result."""
+
+    ref: ModelRef
+    weights_sha256: str
+    preprocess_sha256: str
+    image_size: int
+    n_blocks: int
+    d_model: int
+    d_embed: int
+    n_tokens: int
+    grid: tuple[int, int]
+    has_cls: bool
+    pooling: str
+    logit_scale: float
+    logit_bias: float | None
+    n_parameters: int
+    device: str
+    dtype: str
+    text_context_length: int = 77
+    hook_points: tuple[str, ...] = ()
+
+
+Variant = Literal["relu", "topk", "batch_topk", "jumprelu", "gated", "matryoshka"]
+
+
+@dataclass(frozen=True)
+class SaeInfo:
+    """A loaded SAE as the user may see it."""
+
+    name: str
+    weights_sha256: str
+    variant: Variant
+    d_in: int
+    d_sae: int
+    hook_point: HookPoint
+    model_name: str
+    quality: dict[str, float] = field(default_factory=dict)

@@ -1,0 +1,1 @@
+"""Sparse autoencoders: variants, storage and training."""

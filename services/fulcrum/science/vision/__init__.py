@@ -1,0 +1,1 @@
+"""Vision and text towers of OpenCLIP, split at a hook point."""

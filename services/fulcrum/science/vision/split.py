@@ -1,0 +1,55 @@
+"""A tower cut in two at a hook point."""
+
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+from jaxtyping import Float
+from torch import Tensor
+
+from fulcrum.domain.hook_points import HookPoint
+
+
+@dataclass(frozen=True)
+class HookState:
+    """Activations at a hook point, with what the suffix needs besides them.
+
+    `carry` is None at `resid_post`; at `mlp_out` and `attn_out` it is the residual stream that the
+    activations are added to. Both have the batch first, so rows can be selected and repeated together.
+    """
+
+    x: Float[Tensor, "batch tokens d_in"]
+    carry: Float[Tensor, "batch tokens d_model"] | None = None
+
+    def with_x(self, x: Tensor) -> "HookState":
+        """The same place with other activations: what a steered forward pass starts from."""
+        return HookState(x, self.carry)
+
+    def rows(self, index: Tensor | slice) -> "HookState":
+        """Selected rows (images), in that order."""
+        return HookState(self.x[index], None if self.carry is None else self.carry[index])
+
+    def repeat(self, n: int) -> "HookState":
+        """Every row `n` times, without copying memory where torch can avoid it; row i becomes rows i*n ... i*n+n-1."""
+        x = self.x.repeat_interleave(n, dim=0)
+        return HookState(x, None if self.carry is None else self.carry.repeat_interleave(n, dim=0))
+
+
+class SplitTower(Protocol):
+    """`suffix(prefix(images))` equals `encode_image(images)` (unnormalised) to float tolerance."""
+
+    hook_point: HookPoint
+    d_in: int
+    n_tokens: int
+    grid: tuple[int, int]
+    has_cls: bool
+    # Tokens from which the output can be reached at this hook point: after the last block of a CLS-pooled
+    # tower the patch tokens have no causal path to the output.
+    reaches_output: Literal["all", "cls", "patches"]
+
+    def prefix(self, images: Float[Tensor, "batch 3 height width"]) -> HookState:
+        """Activations of preprocessed images at the hook point. Stops there: no later layer runs."""
+        ...
+
+    def suffix(self, state: HookState) -> Float[Tensor, "batch d_embed"]:
+        """Image embedding (not normalised) from activations; differentiable with respect to `state.x`."""
+        ...
