@@ -1,0 +1,129 @@
+"""Where activations come from, and the shuffle buffer that the trainer reads them through."""
+
+from collections.abc import Callable, Iterable, Iterator
+from typing import Protocol
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from fulcrum.domain.errors import ComputationFailed, InvalidSaeConfig
+
+
+class ActivationSource(Protocol):
+    """A finite stream of activations in a fixed order, that can be read again from any token."""
+
+    d_in: int
+    n_tokens: int  # in one epoch
+
+    def read(self, start: int) -> Iterator[Float[Tensor, "n d_in"]]:
+        """Consecutive chunks of any size, from token `start` (0 <= start < n_tokens) to the end of the epoch."""
+        ...
+
+
+class TensorSource:
+    """Activations that are already in memory."""
+
+    def __init__(self, x: Float[Tensor, "n_tokens d_in"], chunk: int = 16_384) -> None:
+        self.n_tokens, self.d_in = x.shape
+        self._x, self._chunk = x, chunk
+
+    def read(self, start: int) -> Iterator[Float[Tensor, "n d_in"]]:
+        """Slices, without copying."""
+        for at in range(start, self.n_tokens, self._chunk):
+            yield self._x[at : at + self._chunk]
+
+
+class StreamSource:
+    """Activations from `make()`, which starts the same stream anew each time; seeking skips chunks."""
+
+    def __init__(
+        self, make: Callable[[], Iterable[Float[Tensor, "n d_in"]]], n_tokens: int, d_in: int
+    ) -> None:
+        self.n_tokens, self.d_in = n_tokens, d_in
+        self._make = make
+
+    def read(self, start: int) -> Iterator[Float[Tensor, "n d_in"]]:
+        """Chunks of the stream, the first one cut at `start`."""
+        passed = 0
+        for chunk in self._make():
+            if passed + chunk.shape[0] > start:
+                yield chunk[max(0, start - passed) :]
+            passed += chunk.shape[0]
+
+
+class ShuffledBlocks:
+    """The endless stream of epochs, cut into blocks of `block_tokens` that are shuffled as a whole.
+
+    Block b holds tokens `b * block_tokens` and on, in an order that depends on (seed, b) alone, so that a resumed run
+    refills the block it was in and goes on with the same batches.
+    """
+
+    def __init__(
+        self, source: ActivationSource, block_tokens: int, seed: int, dtype: torch.dtype, device: torch.device
+    ) -> None:
+        self._source, self._seed = source, seed
+        self.block_tokens = block_tokens
+        self._dtype, self._device = dtype, device
+        self._buffer: Tensor | None = None
+        self._position: int | None = None
+        self._chunks: Iterator[Tensor] = iter(())
+        self._left: Tensor | None = None
+
+    def block(self, index: int) -> Float[Tensor, "block_tokens d_in"]:
+        """Block `index`, shuffled. The tensor is overwritten by the next call.
+
+        Raises ComputationFailed for activations that are not finite, InvalidSaeConfig for another width.
+        """
+        if self._buffer is None:
+            shape = (self.block_tokens, self._source.d_in)
+            self._buffer = torch.empty(shape, dtype=self._dtype, device=self._device)
+        generator = torch.Generator().manual_seed(_mix(self._seed, index))
+        order = torch.randperm(self.block_tokens, generator=generator).to(self._device)
+        self._seek(index * self.block_tokens)
+        filled = 0
+        while filled < self.block_tokens:
+            chunk = self._next(self.block_tokens - filled)
+            # Written to shuffled rows at once: no second copy of the block.
+            self._buffer[order[filled : filled + chunk.shape[0]]] = chunk
+            filled += chunk.shape[0]
+        self._position = (index + 1) * self.block_tokens
+        return self._buffer
+
+    def _seek(self, position: int) -> None:
+        if self._position != position:
+            self._left = None
+            self._chunks = self._source.read(position % self._source.n_tokens)
+
+    def _next(self, n_wanted: int) -> Tensor:
+        """Up to `n_wanted` further tokens, checked; starts the next epoch where one ends."""
+        if self._left is None or self._left.shape[0] == 0:
+            chunk = next(self._chunks, None)
+            if chunk is None:
+                self._chunks = self._source.read(0)
+                chunk = next(self._chunks, None)
+                if chunk is None:
+                    raise InvalidSaeConfig("the activation source is empty")
+            self._left = self._checked(chunk)
+        taken, self._left = self._left[:n_wanted], self._left[n_wanted:]
+        return taken
+
+    def _checked(self, chunk: Tensor) -> Tensor:
+        if chunk.ndim != 2 or chunk.shape[1] != self._source.d_in:
+            raise InvalidSaeConfig(
+                f"activations have shape {tuple(chunk.shape)}, expected (n, {self._source.d_in})"
+            )
+        cast = chunk.detach().to(self._device, self._dtype)
+        if not torch.isfinite(cast).all():
+            cause = (
+                "nan or inf"
+                if not torch.isfinite(chunk).all()
+                else f"values beyond the range of {self._dtype}"
+            )
+            raise ComputationFailed(f"activations contain {cause}; training on them would ruin the SAE")
+        return cast
+
+
+def _mix(seed: int, index: int) -> int:
+    """One seed per (seed, block), far apart for neighbouring blocks."""
+    return (seed * 0x9E3779B97F4A7C15 + index * 0xBF58476D1CE4E5B9 + 0x94D049BB133111EB) % 2**63

@@ -1,0 +1,206 @@
+"""Loss and gradients of TopK, BatchTopK and Matryoshka SAEs without an autograd graph and without dense latents.
+
+One dense product per step (the encoder's pre-activations, into a reused buffer). Everything after it works on the
+active entries: decoding is a weighted embedding bag, its gradient with respect to the latents the product of sampled
+rows, and both weight gradients are embedding bags over the transposed code, which share one sort of the entries.
+
+With `u = N(x)`, residuals `r = x_hat - u` and n tokens, the loss is `sum |r|^2 / n`, for Matryoshka summed over the
+prefixes, plus `aux_weight * sum |e_hat - e|^2 / n` where `e = u - x_hat` is constant and `e_hat` decodes the `k_aux`
+largest dead latents (Gao et al. 2024, A.2).
+"""
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from fulcrum.science.sae.base import Sae
+from fulcrum.science.sae.selection import batch_top_k, top_k
+from fulcrum.science.sae.training.config import TrainConfig
+
+
+@dataclass(frozen=True)
+class StepResult:
+    """What a step saw, for metrics and dead-latent counts."""
+
+    residual: Float[Tensor, "n d_in"]  # x_hat - u, valid until the next step
+    fired: Bool[Tensor, " d_sae"]
+    n_active: Tensor  # ()
+
+
+@dataclass(frozen=True)
+class _Entries:
+    """Selected entries ordered by bag; a bag is a token, for Matryoshka a (prefix, token) pair."""
+
+    tokens: Int[Tensor, " nnz"]
+    latents: Int[Tensor, " nnz"]
+    values: Float[Tensor, " nnz"]
+    bags: Int[Tensor, " nnz"]
+    bag_offsets: Int[Tensor, " n_bags_plus_1"]
+
+
+class SparseStep:
+    """Holds the weights in training layout, their gradients, and the buffers of one step."""
+
+    def __init__(self, sae: Sae, config: TrainConfig) -> None:
+        self._config = config
+        # Encoder rows per latent, like the decoder's, so that both gradients are rows per latent.
+        self.encoder = sae.W_enc.detach().T.contiguous().clone()
+        self.b_enc = sae.b_enc.detach().clone()
+        self.decoder = sae.W_dec.detach().clone()
+        self.b_dec = sae.b_dec.detach().clone()
+        self.theta: Tensor | None = None
+        if config.variant in ("batch_topk", "matryoshka"):
+            self.theta = torch.full((), -torch.inf, device=self.b_enc.device, dtype=self.b_enc.dtype)
+        prefixes = config.sae_config().options.get("prefixes", [config.d_sae])
+        self._prefixes = torch.tensor(prefixes, device=self.b_enc.device)
+        self._pre: Tensor | None = None
+
+    @property
+    def parameters(self) -> dict[str, Tensor]:
+        """What the optimiser updates, by name."""
+        return {"encoder": self.encoder, "b_enc": self.b_enc, "decoder": self.decoder, "b_dec": self.b_dec}
+
+    @property
+    def state(self) -> dict[str, Tensor]:
+        """What else must be in a checkpoint, by name."""
+        return {} if self.theta is None else {"theta": self.theta}
+
+    def gradients(self, u: Float[Tensor, "n d_in"], dead: Bool[Tensor, " d_sae"], share: float) -> StepResult:
+        """Sets `.grad` of every parameter for this batch. `share` of the run is unused: k does not warm up."""
+        n = u.shape[0]
+        centred = u - self.b_dec
+        if self._pre is None or self._pre.shape[0] != n:
+            self._pre = u.new_empty(n, self._config.d_sae)
+        pre = torch.addmm(self.b_enc, centred, self.encoder.T, out=self._pre)
+        entries = self._select(pre)
+        decoded = _bags(self.decoder, entries.latents, entries.values, entries.bag_offsets)
+        # residuals of every prefix: (n_prefixes, n, d_in)
+        residuals = (
+            decoded.view(len(self._prefixes), n, -1).cumsum(0) if len(self._prefixes) > 1 else decoded[None]
+        )
+        residuals -= centred
+        residual = residuals[-1]
+        # A latent adds to its own prefix and all wider ones, so it receives the sum of their gradients.
+        grad_out = residuals.flip(0).cumsum(0).flip(0) if len(self._prefixes) > 1 else residuals
+        scale = 2.0 / n
+        grad_out = grad_out.reshape(-1, u.shape[1])
+
+        grad_values = _sampled_products(grad_out, self.decoder, entries) * scale
+        grad_pre = torch.where(entries.values > 0, grad_values, 0.0)
+        by_latent = torch.sort(entries.latents, stable=True).indices
+        counts = torch.bincount(entries.latents, minlength=self._config.d_sae)
+        offsets = _offsets(counts)
+        grad_decoder = _bags(grad_out, entries.bags[by_latent], entries.values[by_latent] * scale, offsets)
+        grad_pre_sorted = grad_pre[by_latent]
+        grad_encoder = _bags(centred, entries.tokens[by_latent], grad_pre_sorted, offsets)
+        grad_b_enc = torch.segment_reduce(grad_pre_sorted, "sum", lengths=counts, initial=0)
+        if self._config.aux_weight > 0 and bool(dead.any()):
+            self._add_aux(pre, centred, residual, dead, grad_encoder, grad_decoder, grad_b_enc)
+        # Each prefix's x_hat holds b_dec once; the encoder sees it with the opposite sign.
+        grad_b_dec = residuals.sum((0, 1)) * scale - grad_b_enc @ self.encoder
+        _remove_radial(grad_decoder, self.decoder)
+        self.encoder.grad, self.b_enc.grad = grad_encoder, grad_b_enc
+        self.decoder.grad, self.b_dec.grad = grad_decoder, grad_b_dec
+        active = entries.values > 0
+        fired = torch.zeros_like(dead)
+        fired[entries.latents[active]] = True
+        return StepResult(residual, fired, active.sum())
+
+    def after_update(self) -> None:
+        """Puts decoder rows back on the unit sphere."""
+        self.decoder.div_(torch.linalg.vector_norm(self.decoder, dim=1, keepdim=True).clamp_(min=1e-8))
+
+    def export(self, sae: Sae) -> None:
+        """Copies the weights into the SAE."""
+        with torch.no_grad():
+            sae.W_enc.copy_(self.encoder.T)
+            sae.b_enc.copy_(self.b_enc)
+            sae.W_dec.copy_(self.decoder)
+            sae.b_dec.copy_(self.b_dec)
+            if self.theta is not None:
+                sae.get_buffer("theta").copy_(self.theta.clamp(min=0.0))
+
+    def _select(self, pre: Float[Tensor, "n d_sae"]) -> _Entries:
+        n, d_sae = pre.shape
+        k = self._config.k
+        if self.theta is None:
+            values, latents = top_k(pre, k)
+            tokens = torch.arange(n, device=pre.device).repeat_interleave(k)
+            offsets = torch.arange(0, n * k + 1, k, device=pre.device)
+            return _Entries(tokens, latents.reshape(-1), torch.relu(values.reshape(-1)), tokens, offsets)
+        values, flat = batch_top_k(pre, n * k, float(self.theta) * 0.8 if self.theta > 0 else -torch.inf)
+        positive = values > 0
+        values, flat = values[positive], flat[positive]
+        self._update_theta(values)
+        tokens = torch.div(flat, d_sae, rounding_mode="floor")
+        latents = flat - tokens * d_sae
+        bags = tokens
+        if len(self._prefixes) > 1:
+            bags = torch.bucketize(latents, self._prefixes, right=True) * n + tokens
+            bags, order = torch.sort(bags, stable=True)
+            tokens, latents, values = tokens[order], latents[order], values[order]
+        counts = torch.bincount(bags, minlength=n * len(self._prefixes))
+        return _Entries(tokens, latents, values, bags, _offsets(counts))
+
+    def _update_theta(self, kept: Float[Tensor, " nnz"]) -> None:
+        assert self.theta is not None
+        if kept.numel() == 0:
+            return
+        smallest = kept.min()
+        rate = self._config.theta_rate
+        # The first batch sets it: starting from 0 would leave a short run with a threshold far too low.
+        started = torch.isfinite(self.theta)
+        self.theta.copy_(torch.where(started, (1 - rate) * self.theta + rate * smallest, smallest))
+
+    def _add_aux(
+        self,
+        pre: Tensor,
+        centred: Tensor,
+        residual: Tensor,
+        dead: Tensor,
+        grad_encoder: Tensor,
+        grad_decoder: Tensor,
+        grad_b_enc: Tensor,
+    ) -> None:
+        """Adds AuxK's gradients, from dense products over the dead columns alone."""
+        columns = torch.nonzero(dead).squeeze(1)
+        z = torch.relu(pre[:, columns])
+        k_aux = min(self._config.k_aux or max(1, self._config.d_in // 2), columns.shape[0])
+        if k_aux < columns.shape[0]:
+            kept = torch.topk(z, k_aux, dim=1, sorted=False)
+            z = torch.zeros_like(z).scatter_(1, kept.indices, kept.values)
+        rows = self.decoder[columns]
+        # e_hat - e with e = u - x_hat = -residual
+        grad_e = torch.addmm(residual, z, rows).mul_(2.0 * self._config.aux_weight / z.shape[0])
+        grad_z = (grad_e @ rows.T).mul_(z > 0)
+        grad_decoder[columns] += z.T @ grad_e
+        grad_encoder[columns] += grad_z.T @ centred
+        grad_b_enc[columns] += grad_z.sum(0)
+
+
+def _bags(table: Tensor, rows: Tensor, weights: Tensor, offsets: Tensor) -> Tensor:
+    """Sum of `weights * table[rows]` within each bag."""
+    return F.embedding_bag(
+        rows, table, offsets, mode="sum", per_sample_weights=weights, include_last_offset=True
+    )
+
+
+def _sampled_products(grad_out: Tensor, decoder: Tensor, entries: _Entries) -> Tensor:
+    """`grad_out[bag] . decoder[latent]` per entry, without gathering the rows."""
+    return torch.ops.aten._embedding_bag_per_sample_weights_backward(
+        grad_out, decoder, entries.latents, entries.bag_offsets, entries.bags, 0
+    )
+
+
+def _offsets(counts: Tensor) -> Tensor:
+    offsets = torch.zeros(counts.shape[0] + 1, dtype=torch.long, device=counts.device)
+    torch.cumsum(counts, 0, out=offsets[1:])
+    return offsets
+
+
+def _remove_radial(grad: Tensor, rows: Tensor) -> None:
+    """Keeps what is tangential to the sphere; the radial part would only be undone by renormalising."""
+    grad.addcmul_(rows, (grad * rows).sum(1, keepdim=True), value=-1.0)
