@@ -1,0 +1,127 @@
+"""Clarity, redundancy and polysemanticity of latents (SemanticLens, Dreyer et al. 2025), from embeddings."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Bool, Float, Int
+
+from fulcrum.domain.errors import ComputationFailed, InvalidInput
+from fulcrum.domain.results import FloatArray
+from fulcrum.science.concepts.embeddings import unit_vectors
+
+
+@dataclass(frozen=True)
+class Redundancy:
+    """`values[j]`: largest cosine of mean j with another latent's mean, -1 .. 1; `nearest[j]`: which (a
+    row)."""
+
+    values: Float[np.ndarray, " n_latents"]
+    nearest: Int[np.ndarray, " n_latents"]
+
+
+@dataclass(frozen=True)
+class Polysemanticity:
+    """`value` is 0 (one meaning) .. 2 (opposite ones); `second` marks the images of the second meaning.
+
+    A second meaning of one image is an outlier rather than a meaning: look at `second` before believing the
+    value.
+    """
+
+    value: float
+    second: Bool[np.ndarray, " n"]
+
+
+def clarity(embeddings: Float[np.ndarray, "n d_embed"]) -> float:
+    """`(|mean v|^2 - 1/n) n/(n-1)`, v the unit embeddings of n top images: their mean off-diagonal cosine.
+
+    In -1/(n-1) .. 1. Raises InvalidInput for n < 2: one image says nothing about agreement.
+    """
+    v = _images(embeddings, 2, "clarity")
+    return _clarity_of_units(v)
+
+
+def redundancy(means: Float[np.ndarray, "n_latents d_embed"], chunk: int = 1024) -> Redundancy:
+    """`max over k != j of cos(mean_j, mean_k)`, a value for every latent; the first of equally near ones.
+
+    Works in the precision of `means`, `chunk` rows at a time. Raises InvalidInput for fewer than two latents.
+    """
+    if means.ndim != 2 or means.shape[0] < 2:
+        raise InvalidInput(f"redundancy needs means of (>= 2 latents, d_embed), got shape {means.shape}")
+    if chunk < 1:
+        raise InvalidInput(f"chunk={chunk} must be >= 1")
+    unit = unit_vectors(means, "means").astype(means.dtype)
+    values = np.empty(len(unit))
+    nearest = np.empty(len(unit), dtype=np.int64)
+    for start in range(0, len(unit), chunk):
+        cosines = unit[start : start + chunk] @ unit.T
+        rows = np.arange(len(cosines))
+        cosines[rows, start + rows] = -np.inf
+        best = cosines.argmax(axis=1)
+        values[start : start + chunk] = cosines[rows, best]
+        nearest[start : start + chunk] = best
+    return Redundancy(np.clip(values, -1.0, 1.0), nearest)
+
+
+def polysemanticity(embeddings: Float[np.ndarray, "n d_embed"]) -> Polysemanticity:
+    """`1 - clarity(the two 2-means centres)` = 1 - cosine of the centres, on unit embeddings.
+
+    2-means starts from every image together with the image least like it and keeps the tightest end (the
+    first of equal ones), so no random seed is involved. Identical images have one centre and the value 0.
+    Raises InvalidInput for n < 4 (two images are always two clusters), ComputationFailed for a centre at
+    zero.
+    """
+    v = _images(embeddings, 4, "polysemanticity")
+    second = _two_means(v @ v.T)
+    if not second.any():
+        return Polysemanticity(0.0, second)
+    centres = np.stack([v[~second].mean(axis=0), v[second].mean(axis=0)])
+    norms = np.linalg.norm(centres, axis=1, keepdims=True)
+    if (norms < 1e-12).any():
+        raise ComputationFailed("the embeddings of a cluster cancel: its centre has no direction")
+    return Polysemanticity(float(1.0 - _clarity_of_units(centres / norms)), second)
+
+
+def _images(embeddings: FloatArray, n_min: int, what: str) -> FloatArray:
+    if embeddings.ndim != 2 or embeddings.shape[0] < n_min:
+        raise InvalidInput(
+            f"{what} needs embeddings of (n >= {n_min} images, d_embed), got shape {embeddings.shape}"
+        )
+    return unit_vectors(embeddings, "embeddings")
+
+
+def _clarity_of_units(v: FloatArray) -> float:
+    n = len(v)
+    mean = v.mean(axis=0)
+    value = (float(mean @ mean) - 1 / n) * n / (n - 1)
+    return float(np.clip(value, -1 / (n - 1), 1.0))
+
+
+def _two_means(gram: FloatArray, n_steps: int = 50) -> Bool[np.ndarray, " n"]:
+    """Membership in the second cluster (that without the first image), from the Gram matrix of unit vectors.
+
+    All starts run together: `member` is (starts, n). |v_i - c|^2 = 1 - 2 v_i.c + |c|^2, where v_i.c and |c|^2
+    are means of the Gram matrix, so no centre is ever formed.
+    """
+    n = len(gram)
+    starts, farthest = np.arange(n), gram.argmin(axis=1)
+    nearer_to_second = gram[farthest] > gram[starts]
+    member = nearer_to_second
+    for _ in range(n_steps):
+        distance = []
+        for cluster in (~member, member):
+            size = np.maximum(cluster.sum(axis=1, keepdims=True), 1)
+            to_centre = cluster @ gram / size
+            centre_square = (to_centre * cluster).sum(axis=1, keepdims=True) / size
+            distance.append(centre_square - 2 * to_centre)
+        # A cluster without members has its centre nowhere; the start has then become one cluster.
+        empty = ~member.any(axis=1, keepdims=True)
+        moved = (distance[1] < distance[0] - 1e-12) & ~empty
+        if (moved == member).all():
+            break
+        member = moved
+    sizes = np.stack([(~member).sum(axis=1), member.sum(axis=1)])
+    within = [np.einsum("si,ij,sj->s", c.astype(float), gram, c.astype(float)) for c in (~member, member)]
+    # Inertia is n - sum over clusters of |sum v|^2 / size: the tightest start has the largest sum.
+    tightness = within[0] / np.maximum(sizes[0], 1) + within[1] / np.maximum(sizes[1], 1)
+    best = member[int(np.argmax(tightness >= tightness.max() - 1e-12))]
+    return ~best if best[0] else best
