@@ -39,7 +39,7 @@ class SparseCodes:
             raise InvalidInput(f"{len(latents)} latents but {len(values)} values")
         if not len(offsets) or offsets[0] != 0 or offsets[-1] != len(latents) or (np.diff(offsets) < 0).any():
             raise InvalidInput(f"offsets must ascend from 0 to the {len(latents)} active entries")
-        if len(latents) and not (0 <= latents.min() and latents.max() < self.d_sae):
+        if len(latents) and not (latents.min() >= 0 and latents.max() < self.d_sae):
             raise LatentOutOfRange(
                 f"latents {latents.min()} .. {latents.max()} do not lie in 0 .. {self.d_sae - 1}"
             )

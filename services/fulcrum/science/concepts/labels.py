@@ -1,6 +1,7 @@
 """What a latent is called, with the evidence for the name."""
 
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Literal
 
 import numpy as np
@@ -79,7 +80,7 @@ def best_labels(of: LatentMeans, vocabulary: VocabularyEmbeddings, k: int = 1) -
         found.append(
             [
                 Label(latent, vocabulary.labels[a], "auto", float(row[a]), float(row[a] - row[b]))
-                for a, b in zip(best, best[1:], strict=False)
+                for a, b in pairwise(best)
             ]
         )
     return found
@@ -96,7 +97,8 @@ def label_test(z: FloatArray, carries: np.ndarray) -> LabelTest:
     z, carries = np.asarray(z, dtype=np.float64), np.asarray(carries)
     if z.ndim != 1 or carries.shape != z.shape or carries.dtype != np.bool_:
         raise InvalidInput(
-            f"z and carries must be (n_images,) numbers and booleans, got {z.shape}, {carries.shape} {carries.dtype}"
+            f"z and carries must be (n_images,) numbers and booleans, "
+            f"got {z.shape} and {carries.shape} {carries.dtype}"
         )
     if not np.isfinite(z).all():
         raise InvalidInput("z must be finite")

@@ -10,6 +10,7 @@ from scipy.sparse import csr_array
 from torch import Tensor
 
 from fulcrum.domain.errors import InvalidInput, LatentOutOfRange
+from fulcrum.domain.results import FloatArray
 from fulcrum.science.concepts.codes import SparseCodes
 
 Measure = Literal["phi", "jaccard", "pmi"]
@@ -74,10 +75,11 @@ class StreamingCofiring:
             top, bottom = n * joint, a * b
         else:
             raise InvalidInput(f"unknown measure {measure!r}: expected one of {get_args(Measure)}")
-        value = np.divide(top, bottom, out=np.full(joint.shape, -np.inf), where=bottom > 0)
+        value: FloatArray = np.divide(top, bottom, out=np.full(joint.shape, -np.inf), where=bottom > 0)
         if measure != "pmi":
             return value
-        return np.log(value, out=np.full(joint.shape, -np.inf), where=value > 0)
+        pmi: FloatArray = np.log(value, out=np.full(joint.shape, -np.inf), where=value > 0)
+        return pmi
 
     def neighbours(self, measure: Measure = "phi", k: int = 10, n_joint_min: int = 2) -> list[Neighbours]:
         """Up to k latents that fire together with each chosen one on at least `n_joint_min` images."""
@@ -157,6 +159,6 @@ def _checked(latents: np.ndarray, d_sae: int) -> np.ndarray:
         raise InvalidInput(
             f"latents must be a list of different latents, got {len(latents)} of shape {latents.shape}"
         )
-    if len(latents) and not (0 <= latents.min() and latents.max() < d_sae):
+    if len(latents) and not (latents.min() >= 0 and latents.max() < d_sae):
         raise LatentOutOfRange(f"latents {latents.min()} .. {latents.max()} do not lie in 0 .. {d_sae - 1}")
     return latents

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
+from numpy.typing import NDArray
 
 from fulcrum.domain.errors import ComputationFailed, InvalidInput
 from fulcrum.domain.results import FloatArray
@@ -49,7 +50,7 @@ def redundancy(means: Float[np.ndarray, "n_latents d_embed"], chunk: int = 1024)
         raise InvalidInput(f"redundancy needs means of (>= 2 latents, d_embed), got shape {means.shape}")
     if chunk < 1:
         raise InvalidInput(f"chunk={chunk} must be >= 1")
-    unit = unit_vectors(means, "means").astype(means.dtype)
+    unit = unit_vectors(means, "means").astype(np.result_type(means, np.float32))
     values = np.empty(len(unit))
     nearest = np.empty(len(unit), dtype=np.int64)
     for start in range(0, len(unit), chunk):
@@ -123,5 +124,6 @@ def _two_means(gram: FloatArray, n_steps: int = 50) -> Bool[np.ndarray, " n"]:
     within = [np.einsum("si,ij,sj->s", c.astype(float), gram, c.astype(float)) for c in (~member, member)]
     # Inertia is n - sum over clusters of |sum v|^2 / size: the tightest start has the largest sum.
     tightness = within[0] / np.maximum(sizes[0], 1) + within[1] / np.maximum(sizes[1], 1)
-    best = member[int(np.argmax(tightness >= tightness.max() - 1e-12))]
-    return ~best if best[0] else best
+    best: NDArray[np.bool_] = member[int(np.argmax(tightness >= tightness.max() - 1e-12))]
+    second: NDArray[np.bool_] = best ^ best[0]
+    return second

@@ -40,7 +40,8 @@ def search_by_words(
     query, embeddings, latents = np.asarray(query), np.asarray(embeddings), np.asarray(latents)
     if query.ndim != 1 or embeddings.ndim != 2 or embeddings.shape[1] != len(query):
         raise InvalidInput(
-            f"query must be (d_embed,) and embeddings (n_latents, d_embed), got {query.shape} and {embeddings.shape}"
+            f"query must be (d_embed,) and embeddings (n_latents, d_embed), "
+            f"got {query.shape} and {embeddings.shape}"
         )
     if latents.shape != embeddings.shape[:1]:
         raise InvalidInput(f"{embeddings.shape[0]} embeddings but latents of shape {latents.shape}")
@@ -63,7 +64,7 @@ def search_by_image(
             f"latents and values must be (n_active,) and typical (d_sae,), "
             f"got {latents.shape}, {values.shape} and {typical.shape}"
         )
-    if len(latents) and not (0 <= latents.min() and latents.max() < len(typical)):
+    if len(latents) and not (latents.min() >= 0 and latents.max() < len(typical)):
         raise LatentOutOfRange(
             f"latents {latents.min()} .. {latents.max()} do not lie in 0 .. {len(typical) - 1}"
         )

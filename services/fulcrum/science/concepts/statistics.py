@@ -13,6 +13,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from fulcrum.domain.errors import InvalidInput, LatentOutOfRange
+from fulcrum.domain.results import FloatArray
 from fulcrum.science.concepts.codes import SparseCodes
 
 BINS_PER_OCTAVE: Final = 64
@@ -56,32 +57,39 @@ class LatentStatistics:
     @property
     def firing_rate_images(self) -> Float[np.ndarray, " d_sae"]:
         """Share of images in which some token fires, 0 .. 1."""
-        return self.n_images_active / self.n_images
+        rate: FloatArray = self.n_images_active / self.n_images
+        return rate
 
     @property
     def firing_rate_tokens(self) -> Float[np.ndarray, " d_sae"]:
         """Share of tokens that fire, 0 .. 1."""
-        return self.n_tokens_active / self.n_tokens
+        rate: FloatArray = self.n_tokens_active / self.n_tokens
+        return rate
 
     @property
     def mean_when_active(self) -> Float[np.ndarray, " d_sae"]:
         """Mean over the tokens where the latent fires."""
-        return self.sum / np.maximum(self.n_tokens_active, 1)
+        mean: FloatArray = self.sum / np.maximum(self.n_tokens_active, 1)
+        return mean
 
     @property
     def mean(self) -> Float[np.ndarray, " d_sae"]:
         """Mean over all tokens: what `mean_ablate` sets a latent to."""
-        return self.sum / self.n_tokens
+        mean: FloatArray = self.sum / self.n_tokens
+        return mean
 
     @property
     def cls_share(self) -> Float[np.ndarray, " d_sae"]:
         """Share of a latent's active tokens that are CLS; `patch_share` is the rest."""
-        return self.n_cls_active / np.maximum(self.n_tokens_active, 1)
+        share: FloatArray = self.n_cls_active / np.maximum(self.n_tokens_active, 1)
+        return share
 
     @property
     def patch_share(self) -> Float[np.ndarray, " d_sae"]:
         """Share of a latent's active tokens that are patches."""
-        return (self.n_tokens_active - self.n_cls_active) / np.maximum(self.n_tokens_active, 1)
+        n_patches_active = self.n_tokens_active - self.n_cls_active
+        share: FloatArray = n_patches_active / np.maximum(self.n_tokens_active, 1)
+        return share
 
     def quantile(self, q: float) -> Float[np.ndarray, " d_sae"]:
         """Nearest-rank quantile of the active token values, to a relative error of QUANTILE_RELATIVE_ERROR.

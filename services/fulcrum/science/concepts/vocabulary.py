@@ -36,7 +36,8 @@ class VocabularyEmbeddings:
             )
         if self.empty.shape != self.embeddings.shape[1:]:
             raise InvalidInput(
-                f"empty of shape {self.empty.shape} is not (n_templates, d_embed) = {self.embeddings.shape[1:]}"
+                f"empty of shape {self.empty.shape} is not (n_templates, d_embed), "
+                f"which is {self.embeddings.shape[1:]} here"
             )
 
     def directions(self) -> Float[np.ndarray, "n_labels d_embed"]:
