@@ -31,7 +31,7 @@ _ENCODE_CHUNK_VALUES = 200_000_000
 class EditPlan:
     """What happens to one row: edits, where and when.
 
-    Without edits and with `drop_error`: the reconstruction alone. Raises InvalidEdit for a latent edited twice.
+    Without edits and with `drop_error`: the reconstruction alone. A latent edited twice is an InvalidEdit.
     """
 
     edits: tuple[Edit, ...] = ()
@@ -60,8 +60,8 @@ class EditPlan:
 class EditedActivations:
     """Edited activations of `n_plans` rows with what is needed to judge them.
 
-    `z` is of the unedited images and covers `latents` (the union over the plans, ascending); `z_edited` is what
-    each plan asked for: equal to z out of scope, where conditions fail, and at latents under `project_out`.
+    `z` is of the unedited images and covers `latents` (the union over the plans, ascending); `z_edited` is
+    what each plan asked for: equal to z out of scope, where conditions fail, and under `project_out`.
     """
 
     x: Float[Tensor, "n_plans n_tokens d_in"]
@@ -126,7 +126,8 @@ def apply_edits(
     `readout` (for the class names) are needed only by conditions on the prediction.
 
     Several `project_out` edits act together: the smallest change of x after which
-    `<x', d_j> = keep_j <x, d_j>` for each of them (least squares where directions depend on each other). With one keep for all this is
+    `<x', d_j> = keep_j <x, d_j>` for each of them (least squares where directions depend on each
+    other). With one keep for all this is
     `x' = x - (1 - keep) P x`, P the orthogonal projector on their span, whatever their order.
     Projections and latent edits are both computed from the unedited x and added up.
 
