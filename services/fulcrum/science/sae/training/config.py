@@ -37,8 +37,8 @@ class TrainConfig:
     aux_weight: float = 1 / 32
     k_aux: int | None = None  # None: d_in // 2 (Gao et al.)
     theta_rate: float = 0.01  # of the running mean of the BatchTopK threshold
-    l1_weight: float = 5.0  # relu and gated
-    l0_weight: float = 1.0  # jumprelu
+    l1_weight: float = 0.15  # relu and gated, relative to sqrt(d_in)
+    l0_weight: float = 0.002  # jumprelu, relative to d_in
     initial_threshold: float = 0.1  # jumprelu
     bandwidth: float = 0.05  # jumprelu: width of the rectangle kernel
     # Share of the run over which the sparsity weight grows from 0 (relu, gated, jumprelu).

@@ -1,12 +1,12 @@
-"""Loss and gradients of TopK, BatchTopK and Matryoshka SAEs without an autograd graph and without dense latents.
+"""Loss and gradients of TopK, BatchTopK and Matryoshka SAEs, without autograd and without dense latents.
 
-One dense product per step (the encoder's pre-activations, into a reused buffer). Everything after it works on the
-active entries: decoding is a weighted embedding bag, its gradient with respect to the latents the product of sampled
-rows, and both weight gradients are embedding bags over the transposed code, which share one sort of the entries.
+One dense product per step (the encoder's pre-activations, into a reused buffer). Everything after it works on
+the active entries: decoding is a weighted embedding bag, its gradient with respect to the latents a product of
+sampled rows, and both weight gradients are embedding bags over the transposed code, which share one sort.
 
-With `u = N(x)`, residuals `r = x_hat - u` and n tokens, the loss is `sum |r|^2 / n`, for Matryoshka summed over the
-prefixes, plus `aux_weight * sum |e_hat - e|^2 / n` where `e = u - x_hat` is constant and `e_hat` decodes the `k_aux`
-largest dead latents (Gao et al. 2024, A.2).
+With `u = N(x)`, residuals `r = x_hat - u` and n tokens, the loss is `sum |r|^2 / n`, for Matryoshka summed over
+the prefixes, plus `aux_weight * sum |e_hat - e|^2 / n` where `e = u - x_hat` is constant and `e_hat` decodes the
+`k_aux` largest dead latents (Gao et al. 2024, A.2).
 """
 
 from dataclasses import dataclass
@@ -19,15 +19,7 @@ from torch import Tensor
 from fulcrum.science.sae.base import Sae
 from fulcrum.science.sae.selection import batch_top_k, top_k
 from fulcrum.science.sae.training.config import TrainConfig
-
-
-@dataclass(frozen=True)
-class StepResult:
-    """What a step saw, for metrics and dead-latent counts."""
-
-    residual: Float[Tensor, "n d_in"]  # x_hat - u, valid until the next step
-    fired: Bool[Tensor, " d_sae"]
-    n_active: Tensor  # ()
+from fulcrum.science.sae.training.step import StepResult
 
 
 @dataclass(frozen=True)
@@ -65,72 +57,81 @@ class SparseStep:
 
     @property
     def state(self) -> dict[str, Tensor]:
-        """What else must be in a checkpoint, by name."""
+        """The running threshold of BatchTopK."""
         return {} if self.theta is None else {"theta": self.theta}
 
+    @torch.no_grad()
     def gradients(self, u: Float[Tensor, "n d_in"], dead: Bool[Tensor, " d_sae"], share: float) -> StepResult:
-        """Sets `.grad` of every parameter for this batch. `share` of the run is unused: k does not warm up."""
-        n = u.shape[0]
+        """Sets `.grad` of every parameter; `share` does not matter, because k is constant."""
+        n, d_in = u.shape
+        d_sae, n_prefixes = self._config.d_sae, self._prefixes.shape[0]
         centred = u - self.b_dec
         if self._pre is None or self._pre.shape[0] != n:
-            self._pre = u.new_empty(n, self._config.d_sae)
+            self._pre = u.new_empty(n, d_sae)
         pre = torch.addmm(self.b_enc, centred, self.encoder.T, out=self._pre)
         entries = self._select(pre)
-        decoded = _bags(self.decoder, entries.latents, entries.values, entries.bag_offsets)
-        # residuals of every prefix: (n_prefixes, n, d_in)
-        residuals = (
-            decoded.view(len(self._prefixes), n, -1).cumsum(0) if len(self._prefixes) > 1 else decoded[None]
-        )
-        residuals -= centred
-        residual = residuals[-1]
-        # A latent adds to its own prefix and all wider ones, so it receives the sum of their gradients.
-        grad_out = residuals.flip(0).cumsum(0).flip(0) if len(self._prefixes) > 1 else residuals
-        scale = 2.0 / n
-        grad_out = grad_out.reshape(-1, u.shape[1])
 
-        grad_values = _sampled_products(grad_out, self.decoder, entries) * scale
-        grad_pre = torch.where(entries.values > 0, grad_values, 0.0)
-        by_latent = torch.sort(entries.latents, stable=True).indices
-        counts = torch.bincount(entries.latents, minlength=self._config.d_sae)
+        # x_hat of every prefix minus u, and the gradient that reaches a latent: a latent adds to its own prefix
+        # and to all wider ones.
+        residuals = _bags(self.decoder, entries.latents, entries.values, entries.bag_offsets).view(
+            n_prefixes, n, d_in
+        )
+        if n_prefixes > 1:
+            residuals = residuals.cumsum(0)
+        residuals -= centred
+        grad_out = residuals.flip(0).cumsum(0).flip(0) if n_prefixes > 1 else residuals
+        grad_out = grad_out.reshape(-1, d_in)
+        scale = 2.0 / n
+
+        grad_values = _sampled_products(grad_out, self.decoder, entries)
+        grad_pre = grad_values.mul_(entries.values > 0).mul_(scale)
+        order = torch.sort(entries.latents, stable=True).indices
+        counts = torch.bincount(entries.latents, minlength=d_sae)
         offsets = _offsets(counts)
-        grad_decoder = _bags(grad_out, entries.bags[by_latent], entries.values[by_latent] * scale, offsets)
-        grad_pre_sorted = grad_pre[by_latent]
-        grad_encoder = _bags(centred, entries.tokens[by_latent], grad_pre_sorted, offsets)
-        grad_b_enc = torch.segment_reduce(grad_pre_sorted, "sum", lengths=counts, initial=0)
+        grad_decoder = _bags(grad_out, entries.bags[order], (entries.values * scale)[order], offsets)
+        grad_pre = grad_pre[order]
+        grad_encoder = _bags(centred, entries.tokens[order], grad_pre, offsets)
+        # Not index_add: on CUDA its sum would depend on the order of atomics.
+        grad_b_enc = torch.segment_reduce(grad_pre, "sum", lengths=counts, initial=0)
         if self._config.aux_weight > 0 and bool(dead.any()):
-            self._add_aux(pre, centred, residual, dead, grad_encoder, grad_decoder, grad_b_enc)
+            self._add_aux(pre, centred, residuals[-1], dead, grad_encoder, grad_decoder, grad_b_enc)
         # Each prefix's x_hat holds b_dec once; the encoder sees it with the opposite sign.
-        grad_b_dec = residuals.sum((0, 1)) * scale - grad_b_enc @ self.encoder
-        _remove_radial(grad_decoder, self.decoder)
+        grad_b_dec = residuals.sum((0, 1)).mul_(scale) - grad_b_enc @ self.encoder
+        remove_radial(grad_decoder, self.decoder)
         self.encoder.grad, self.b_enc.grad = grad_encoder, grad_b_enc
         self.decoder.grad, self.b_dec.grad = grad_decoder, grad_b_dec
+
         active = entries.values > 0
         fired = torch.zeros_like(dead)
         fired[entries.latents[active]] = True
-        return StepResult(residual, fired, active.sum())
+        return StepResult(residuals[-1], fired, active.sum())
 
+    @torch.no_grad()
     def after_update(self) -> None:
         """Puts decoder rows back on the unit sphere."""
         self.decoder.div_(torch.linalg.vector_norm(self.decoder, dim=1, keepdim=True).clamp_(min=1e-8))
 
+    @torch.no_grad()
     def export(self, sae: Sae) -> None:
-        """Copies the weights into the SAE."""
-        with torch.no_grad():
-            sae.W_enc.copy_(self.encoder.T)
-            sae.b_enc.copy_(self.b_enc)
-            sae.W_dec.copy_(self.decoder)
-            sae.b_dec.copy_(self.b_dec)
-            if self.theta is not None:
-                sae.get_buffer("theta").copy_(self.theta.clamp(min=0.0))
+        """Copies the weights, and the threshold where there is one, into the SAE."""
+        sae.W_enc.copy_(self.encoder.T)
+        sae.b_enc.copy_(self.b_enc)
+        sae.W_dec.copy_(self.decoder)
+        sae.b_dec.copy_(self.b_dec)
+        if self.theta is not None:
+            sae.get_buffer("theta").copy_(self.theta.clamp(min=0.0))
 
     def _select(self, pre: Float[Tensor, "n d_sae"]) -> _Entries:
+        """Indices are int32: the embedding bags are twice as fast with them."""
         n, d_sae = pre.shape
         k = self._config.k
         if self.theta is None:
             values, latents = top_k(pre, k)
-            tokens = torch.arange(n, device=pre.device).repeat_interleave(k)
-            offsets = torch.arange(0, n * k + 1, k, device=pre.device)
-            return _Entries(tokens, latents.reshape(-1), torch.relu(values.reshape(-1)), tokens, offsets)
+            tokens = torch.arange(n, device=pre.device, dtype=torch.int32).repeat_interleave(k)
+            offsets = torch.arange(0, n * k + 1, k, device=pre.device, dtype=torch.int32)
+            return _Entries(
+                tokens, latents.reshape(-1).int(), torch.relu(values.reshape(-1)), tokens, offsets
+            )
         values, flat = batch_top_k(pre, n * k, float(self.theta) * 0.8 if self.theta > 0 else -torch.inf)
         positive = values > 0
         values, flat = values[positive], flat[positive]
@@ -138,12 +139,12 @@ class SparseStep:
         tokens = torch.div(flat, d_sae, rounding_mode="floor")
         latents = flat - tokens * d_sae
         bags = tokens
-        if len(self._prefixes) > 1:
+        if self._prefixes.shape[0] > 1:
             bags = torch.bucketize(latents, self._prefixes, right=True) * n + tokens
             bags, order = torch.sort(bags, stable=True)
             tokens, latents, values = tokens[order], latents[order], values[order]
-        counts = torch.bincount(bags, minlength=n * len(self._prefixes))
-        return _Entries(tokens, latents, values, bags, _offsets(counts))
+        offsets = _offsets(torch.bincount(bags, minlength=n * self._prefixes.shape[0]))
+        return _Entries(tokens.int(), latents.int(), values, bags.int(), offsets)
 
     def _update_theta(self, kept: Float[Tensor, " nnz"]) -> None:
         assert self.theta is not None
@@ -181,6 +182,11 @@ class SparseStep:
         grad_b_enc[columns] += grad_z.sum(0)
 
 
+def remove_radial(grad: Float[Tensor, "d_sae d_in"], rows: Float[Tensor, "d_sae d_in"]) -> None:
+    """Keeps, in place, what is tangential to the sphere; renormalising would undo the radial part anyway."""
+    grad.addcmul_(rows, (grad * rows).sum(1, keepdim=True), value=-1.0)
+
+
 def _bags(table: Tensor, rows: Tensor, weights: Tensor, offsets: Tensor) -> Tensor:
     """Sum of `weights * table[rows]` within each bag."""
     return F.embedding_bag(
@@ -190,17 +196,13 @@ def _bags(table: Tensor, rows: Tensor, weights: Tensor, offsets: Tensor) -> Tens
 
 def _sampled_products(grad_out: Tensor, decoder: Tensor, entries: _Entries) -> Tensor:
     """`grad_out[bag] . decoder[latent]` per entry, without gathering the rows."""
-    return torch.ops.aten._embedding_bag_per_sample_weights_backward(
+    products: Tensor = torch.ops.aten._embedding_bag_per_sample_weights_backward(
         grad_out, decoder, entries.latents, entries.bag_offsets, entries.bags, 0
     )
+    return products
 
 
 def _offsets(counts: Tensor) -> Tensor:
-    offsets = torch.zeros(counts.shape[0] + 1, dtype=torch.long, device=counts.device)
+    offsets = torch.zeros(counts.shape[0] + 1, dtype=torch.int32, device=counts.device)
     torch.cumsum(counts, 0, out=offsets[1:])
     return offsets
-
-
-def _remove_radial(grad: Tensor, rows: Tensor) -> None:
-    """Keeps what is tangential to the sphere; the radial part would only be undone by renormalising."""
-    grad.addcmul_(rows, (grad * rows).sum(1, keepdim=True), value=-1.0)

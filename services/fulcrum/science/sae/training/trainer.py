@@ -13,10 +13,12 @@ from fulcrum.science.sae.base import Sae
 from fulcrum.science.sae.folding import fold_normalisation
 from fulcrum.science.sae.training.checkpoint import read_checkpoint, write_checkpoint
 from fulcrum.science.sae.training.config import ProgressCallback, TrainConfig, TrainProgress, TrainReport
+from fulcrum.science.sae.training.dense_step import DenseStep
 from fulcrum.science.sae.training.initialise import set_initial_weights, set_normalisation
 from fulcrum.science.sae.training.schedule import learning_rate
 from fulcrum.science.sae.training.source import ActivationSource, ShuffledBlocks
-from fulcrum.science.sae.training.sparse_step import SparseStep, StepResult
+from fulcrum.science.sae.training.sparse_step import SparseStep
+from fulcrum.science.sae.training.step import Step, StepResult
 from fulcrum.science.sae.variants import build_sae
 
 
@@ -29,12 +31,12 @@ def train_sae(
 ) -> tuple[Sae, TrainReport]:
     """A trained SAE, its normalisation folded into the weights, and what the run did.
 
-    Same configuration, activations and thread count give the same numbers, also when the run was interrupted and
-    resumed from `checkpoint_folder`. `on_progress` is called every `metrics_every` steps and at the end; when it
-    returns False the run stops after writing its checkpoint, and the report says `completed=False`.
+    Same configuration, activations and thread count give the same numbers, also when the run was interrupted
+    and resumed from `checkpoint_folder`. `on_progress` is called every `metrics_every` steps and at the end;
+    when it returns False the run stops after writing its checkpoint, and the report says `completed=False`.
 
-    Raises InvalidSaeConfig for configurations and shapes that cannot be meant, ComputationFailed for activations or
-    weights that are not finite, CorruptCheckpoint for a checkpoint of another run.
+    Raises InvalidSaeConfig for configurations and shapes that cannot be meant, ComputationFailed for
+    activations or weights that are not finite, CorruptCheckpoint for a checkpoint of another run.
     """
     run = _Run(config, activations, checkpoint_folder, checkpoint_every_s)
     return run.train(on_progress)
@@ -80,7 +82,8 @@ class _Run:
             self.variance = restored[1]["variance"]
             self.sae.norm_mean.copy_(restored[0]["norm_mean"])
             self.sae.norm_scale.copy_(restored[0]["norm_scale"])
-        self.stepper = SparseStep(self.sae, config)
+        sparse = config.variant in ("topk", "batch_topk", "matryoshka")
+        self.stepper: Step = SparseStep(self.sae, config) if sparse else DenseStep(self.sae, config)
         self.optimiser = torch.optim.Adam(
             list(self.stepper.parameters.values()), lr=config.learning_rate, fused=True
         )
@@ -152,7 +155,7 @@ class _Run:
         fvu = float(result.residual.square().sum(dtype=torch.float64)) / (n * self.variance)
         if fvu != fvu:
             raise ComputationFailed(
-                f"training diverged at step {self.step}: the reconstruction is nan; lower learning_rate={rate:g}"
+                f"training diverged at step {self.step}: the reconstruction is nan at learning_rate={rate:g}"
             )
         tokens_per_s = steps_here * self.config.batch_size / seconds if seconds > 0 else 0.0
         left = (self.config.n_steps - self.step) * self.config.batch_size

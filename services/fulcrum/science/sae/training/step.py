@@ -1,0 +1,47 @@
+"""What the trainer needs from a way of computing gradients."""
+
+from dataclasses import dataclass
+from typing import Protocol
+
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from fulcrum.science.sae.base import Sae
+
+
+@dataclass(frozen=True)
+class StepResult:
+    """What a step saw, for metrics and dead-latent counts."""
+
+    residual: Float[Tensor, "n d_in"]  # x_hat - u, valid until the next step
+    fired: Bool[Tensor, " d_sae"]
+    n_active: Tensor  # ()
+
+
+class Step(Protocol):
+    """Holds the weights in the layout that its gradients are fastest in."""
+
+    @property
+    def parameters(self) -> dict[str, Tensor]:
+        """What the optimiser updates, by name."""
+        ...
+
+    @property
+    def state(self) -> dict[str, Tensor]:
+        """What else must be in a checkpoint, by name; updated in place."""
+        ...
+
+    def gradients(self, u: Float[Tensor, "n d_in"], dead: Bool[Tensor, " d_sae"], share: float) -> StepResult:
+        """Sets `.grad` of every parameter for the batch `u = N(x)`.
+
+        `dead` says which latents have not fired for long, `share` in 0 .. 1 how far the run has come.
+        """
+        ...
+
+    def after_update(self) -> None:
+        """Restores constraints (unit decoder rows) after the optimiser moved the weights."""
+        ...
+
+    def export(self, sae: Sae) -> None:
+        """Copies the weights into the SAE."""
+        ...
