@@ -1,0 +1,98 @@
+"""OpenCLIP's own `VisionTransformer`, and the blocks it shares with OpenCLIP's text transformers."""
+
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from fulcrum.domain.errors import UnknownModel
+from fulcrum.science.vision.stack import BlockStack, Reach, TowerShape, VisionStack
+
+
+class OpenClipBlocks(BlockStack):
+    """`Transformer` of OpenCLIP with default or custom blocks, batch first or sequence first.
+
+    `context` is the additive attention mask, or None.
+    """
+
+    def __init__(self, transformer: Any) -> None:
+        self.n_blocks = len(transformer.resblocks)
+        self._transformer = transformer
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Of the weights."""
+        dtype: torch.dtype = self._transformer.get_cast_dtype()
+        return dtype
+
+    def run_block(self, block: int, x: Tensor, context: Any) -> Tensor:
+        """The module itself."""
+        return self._turn(self._transformer.resblocks[block](self._turn(x), attn_mask=context))
+
+    def attention(self, block: int, x: Tensor, context: Any) -> Tensor:
+        """`ls_1([ln_attn] attn(ln_1(x)))`."""
+        module = self._transformer.resblocks[block]
+        normed = module.ln_1(self._turn(x))
+        if hasattr(module, "ln_attn"):  # CustomResidualAttentionBlock
+            out = module.ln_attn(module.attn(normed, attn_mask=context))
+        else:
+            out = module.attention(q_x=normed, attn_mask=context)
+        return self._turn(module.ls_1(out))
+
+    def mlp(self, block: int, x: Tensor, context: Any) -> Tensor:
+        """`ls_2(mlp(ln_2(x)))`."""
+        module = self._transformer.resblocks[block]
+        out: Tensor = module.ls_2(module.mlp(module.ln_2(x)))
+        return out
+
+    def _turn(self, x: Tensor) -> Tensor:
+        return x if self._transformer.batch_first else x.transpose(0, 1)
+
+
+class OpenClipVision(OpenClipBlocks, VisionStack):
+    """All variants of `open_clip.transformer.VisionTransformer`: CLS, average and attentional pooling."""
+
+    def __init__(self, visual: Any) -> None:
+        super().__init__(visual.transformer)
+        pooling, pooled = _pooling(visual)
+        self._visual = visual
+        self.shape = TowerShape(
+            n_blocks=self.n_blocks,
+            d_model=visual.transformer.width,
+            grid=(visual.grid_size[0], visual.grid_size[1]),
+            n_prefix_tokens=1,
+            has_cls=True,
+            pooling=pooling,
+            pooled=pooled,
+        )
+
+    def embed(self, images: Float[Tensor, "batch 3 height width"]) -> Float[Tensor, "batch tokens d_model"]:
+        """Patches, CLS, positions, patch dropout (idle in eval mode) and `ln_pre`."""
+        weight = self._visual.conv1.weight
+        x: Tensor = self._visual._embeds(images.to(weight.device, weight.dtype))
+        return x
+
+    def context(self) -> None:
+        """Vision blocks have no mask."""
+        return
+
+    def head(self, x: Float[Tensor, "batch tokens d_model"]) -> Float[Tensor, "batch d_embed"]:
+        """`ln_post` before or after pooling, as configured, then the projection."""
+        pooled: Tensor = self._visual._pool(x)[0]
+        return pooled if self._visual.proj is None else pooled @ self._visual.proj
+
+
+def _pooling(visual: Any) -> tuple[str, Reach]:
+    if visual.attn_pool is not None:
+        # Queries attend to every token, CLS included; what is pooled afterwards are the queries' answers.
+        return "attentional", "all"
+    match visual.pool_type:
+        case "tok":
+            return "tok", "cls"
+        case "avg":
+            return "avg", "patches"
+        case other:
+            raise UnknownModel(
+                f"a vision tower with pooling {other!r} gives no single embedding: allowed are tok, avg"
+            )

@@ -1,0 +1,148 @@
+"""A tower as a stack of residual blocks, and the one way of cutting it in two."""
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from fulcrum.domain.errors import InvalidHookPoint
+from fulcrum.domain.hook_points import HookPoint, Site
+from fulcrum.science.vision.split import HookState
+
+Reach = Literal["all", "cls", "patches"]
+SITES: tuple[Site, ...] = ("resid_post", "mlp_out", "attn_out")
+
+
+@dataclass(frozen=True)
+class TowerShape:
+    """What is known of a vision tower without running it. Patches follow `n_prefix_tokens` (CLS, registers)."""
+
+    n_blocks: int
+    d_model: int
+    grid: tuple[int, int]  # rows, columns
+    n_prefix_tokens: int
+    has_cls: bool
+    pooling: str
+    # Tokens the pooling reads, so all that matter once the last attention has run.
+    pooled: Reach
+
+    @property
+    def n_tokens(self) -> int:
+        """Prefix tokens and patches."""
+        return self.n_prefix_tokens + self.grid[0] * self.grid[1]
+
+
+class BlockStack(ABC):
+    """The blocks of one tower: `x + attention(x)`, then `+ mlp(...)`, each branch after its layer scale.
+
+    `context` is what blocks share besides x: an attention mask or rotary embeddings. Nothing is modified in place.
+    """
+
+    sites: ClassVar[tuple[Site, ...]] = SITES
+    n_blocks: int
+
+    @property
+    @abstractmethod
+    def dtype(self) -> torch.dtype:
+        """In which the blocks compute."""
+
+    @abstractmethod
+    def run_block(self, block: int, x: Tensor, context: Any) -> Tensor:
+        """Residual stream after the block, by the model's own module."""
+
+    @abstractmethod
+    def attention(self, block: int, x: Tensor, context: Any) -> Tensor:
+        """What the attention branch of the block adds to the residual stream x."""
+
+    @abstractmethod
+    def mlp(self, block: int, x: Tensor, context: Any) -> Tensor:
+        """What the MLP branch adds; x is the stream after the attention."""
+
+
+def run_to(stack: BlockStack, hook_point: HookPoint, x: Tensor, context: Any) -> HookState:
+    """From the embedded tokens to the hook point, and no further."""
+    for block in range(hook_point.block):
+        x = stack.run_block(block, x, context)
+    match hook_point.site:
+        case "resid_post":
+            return HookState(stack.run_block(hook_point.block, x, context))
+        case "attn_out":
+            return HookState(stack.attention(hook_point.block, x, context), carry=x)
+        case "mlp_out":
+            x = x + stack.attention(hook_point.block, x, context)
+            return HookState(stack.mlp(hook_point.block, x, context), carry=x)
+
+
+def run_from(stack: BlockStack, hook_point: HookPoint, state: HookState, context: Any) -> Tensor:
+    """From the hook point to the residual stream after the last block."""
+    # An SAE computes in float32; adding its result to a bf16 stream would promote everything behind it.
+    x = state.x.to(stack.dtype)
+    if hook_point.site != "resid_post":
+        if state.carry is None:
+            raise InvalidHookPoint(f"a state at {hook_point} needs the residual stream that it is added to")
+        x = state.carry + x
+    if hook_point.site == "attn_out":
+        x = x + stack.mlp(hook_point.block, x, context)
+    for block in range(hook_point.block + 1, stack.n_blocks):
+        x = stack.run_block(block, x, context)
+    return x
+
+
+def check_hook_point(hook_point: HookPoint, n_blocks: int, sites: tuple[Site, ...]) -> None:
+    """Raises InvalidHookPoint for a block or site that the tower does not have."""
+    if not 0 <= hook_point.block < n_blocks:
+        raise InvalidHookPoint(
+            f"hook point {hook_point} does not exist: the {hook_point.tower} tower has {n_blocks} blocks, "
+            f"0 to {n_blocks - 1}"
+        )
+    if hook_point.site not in sites:
+        raise InvalidHookPoint(
+            f"hook point {hook_point} does not exist: the blocks of this tower offer {', '.join(sites)}"
+        )
+
+
+class VisionStack(BlockStack):
+    """A stack which starts from images and ends in an embedding."""
+
+    shape: TowerShape
+
+    @abstractmethod
+    def embed(self, images: Float[Tensor, "batch 3 height width"]) -> Float[Tensor, "batch tokens d_model"]:
+        """Input of block 0."""
+
+    @abstractmethod
+    def context(self) -> Any:
+        """What the blocks share; does not depend on the images."""
+
+    @abstractmethod
+    def head(self, x: Float[Tensor, "batch tokens d_model"]) -> Float[Tensor, "batch d_embed"]:
+        """Final norm, pooling and projection."""
+
+
+class VisionSplit:
+    """A vision tower cut at a hook point; see `SplitTower` for what is promised."""
+
+    def __init__(self, stack: VisionStack, hook_point: HookPoint) -> None:
+        check_hook_point(hook_point, stack.n_blocks, stack.sites)
+        shape = stack.shape
+        self.hook_point = hook_point
+        self.d_in = shape.d_model
+        self.n_tokens = shape.n_tokens
+        self.n_prefix_tokens = shape.n_prefix_tokens
+        self.grid = shape.grid
+        self.has_cls = shape.has_cls
+        last = hook_point.block == shape.n_blocks - 1
+        # At every site of the last block the only attention left is behind us; what follows acts token by token.
+        self.reaches_output: Reach = shape.pooled if last else "all"
+        self._stack = stack
+
+    def prefix(self, images: Float[Tensor, "batch 3 height width"]) -> HookState:
+        """Activations of preprocessed images at the hook point; no later layer runs."""
+        return run_to(self._stack, self.hook_point, self._stack.embed(images), self._stack.context())
+
+    def suffix(self, state: HookState) -> Float[Tensor, "batch d_embed"]:
+        """Image embedding, not normalised; no earlier layer runs. Differentiable in `state.x`."""
+        return self._stack.head(run_from(self._stack, self.hook_point, state, self._stack.context()))
