@@ -19,7 +19,8 @@ TargetFunction = Callable[[Tensor], Tensor]
 def unit_norm(v: Float[Tensor, "*batch d"]) -> Float[Tensor, "*batch d"]:
     """Rows of length 1 in at least float32; a row of zeros stays zero, with a finite gradient (trap 11)."""
     v = v.to(torch.promote_types(v.dtype, torch.float32))
-    # Dividing by the largest entry first keeps squares of huge and tiny rows inside the range of the type. It is a constant to the gradient: the result does not depend on it.
+    # Dividing by the largest entry first keeps squares of huge and tiny rows inside the type's range.
+    # It is a constant to the gradient, as the result does not depend on it.
     largest = v.detach().abs().amax(dim=-1, keepdim=True)
     v = v / torch.where(largest > 0, largest, 1.0)
     squares = v.square().sum(dim=-1, keepdim=True)

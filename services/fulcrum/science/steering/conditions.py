@@ -10,6 +10,7 @@ from torch import Tensor
 
 from fulcrum.domain.edits import Condition
 from fulcrum.domain.errors import InvalidEdit
+from fulcrum.domain.results import Prediction
 
 
 class Readout(Protocol):
@@ -22,6 +23,10 @@ class Readout(Protocol):
 
     def logits(self, embeddings: Float[Tensor, "batch d_embed"]) -> Float[Tensor, "batch n_classes"]:
         """With the logit scale and bias, from embeddings that need not be normalised."""
+        ...
+
+    def predictions(self, embeddings: Float[Tensor, "batch d_embed"]) -> list[Prediction]:
+        """One for each row."""
         ...
 
 

@@ -1,0 +1,95 @@
+"""One plan on one image: before, after, diagnostics and controls, all from one pass through the suffix."""
+
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from fulcrum.domain.errors import InvalidEdit
+from fulcrum.domain.results import Controls, Effect, FloatArray
+from fulcrum.domain.tasks import Target
+from fulcrum.science.sae.base import Sae
+from fulcrum.science.steering.conditions import Readout, needs_logits
+from fulcrum.science.steering.controls import judge, matched_plans, rotated_deltas
+from fulcrum.science.steering.diagnostics import diagnose
+from fulcrum.science.steering.edits import EditPlan, apply_edits
+from fulcrum.science.steering.forward import suffix_embeddings
+from fulcrum.science.vision.split import HookState, SplitTower
+
+
+@torch.no_grad()
+def effect(
+    tower: SplitTower,
+    state: HookState,
+    sae: Sae,
+    plan: EditPlan,
+    readout: Readout,
+    target: Target,
+    y: Callable[[Tensor], Tensor],
+    *,
+    n_controls: int = 32,
+    seed: int = 0,
+    firing_rates: FloatArray | None = None,
+    batch_size: int = 64,
+) -> Effect:
+    """What `plan` does to the one image of `state`; `y(embeddings)` computes `target`.
+
+    `n_controls` draws of each kind, 0 for none; none either for a plan that changes nothing, as a push of
+    size 0 has no control. `firing_rates` (d_sae,) of a data set sharpen the match of the latents drawn. With
+    `drop_error` the answer of the reconstruction alone stands beside the effect.
+    Raises what `apply_edits` raises, InvalidEdit for more than one image, and ComputationFailed.
+    """
+    x = state.x
+    if x.shape[0] != 1:
+        raise InvalidEdit(f"the effect of a plan is of one image, got {x.shape[0]}")
+    only = torch.zeros(1, dtype=torch.long, device=x.device)
+    logits = None
+    if needs_logits(plan.conditions):
+        # A condition on the prediction has to know it before the edit can be made.
+        logits = readout.logits(suffix_embeddings(tower, state, x, only))
+    edited = apply_edits(tower, sae, x, [plan], logits=logits, readout=readout)
+    changed = bool(edited.changed.any())
+
+    pieces: dict[str, Tensor] = {"before": x}
+    if changed:
+        pieces["after"] = edited.x
+        if n_controls:
+            generator = torch.Generator().manual_seed(seed)
+            delta = edited.x[0].double() - x[0].double()
+            turned = rotated_deltas(delta, n_controls, generator)
+            pieces["random_directions"] = (x.double() + turned).to(x.dtype)
+            others = matched_plans(tower, sae, x[0], plan, n_controls, generator, firing_rates)
+            if others:
+                pieces["matched_latents"] = apply_edits(tower, sae, x, others).x
+    if plan.drop_error:
+        pieces["reconstruction_only"] = apply_edits(
+            tower, sae, x, [EditPlan(scope=plan.scope, drop_error=True)]
+        ).x
+
+    rows = torch.cat(list(pieces.values()))
+    embeddings = suffix_embeddings(tower, state, rows, only.expand(len(rows)), batch_size)
+    parts = dict(zip(pieces, torch.split(embeddings, [len(p) for p in pieces.values()]), strict=True))
+    parts.setdefault("after", parts["before"])
+
+    values = {name: y(part).double().cpu().numpy() for name, part in parts.items()}
+    predicted = {
+        name: np.argmax(readout.logits(part).double().cpu().numpy(), axis=1) for name, part in parts.items()
+    }
+    alone = parts.get("reconstruction_only")
+    controls: list[Controls] = []
+    for kind in ("random_directions", "matched_latents"):
+        if kind in parts:
+            before = float(values["before"][0]), int(predicted["before"][0])
+            after = float(values["after"][0]), int(predicted["after"][0])
+            controls.append(judge(kind, before, after, values[kind], predicted[kind]))
+    return Effect(
+        before=readout.predictions(parts["before"])[0],
+        after=readout.predictions(parts["after"])[0],
+        diagnostics=diagnose(sae, x, edited, plan),
+        controls=tuple(controls),
+        target=target,
+        target_before=float(values["before"][0]),
+        target_after=float(values["after"][0]),
+        reconstruction_only=None if alone is None else readout.predictions(alone)[0],
+    )
