@@ -1,7 +1,7 @@
 """A tower cut in two at a hook point."""
 
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Literal, Protocol, runtime_checkable
 
 from jaxtyping import Float
 from torch import Tensor
@@ -29,11 +29,12 @@ class HookState:
         return HookState(self.x[index], None if self.carry is None else self.carry[index])
 
     def repeat(self, n: int) -> "HookState":
-        """Every row `n` times, without copying memory where torch can avoid it; row i becomes rows i*n ... i*n+n-1."""
+        """Every row `n` times: row i becomes rows i*n ... i*n+n-1."""
         x = self.x.repeat_interleave(n, dim=0)
         return HookState(x, None if self.carry is None else self.carry.repeat_interleave(n, dim=0))
 
 
+@runtime_checkable  # the shape checks of the tests need isinstance
 class SplitTower(Protocol):
     """`suffix(prefix(images))` equals `encode_image(images)` (unnormalised) to float tolerance."""
 
