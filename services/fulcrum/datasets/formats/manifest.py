@@ -67,7 +67,7 @@ def _decoded(file: Path) -> str:
         return file.read_text(encoding="utf-8-sig")  # spreadsheets write a byte order mark
     except UnicodeDecodeError as error:
         raise InvalidDataset(
-            f"{file.name!r} is not UTF-8 (byte {error.object[error.start]:#04x} at {error.start}); save it as such"
+            f"{file.name!r} is not UTF-8 (byte {error.object[error.start]:#04x} at {error.start}): save it so"
         ) from error
 
 

@@ -17,7 +17,8 @@ def sample_from_row(row: Mapping[str, Any], where: str, *, relative: bool = True
     """Columns `id, source` and optional `label, split, pair_id, mask_path, licence, group_*, covariate_*`.
 
     Empty cells are absent values; a cell of spaces only is an error where it would become a label.
-    Unknown columns go to `metadata`. `where` ("manifest.csv line 7") starts every message. Raises InvalidDataset.
+    Unknown columns go to `metadata`. `where` ("manifest.csv line 7") starts every message. Raises
+    InvalidDataset.
     """
     known: dict[str, str | None] = {}
     groups: dict[str, str] = {}

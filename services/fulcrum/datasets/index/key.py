@@ -1,0 +1,92 @@
+"""What an index is of, and how it is laid out."""
+
+import dataclasses
+import hashlib
+import json
+from dataclasses import dataclass
+from typing import Literal
+
+from fulcrum.domain.errors import InvalidSettings
+
+
+@dataclass(frozen=True)
+class IndexKey:
+    """Everything that determines the numbers in an index; any change of it makes another index."""
+
+    model_sha256: str
+    sae_sha256: str
+    hook_point: str
+    preprocess_sha256: str
+    dataset_digest: str
+
+    @property
+    def sha256(self) -> str:
+        """One name for the five."""
+        content = json.dumps(dataclasses.asdict(self), sort_keys=True, separators=(",", ":"))
+        return hashlib.sha256(content.encode()).hexdigest()
+
+
+@dataclass(frozen=True)
+class IndexLayout:
+    """Sizes and types. `n_tokens` is per image and includes CLS (token 0) when `has_cls`.
+
+    `value_dtype` float32 keeps latents exactly; float16 halves them, rounded to 11 bits. `images_per_shard`
+    bounds the writer's memory (a shard is sorted in memory) and the work lost by a crash. `d_in` > 0 keeps
+    activations (n_tokens, d_in) at the hook point for as many images as `activation_budget_bytes` holds.
+    """
+
+    n_images: int
+    n_tokens: int
+    d_sae: int
+    has_cls: bool = True
+    d_embed: int = 0
+    value_dtype: Literal["float32", "float16"] = "float32"
+    images_per_shard: int = 1024
+    d_in: int = 0
+    activation_dtype: Literal["float32", "float16"] = "float32"
+    activation_budget_bytes: int = 0
+
+    def __post_init__(self) -> None:
+        for name in ("n_images", "n_tokens", "d_sae", "images_per_shard"):
+            if getattr(self, name) < 1:
+                raise InvalidSettings(f"{name} of an index must be >= 1, got {getattr(self, name)}")
+        for name in ("d_embed", "d_in", "activation_budget_bytes"):
+            if getattr(self, name) < 0:
+                raise InvalidSettings(f"{name} of an index must be >= 0, got {getattr(self, name)}")
+        for name in ("value_dtype", "activation_dtype"):
+            if getattr(self, name) not in ("float32", "float16"):
+                raise InvalidSettings(f"{name} must be float32 or float16, got {getattr(self, name)!r}")
+        if self.has_cls and self.n_tokens < 2:
+            raise InvalidSettings("an index with CLS needs at least one patch token besides it")
+
+    @property
+    def n_shards(self) -> int:
+        """Shards that a complete index has."""
+        return -(-self.n_images // self.images_per_shard)
+
+    def shard_range(self, shard: int) -> range:
+        """Numbers of the images in a shard."""
+        start = shard * self.images_per_shard
+        return range(start, min(start + self.images_per_shard, self.n_images))
+
+    @property
+    def latent_dtype(self) -> str:
+        """Smallest unsigned type that holds a latent."""
+        return _unsigned(self.d_sae - 1)
+
+    @property
+    def token_dtype(self) -> str:
+        """Smallest unsigned type that holds a token."""
+        return _unsigned(self.n_tokens - 1)
+
+    @property
+    def n_kept(self) -> int:
+        """How many images' activations the budget holds."""
+        if self.d_in == 0:
+            return 0
+        itemsize = 4 if self.activation_dtype == "float32" else 2
+        return min(self.n_images, self.activation_budget_bytes // (self.n_tokens * self.d_in * itemsize))
+
+
+def _unsigned(largest: int) -> str:
+    return "<u1" if largest < 1 << 8 else "<u2" if largest < 1 << 16 else "<u4"
