@@ -4,11 +4,11 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int, Shaped
 from scipy import special
 
 from fulcrum.domain.errors import InvalidInput
-from fulcrum.science.validation.arrays import check_counts, check_share
+from fulcrum.science.validation.arrays import check_share
 from fulcrum.science.validation.flips import FlipTable
 
 
@@ -25,7 +25,7 @@ class Interval:
 
 
 def normal_quantile(p: float) -> float:
-    """z with P(Z <= z) = p."""
+    """Z with P(Z <= z) = p."""
     return float(special.ndtri(p))
 
 
@@ -41,9 +41,12 @@ def agresti_min(table: FlipTable, level: float = 0.95) -> Interval:
 
 
 def agresti_min_many(
-    broken: Int[np.ndarray, " m"], fixed: Int[np.ndarray, " m"], n: Int[np.ndarray, " m"], level: float = 0.95
+    broken: Shaped[np.ndarray, " m"],
+    fixed: Shaped[np.ndarray, " m"],
+    n: Shaped[np.ndarray, " m"],
+    level: float = 0.95,
 ) -> tuple[Float[np.ndarray, " m"], Float[np.ndarray, " m"]]:
-    """Lower and upper ends of `agresti_min` of many tables at once."""
+    """Lower and upper ends of `agresti_min` of many tables at once; counts may be fractional (effective)."""
     z = normal_quantile(0.5 + check_share("level", level) / 2)
     size = n + 2.0
     d = (fixed - broken) / size
@@ -55,7 +58,7 @@ def agresti_min_many(
 def clopper_pearson_upper(count: float, n: float, alpha: float = 0.05) -> float:
     """One-sided upper bound `BetaInv(1 - alpha; count + 1, n - count)`; 1 when count = n.
 
-    `count` and `n` may be fractional: effective counts of clustered samples (`clustered_upper`).
+    `count` and `n` may be fractional: effective counts of clustered samples (`effective_size`).
     """
     _check_proportion(count, n, alpha)
     return 1.0 if count >= n else float(special.betaincinv(count + 1, n - count, 1 - alpha))
@@ -97,30 +100,38 @@ class RateBound:
     n_effective: float
 
 
-def rate_bound(
-    hit: Int[np.ndarray, " n"], clusters: Int[np.ndarray, " n"] | None = None, alpha: float = 0.05
-) -> RateBound:
-    """Clopper-Pearson bounds of the share of images hit (0/1), of effective size where `clusters` repeat.
+def effective_size(values: Float[np.ndarray, " n"], clusters: Int[np.ndarray, " n"] | None) -> float:
+    """Independent images that would give the mean of `values` the variance it has with its duplicate clusters.
 
-    With clusters: `n_effective = n / deff`, deff the variance of the cluster-total estimator over the binomial
-    one, never below 1 (Korn and Graubard 1998). Without any hit (or miss) the variance is not seen, and the
-    number of clusters is taken. Raises InvalidInput for no images.
+    `n / deff`, deff the variance of the cluster-total estimator over that of independent images, never below 1 (Korn
+    and Graubard 1998). Values that are all equal show no variance, and the number of clusters is taken.
+    """
+    n = len(values)
+    if clusters is None or n == 0:
+        return float(n)
+    _, ids = np.unique(clusters, return_inverse=True)
+    m = int(ids.max()) + 1
+    if m == n:
+        return float(n)
+    residual = values - values.mean()
+    independent = float((residual**2).sum()) / n**2
+    if m == 1 or independent == 0:
+        return float(m)
+    clustered = m / (m - 1) * float((np.bincount(ids, weights=residual, minlength=m) ** 2).sum()) / n**2
+    return n * min(1.0, independent / clustered) if clustered > 0 else float(n)
+
+
+def rate_bound(
+    hit: Bool[np.ndarray, " n"], clusters: Int[np.ndarray, " n"] | None = None, alpha: float = 0.05
+) -> RateBound:
+    """Clopper-Pearson bounds of the share of images hit, at their effective size where `clusters` repeat.
+
+    Raises InvalidInput for no images.
     """
     n, count = len(hit), int(hit.sum())
     if n == 0:
         raise InvalidInput("a rate of no images: at least one is needed")
-    size = float(n)
-    if clusters is not None:
-        _, ids = np.unique(clusters, return_inverse=True)
-        m = int(ids.max()) + 1
-        if m < n:
-            rate = count / n
-            variance = 0.0
-            if m > 1:
-                residual = np.bincount(ids, weights=hit - rate, minlength=m)
-                variance = m / (m - 1) * float((residual**2).sum()) / n**2
-            binomial = rate * (1 - rate) / n
-            size = float(m) if variance == 0 or binomial == 0 else min(size, size * binomial / variance)
+    size = effective_size(hit.astype(np.float64), clusters)
     share = count / n
     return RateBound(
         count=count,
