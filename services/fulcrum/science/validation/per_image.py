@@ -133,7 +133,7 @@ def _ids(given: ValidationInput, n: int) -> NDArray[np.str_]:
 
 def _splits(given: ValidationInput, n: int) -> NDArray[np.str_]:
     if given.splits is None:
-        return np.full(n, given.split, dtype=np.str_)
+        return np.full(n, given.split)
     check_length("splits", given.splits, n)
     return np.asarray(given.splits, dtype=np.str_)
 
