@@ -55,13 +55,13 @@ def gradient_x_input(
     with torch.enable_grad():
         pixels = images.detach().clone().requires_grad_(True)
         z = _activation(tower, sae, pixels, latent, reduce)
-        if not z.requires_grad:
-            # A prefix under no_grad would give a map of zeros, which looks like "no pixel matters".
-            raise ComputationFailed(
-                "the prefix of this tower runs without gradients: gradient-x-input needs them"
-            )
-        (gradient,) = torch.autograd.grad(z.sum(), pixels)
-    maps: Tensor = ((images - baseline_image) * gradient).sum(dim=1)
+        gradient = torch.autograd.grad(z.sum(), pixels, allow_unused=True)[0] if z.requires_grad else None
+    if gradient is None:
+        # A prefix under no_grad would give a map of zeros, which looks like "no pixel matters".
+        raise ComputationFailed(
+            "the prefix of this tower runs without gradients: gradient-x-input needs them"
+        )
+    maps = ((images - baseline_image) * gradient).sum(dim=1)
     if not bool(torch.isfinite(maps).all()):
         raise ComputationFailed(f"the gradient of latent {latent} with respect to the image is not finite")
     return maps.detach()
@@ -129,7 +129,8 @@ def upsampled(
     mode: Literal["bilinear", "nearest"] = "bilinear",
 ) -> Float[Tensor, "batch new_height new_width"]:
     """Maps at `size` (height, width) pixels. Both modes stay within the range of the map, so signs
-    survive."""
+    survive.
+    """
     if maps.ndim != 3:
         raise InvalidInput(f"maps must be (batch, height, width), got shape {tuple(maps.shape)}")
     if mode == "nearest":

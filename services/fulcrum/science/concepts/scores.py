@@ -1,6 +1,7 @@
 """Clarity, redundancy and polysemanticity of latents (SemanticLens, Dreyer et al. 2025), from embeddings."""
 
 from dataclasses import dataclass
+from typing import Final
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
@@ -10,11 +11,14 @@ from fulcrum.domain.errors import ComputationFailed, InvalidInput
 from fulcrum.domain.results import FloatArray
 from fulcrum.science.concepts.embeddings import unit_vectors
 
+_N_PARTNERS: Final = 32
+
 
 @dataclass(frozen=True)
 class Redundancy:
     """`values[j]`: largest cosine of mean j with another latent's mean, -1 .. 1; `nearest[j]`: which (a
-    row)."""
+    row).
+    """
 
     values: Float[np.ndarray, " n_latents"]
     nearest: Int[np.ndarray, " n_latents"]
@@ -66,7 +70,7 @@ def redundancy(means: Float[np.ndarray, "n_latents d_embed"], chunk: int = 1024)
 def polysemanticity(embeddings: Float[np.ndarray, "n d_embed"]) -> Polysemanticity:
     """`1 - clarity(the two 2-means centres)` = 1 - cosine of the centres, on unit embeddings.
 
-    2-means starts from every image together with the image least like it and keeps the tightest end (the
+    2-means starts from every image paired with each of the 32 least like it and keeps the tightest end (the
     first of equal ones), so no random seed is involved. Identical images have one centre and the value 0.
     Raises InvalidInput for n < 4 (two images are always two clusters), ComputationFailed for a centre at
     zero.
@@ -104,9 +108,8 @@ def _two_means(gram: FloatArray, n_steps: int = 50) -> Bool[np.ndarray, " n"]:
     are means of the Gram matrix, so no centre is ever formed.
     """
     n = len(gram)
-    starts, farthest = np.arange(n), gram.argmin(axis=1)
-    nearer_to_second = gram[farthest] > gram[starts]
-    member = nearer_to_second
+    partners = np.argsort(gram, axis=1, kind="stable")[:, : min(n, _N_PARTNERS)].ravel()
+    member = gram[partners] > gram[np.repeat(np.arange(n), len(partners) // n)]
     for _ in range(n_steps):
         distance = []
         for cluster in (~member, member):

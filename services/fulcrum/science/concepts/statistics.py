@@ -148,7 +148,8 @@ class StreamingStatistics:
 
     def update(self, codes: SparseCodes) -> None:
         """Adds a batch; row 0 of every image is CLS where `has_cls`. Raises InvalidInput for broken
-        images."""
+        images.
+        """
         _check_width(codes.d_sae, self.d_sae)
         images = codes.per_image(self.tokens_per_image)
         self._n_images += images.n_rows
@@ -191,7 +192,7 @@ class StreamingStatistics:
             n_tokens_active=n_tokens_active,
             n_cls_active=self._n_cls_active.copy(),
             max=self._max.copy(),
-            sum=np.bincount(latents, weights=sums, minlength=self.d_sae),
+            sum=np.bincount(latents, weights=sums, minlength=self.d_sae).astype(np.float64),
             bin_keys=keys,
             bin_counts=counts,
         )
@@ -248,7 +249,8 @@ def _group(
 
 def _lower_edge(bins: np.ndarray) -> np.ndarray:
     """Smallest float32 of a bin, as float64. The bin after the last finite one starts at inf, taken as
-    2^128."""
+    2^128.
+    """
     bits = (np.asarray(bins, dtype=np.int64) << _LOW_BITS).astype(np.int32)
     edges = bits.view(np.float32).astype(np.float64)
     return np.where(np.isinf(edges), 2.0**128, edges)
