@@ -83,17 +83,20 @@ def ece_of(
     order = chosen[np.lexsort((right[chosen], confidence[chosen]))]
     gap = right[order].astype(np.float64) - confidence[order]
 
+    m = len(order)
+
     def statistic(weights: Float[np.ndarray, "b n"]) -> Float[np.ndarray, "b k"]:
-        drawn = weights[:, order]
+        drawn = np.take(weights, order, axis=1)
         mass = np.cumsum(drawn, axis=1)
-        total = mass[:, -1]
-        middles = mass - drawn / 2
-        sums = np.concatenate([np.zeros((len(drawn), 1)), np.cumsum(drawn * gap, axis=1)], axis=1)
-        ece = np.empty((len(drawn), 1))
-        for row in range(len(drawn)):
-            cuts = np.searchsorted(middles[row], total[row] * np.arange(n_bins + 1) / n_bins, side="left")
-            cuts[0], cuts[-1] = 0, len(order)
-            ece[row] = np.abs(np.diff(sums[row, cuts])).sum() / total[row] if total[row] > 0 else np.nan
+        ece = np.full((len(drawn), 1), np.nan)
+        for row in np.flatnonzero(mass[:, -1] > 0):
+            edges = mass[row, -1] * np.arange(1, n_bins) / n_bins
+            at = np.searchsorted(mass[row], edges, side="left")
+            # The image that reaches an edge is past it when its middle is.
+            cuts = np.concatenate([[0], at + (mass[row, at] - drawn[row, at] / 2 < edges), [m]])
+            sums = np.add.reduceat(drawn[row] * gap, np.minimum(cuts[:-1], m - 1))
+            # reduceat gives a single element for an empty bin.
+            ece[row] = np.abs(np.where(cuts[:-1] < cuts[1:], sums, 0.0)).sum() / mass[row, -1]
         return ece
 
     return statistic
