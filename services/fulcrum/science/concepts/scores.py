@@ -109,24 +109,34 @@ def _two_means(gram: FloatArray, n_steps: int = 50) -> Bool[np.ndarray, " n"]:
     """
     n = len(gram)
     partners = np.argsort(gram, axis=1, kind="stable")[:, : min(n, _N_PARTNERS)].ravel()
-    member = gram[partners] > gram[np.repeat(np.arange(n), len(partners) // n)]
+    member = _distinct(gram[partners] > gram[np.repeat(np.arange(n), len(partners) // n)])
     for _ in range(n_steps):
-        distance = []
-        for cluster in (~member, member):
-            size = np.maximum(cluster.sum(axis=1, keepdims=True), 1)
-            to_centre = cluster @ gram / size
-            centre_square = (to_centre * cluster).sum(axis=1, keepdims=True) / size
-            distance.append(centre_square - 2 * to_centre)
-        # A cluster without members has its centre nowhere; the start has then become one cluster.
-        empty = ~member.any(axis=1, keepdims=True)
-        moved = (distance[1] < distance[0] - 1e-12) & ~empty
-        if (moved == member).all():
+        to_first, first_square = _to_centres(~member, gram)
+        to_second, second_square = _to_centres(member, gram)
+        nearer = second_square - 2 * to_second < first_square - 2 * to_first - 1e-12
+        # A second cluster without members has no centre: all images are alike, and stay together.
+        moved = _distinct(nearer & member.any(axis=1, keepdims=True))
+        if np.array_equal(moved, member):
             break
         member = moved
-    sizes = np.stack([(~member).sum(axis=1), member.sum(axis=1)])
-    within = [np.einsum("si,ij,sj->s", c.astype(float), gram, c.astype(float)) for c in (~member, member)]
-    # Inertia is n - sum over clusters of |sum v|^2 / size: the tightest start has the largest sum.
-    tightness = within[0] / np.maximum(sizes[0], 1) + within[1] / np.maximum(sizes[1], 1)
+    # Inertia is n - sum over clusters of size |centre|^2: the tightest split has the largest sum.
+    tightness = np.zeros(len(member))
+    for cluster in (~member, member):
+        tightness += cluster.sum(axis=1) * _to_centres(cluster, gram)[1][:, 0]
     best: NDArray[np.bool_] = member[int(np.argmax(tightness >= tightness.max() - 1e-12))]
-    second: NDArray[np.bool_] = best ^ best[0]
-    return second
+    return best
+
+
+def _to_centres(cluster: NDArray[np.bool_], gram: FloatArray) -> tuple[FloatArray, FloatArray]:
+    """v_i.c (splits, n) and |c|^2 (splits, 1) for the centre c of a cluster in each split; 0 if empty."""
+    weights = cluster / np.maximum(cluster.sum(axis=1, keepdims=True), 1)
+    to_centre: FloatArray = weights @ gram
+    return to_centre, (to_centre * weights).sum(axis=1, keepdims=True)
+
+
+def _distinct(member: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """Splits without repetition, the first image in the first cluster; most starts soon coincide."""
+    member = member ^ member[:, :1]
+    packed = np.packbits(member, axis=1)
+    _, keep = np.unique(packed.view(f"V{packed.shape[1]}"), return_index=True)
+    return member[np.sort(keep)]
