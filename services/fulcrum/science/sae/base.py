@@ -15,7 +15,7 @@ from fulcrum.science.sae.sparse import SparseLatents
 
 @dataclass(frozen=True)
 class SaeConfig:
-    """Shape and origin of an SAE; what a variant needs beyond it stands in `options` (k, thresholds, prefixes)."""
+    """Shape and origin of an SAE; what a variant needs beyond it stands in `options` (k, prefixes)."""
 
     variant: Variant
     d_in: int
@@ -80,7 +80,7 @@ class Sae(nn.Module, ABC):
     def encode_sparse(self, x: Float[Tensor, "n_tokens d_in"], chunk: int = 4096) -> SparseLatents:
         """Sparse latents, never holding more than `chunk` dense tokens."""
         return SparseLatents.concat(
-            [SparseLatents.from_dense(self.encode(part)) for part in x.split(chunk)]
+            [SparseLatents.from_dense(self.encode(part)) for part in torch.split(x, chunk)]
             or [SparseLatents.from_dense(self.encode(x))]
         )
 

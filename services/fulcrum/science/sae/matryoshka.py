@@ -20,7 +20,10 @@ def checked_prefixes(config: SaeConfig) -> tuple[int, ...]:
 
 
 class MatryoshkaSae(BatchTopKSae):
-    """A BatchTopK SAE of which every prefix of the dictionary (`options["prefixes"]`) reconstructs by itself."""
+    """A BatchTopK SAE of which every prefix of the dictionary reconstructs by itself.
+
+    `options["prefixes"]` holds their widths.
+    """
 
     def __init__(self, config: SaeConfig) -> None:
         super().__init__(config)

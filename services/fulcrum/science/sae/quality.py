@@ -35,8 +35,8 @@ def evaluate_sae(sae: Sae, activations: Iterable[Float[Tensor, "n d_in"]], chunk
     """Quality over all `activations`, which are read once and may be any number of chunks.
 
     Sums are in float64, and the variance is accumulated around the first token, so that a large common mean
-    (CLIP activations have one) does not cancel digits. Raises InvalidInput without tokens, ComputationFailed for
-    activations that are not finite or all equal.
+    (CLIP activations have one) does not cancel digits. Raises InvalidInput without tokens, ComputationFailed
+    for activations that are not finite or all equal.
     """
     device = sae.W_dec.device
     squared_error = cosine = torch.zeros((), dtype=torch.float64, device=device)
@@ -44,7 +44,7 @@ def evaluate_sae(sae: Sae, activations: Iterable[Float[Tensor, "n d_in"]], chunk
     n_tokens = n_active = 0
     fired = torch.zeros(sae.config.d_sae, dtype=torch.bool, device=device)
     for piece in activations:
-        for x in piece.to(device, sae.W_dec.dtype).split(chunk):
+        for x in torch.split(piece.to(device, sae.W_dec.dtype), chunk):
             latents = sae.encode_sparse(x, chunk)
             wide = x.double()
             x_hat = sae.decode(latents.to_dense()).double()
@@ -82,8 +82,8 @@ def evaluate_sae(sae: Sae, activations: Iterable[Float[Tensor, "n d_in"]], chunk
 def untrained_twin(sae: Sae, seed: int = 0) -> Sae:
     """An SAE of the same variant and shape with random weights: what a metric says about it says nothing.
 
-    Decoder rows are random directions of the trained rows' norms, the encoder is their transpose at the trained
-    encoder's norms; biases, thresholds and normalisation are the trained ones.
+    Decoder rows are random directions of the trained rows' norms, the encoder is their transpose at the
+    trained encoder's norms; biases, thresholds and normalisation are the trained ones.
     """
     twin = build_sae(sae.config).to(sae.W_dec.device).requires_grad_(False)
     twin.load_state_dict(sae.state_dict())
@@ -119,16 +119,16 @@ def faithfulness(
 ) -> Faithfulness:
     """`(CE_zero - CE_recon) / (CE_zero - CE_orig)` and agreement, from cosines (n_images, n_classes).
 
-    The three arrays are cosine similarities of image and class embeddings with x untouched, replaced by x_hat, and
-    replaced by zeros; `logit_scale` (about 100 in CLIP) multiplies them here, because cross entropies of bare
-    cosines are all nearly log(n_classes). Raises InvalidInput for shapes that do not match, ComputationFailed
-    where zeroing does not change the cross entropy.
+    The three arrays are cosine similarities of image and class embeddings with x untouched, replaced by
+    x_hat, and replaced by zeros; `logit_scale` (about 100 in CLIP) multiplies them here, because cross
+    entropies of bare cosines are all nearly log(n_classes). Raises InvalidInput for shapes that do not match,
+    ComputationFailed where zeroing does not change the cross entropy.
     """
     arrays = {"original": original, "reconstructed": reconstructed, "zeroed": zeroed}
     for name, array in arrays.items():
         if array.ndim != 2 or array.shape != original.shape or array.shape[0] != labels.shape[0]:
             raise InvalidInput(
-                f"{name} has shape {array.shape}, expected (n_images, n_classes) with {labels.shape[0]} images"
+                f"{name} has shape {array.shape}, expected (n_images, n_classes), n_images={labels.shape[0]}"
             )
         if not np.isfinite(array).all():
             raise ComputationFailed(f"{name} logits contain nan or inf")

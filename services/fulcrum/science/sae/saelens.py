@@ -1,8 +1,8 @@
 """SAELens's on-disk form (`cfg.json` + tensors) of an SAE, and back.
 
-Its inference classes have no activation normalisation of their own that we use: the normalisation is folded into the
-weights before saving, as SAELens does with `expected_average_only_in`. BatchTopK and Matryoshka SAEs are JumpReLU
-SAEs with one common threshold there, which is how SAELens saves its own.
+Its inference classes have no activation normalisation of their own that we use: the normalisation is folded
+into the weights before saving, as SAELens does with `expected_average_only_in`. BatchTopK and Matryoshka SAEs
+are JumpReLU SAEs with one common threshold there, which is how SAELens saves its own.
 """
 
 from collections.abc import Mapping
@@ -79,11 +79,11 @@ def from_saelens(
 ) -> tuple[SaeConfig, dict[str, Tensor]]:
     """Our configuration and weights from SAELens's, whether we wrote them or SAELens did.
 
-    Raises InvalidSaeConfig for what one affine normalisation and our variants cannot express, and CorruptCheckpoint
-    where tensors are missing.
+    Raises InvalidSaeConfig for what one affine normalisation and our variants cannot express, and
+    CorruptCheckpoint where tensors are missing.
     """
     weights = {name: tensor.float() for name, tensor in tensors.items()}
-    config = _config(cfg, weights)
+    config = _config(cfg)
     for name, shape in _expected_shapes(config).items():
         if name not in weights:
             raise CorruptCheckpoint(f"tensor {name} is missing; found {sorted(weights)}")
@@ -116,13 +116,21 @@ def from_saelens(
     return config, weights
 
 
+def our_metadata(cfg: Mapping[str, Any]) -> dict[str, Any]:
+    """What we keep in SAELens's metadata; empty for SAEs from elsewhere. Raises InvalidSaeConfig."""
+    metadata = cfg.get("metadata") or {}
+    ours = metadata.get(METADATA_KEY) or {} if isinstance(metadata, dict) else None
+    if not isinstance(ours, dict):
+        raise InvalidSaeConfig(f"metadata and metadata.{METADATA_KEY} must be objects, got {metadata!r}")
+    return ours
+
+
 def _to_ours(name: str) -> str:
     return "b_enc" if name == "b_gate" else name
 
 
-def _config(cfg: Mapping[str, Any], weights: Mapping[str, Tensor]) -> SaeConfig:
-    metadata = cfg.get("metadata") or {}
-    ours = metadata.get(METADATA_KEY) or {}
+def _config(cfg: Mapping[str, Any]) -> SaeConfig:
+    metadata, ours = cfg.get("metadata") or {}, our_metadata(cfg)
     architecture = cfg.get("architecture", "standard")
     variant: Variant = ours.get("variant") or _variant_of(architecture)
     if variant not in _ARCHITECTURE or _ARCHITECTURE[variant] != architecture:
@@ -130,7 +138,7 @@ def _config(cfg: Mapping[str, Any], weights: Mapping[str, Tensor]) -> SaeConfig:
     normalisation = cfg.get("normalize_activations", "none")
     if normalisation not in _FOLDED_NORMALISATIONS:
         raise InvalidSaeConfig(
-            f"normalize_activations={normalisation!r} depends on each token; allowed are {_FOLDED_NORMALISATIONS}"
+            f"normalize_activations={normalisation!r} is not one affine map; allowed: {_FOLDED_NORMALISATIONS}"
         )
     if cfg.get("reshape_activations", "none") != "none":
         raise InvalidSaeConfig(f"reshape_activations={cfg['reshape_activations']!r} is not supported")
@@ -157,7 +165,7 @@ def _variant_of(architecture: str) -> Variant:
         case "standard":
             return "relu"
         case "topk" | "jumprelu" | "gated":
-            return architecture  # type: ignore[return-value]  # narrowed by the pattern, which mypy does not use
+            return architecture
         case _:
             allowed = sorted(set(_ARCHITECTURE.values()))
             raise InvalidSaeConfig(f"architecture {architecture!r} is not supported; allowed are {allowed}")

@@ -6,25 +6,26 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-# Below this width one topk is faster than two stages; the group size is the fastest of 4, 8, 16, 32 at d_sae 6144
-# and k 32 (51 ms against 72 ms for one topk over 4096 tokens, 38 ms with the maxima themselves ranked in stages).
+# Below this width one topk is faster than two stages; the group size is the fastest of 4, 8, 16, 32 at d_sae
+# 6144 and k 32 (51 ms against 72 ms for one topk over 4096 tokens, 38 ms with the maxima themselves ranked in
+# stages).
 _DIRECT_WIDTH = 256
 _GROUP = 8
 
 
 def top_k(pre_acts: Float[Tensor, "n d_sae"], k: int) -> tuple[Float[Tensor, "n k"], Int[Tensor, "n k"]]:
-    """The k largest values of every row and their columns, in no particular order; exactly those of `torch.topk`.
+    """The k largest values of every row and their columns, in no particular order.
 
-    In stages: a row's k largest lie in the k groups with the largest maxima, because any other group's maximum
-    is topped by k values. Groups are strided (column j belongs to group j mod n_groups), so that their maxima are
-    elementwise maxima of contiguous slices.
+    What `torch.topk` selects (ties may fall differently), in stages: a row's k largest lie in the k groups
+    with the largest maxima, because any other group's maximum is topped by k values. Groups are strided
+    (column j belongs to group j mod n_groups), so their maxima are elementwise maxima of contiguous slices.
     """
     n, d_sae = pre_acts.shape
     n_groups = d_sae // _GROUP
     if d_sae <= _DIRECT_WIDTH or d_sae % _GROUP or 2 * k > n_groups:
         values, latents = torch.topk(pre_acts, k, dim=1, sorted=False)
         return values, latents
-    _, groups = top_k(pre_acts.view(n, _GROUP, n_groups).amax(1), k)
+    _, groups = top_k(pre_acts.reshape(n, _GROUP, n_groups).amax(1), k)
     starts = torch.arange(_GROUP, device=pre_acts.device) * n_groups
     candidates = (groups[:, None, :] + starts[:, None]).reshape(n, _GROUP * k)
     values, at = torch.topk(pre_acts.gather(1, candidates), k, dim=1, sorted=False)
@@ -36,8 +37,8 @@ def batch_top_k(
 ) -> tuple[Float[Tensor, " n_keep"], Int[Tensor, " n_keep"]]:
     """The `n_keep` largest values of the whole batch and their flat positions, ascending by position.
 
-    `guess` is an expected threshold (of earlier batches): when at least `n_keep` values exceed it, only those are
-    ranked. The answer does not depend on it.
+    `guess` is an expected threshold (of earlier batches): when at least `n_keep` values exceed it, only those
+    are ranked. The answer does not depend on it.
     """
     flat = pre_acts.reshape(-1)
     positions = torch.nonzero(flat > guess).squeeze(1) if guess > -math.inf else None

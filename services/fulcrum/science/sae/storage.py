@@ -1,7 +1,7 @@
 """SAEs on disk: `sae_weights.safetensors` and `cfg.json`, readable by SAELens.
 
-An SAE is saved with its normalisation folded into the weights, and loads that way: what is hashed, saved, loaded and
-trained is the same function in the same tensors.
+An SAE is saved with its normalisation folded into the weights, and loads that way: what is hashed, saved,
+loaded and trained is the same function in the same tensors.
 """
 
 import copy
@@ -16,10 +16,10 @@ from safetensors import SafetensorError
 from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 
-from fulcrum.domain.errors import CorruptCheckpoint, InvalidSaeConfig, SaeDoesNotFit, UnknownSae
+from fulcrum.domain.errors import CorruptCheckpoint, SaeDoesNotFit, UnknownSae
 from fulcrum.science.sae.base import Sae
 from fulcrum.science.sae.folding import fold_normalisation
-from fulcrum.science.sae.saelens import METADATA_KEY, from_saelens, to_saelens
+from fulcrum.science.sae.saelens import from_saelens, our_metadata, to_saelens
 from fulcrum.science.sae.variants import build_sae
 
 WEIGHTS_FILE = "sae_weights.safetensors"
@@ -41,9 +41,9 @@ def save_sae(sae: Sae, folder: Path, quality: Mapping[str, float] | None = None)
 def load_sae(folder: Path) -> Sae:
     """The SAE of a folder written by `save_sae` or by SAELens, in float32 on the CPU, without gradients.
 
-    Raises UnknownSae when the files are not there, CorruptCheckpoint when a tensor is missing, unknown, misshapen or
-    not finite, or when our files were changed after saving, and InvalidSaeConfig for configurations that we cannot
-    represent.
+    Raises UnknownSae when the files are not there, CorruptCheckpoint when a tensor is missing, unknown,
+    misshapen or not finite, or when our files were changed after saving, and InvalidSaeConfig for
+    configurations that we cannot represent.
     """
     cfg = read_cfg(folder)
     try:
@@ -59,7 +59,7 @@ def load_sae(folder: Path) -> Sae:
     weights |= {"norm_mean": sae.norm_mean, "norm_scale": sae.norm_scale}
     sae.load_state_dict(weights, strict=True)
     sae.requires_grad_(False)
-    expected = _ours(cfg).get("weights_sha256")
+    expected = our_metadata(cfg).get("weights_sha256")
     if expected is not None and expected != sae_sha256(sae):
         raise CorruptCheckpoint(
             f"weights in {folder} have SHA-256 {sae_sha256(sae)}, its {CONFIG_FILE} says {expected}"
@@ -82,7 +82,7 @@ def read_cfg(folder: Path) -> dict[str, Any]:
 
 def read_quality(folder: Path) -> dict[str, float]:
     """What `save_sae` was told about quality; empty for SAEs from elsewhere."""
-    quality = _ours(read_cfg(folder)).get("quality", {})
+    quality = our_metadata(read_cfg(folder)).get("quality", {})
     return {str(name): float(value) for name, value in quality.items()}
 
 
@@ -91,7 +91,7 @@ def sae_sha256(sae: Sae) -> str:
     cfg, tensors = to_saelens(fold_normalisation(copy.deepcopy(sae)), {})
     digest = hashlib.sha256()
     head = {key: cfg[key] for key in ("architecture", "d_in", "d_sae")}
-    head |= {key: _ours(cfg)[key] for key in ("variant", "options")}
+    head |= {key: our_metadata(cfg)[key] for key in ("variant", "options")}
     digest.update(json.dumps(head, sort_keys=True).encode())
     for name in sorted(tensors):
         digest.update(name.encode())
@@ -100,7 +100,7 @@ def sae_sha256(sae: Sae) -> str:
 
 
 def check_fits(sae: Sae, d_in: int, hook_point: str, model_sha256: str) -> None:
-    """Raises SaeDoesNotFit unless width, hook point and model agree; what the SAE does not state is not checked."""
+    """Raises SaeDoesNotFit unless width, hook point and model agree, as far as the SAE states them."""
     config = sae.config
     if config.d_in != d_in:
         raise SaeDoesNotFit(f"the SAE reads d_in={config.d_in}, the model has {d_in} at {hook_point}")
@@ -108,16 +108,8 @@ def check_fits(sae: Sae, d_in: int, hook_point: str, model_sha256: str) -> None:
         raise SaeDoesNotFit(f"the SAE was trained at {config.hook_point}, not at {hook_point}")
     if config.model_sha256 and config.model_sha256 != model_sha256:
         raise SaeDoesNotFit(
-            f"the SAE was trained on the model with SHA-256 {config.model_sha256}, this one has {model_sha256}"
+            f"the SAE belongs to the model with SHA-256 {config.model_sha256}, this one has {model_sha256}"
         )
-
-
-def _ours(cfg: Mapping[str, Any]) -> dict[str, Any]:
-    metadata = cfg.get("metadata") or {}
-    if not isinstance(metadata, dict):
-        raise InvalidSaeConfig(f"metadata in {CONFIG_FILE} must be an object, got {type(metadata).__name__}")
-    ours = metadata.get(METADATA_KEY) or {}
-    return ours if isinstance(ours, dict) else {}
 
 
 def _write(path: Path, data: bytes) -> None:

@@ -39,7 +39,7 @@ class TopKSae(Sae):
 
     def encode_sparse(self, x: Float[Tensor, "n_tokens d_in"], chunk: int = 4096) -> SparseLatents:
         """Straight from the k selected entries; no dense latents."""
-        parts = [self._sparse(part) for part in x.split(chunk)] or [self._sparse(x)]
+        parts = [self._sparse(part) for part in torch.split(x, chunk)] or [self._sparse(x)]
         return SparseLatents.concat(parts)
 
     def _sparse(self, x: Float[Tensor, "n d_in"]) -> SparseLatents:

@@ -1,4 +1,4 @@
-"""Training state on disk: one safetensors file with its numbers as JSON in the header, replaced atomically."""
+"""Training state on disk: one safetensors file, its numbers as JSON in the header, replaced atomically."""
 
 import hashlib
 import json
@@ -41,7 +41,7 @@ def read_checkpoint(folder: Path, config: TrainConfig) -> tuple[dict[str, Tensor
     if not path.exists():
         return None
     try:
-        with safe_open(path, framework="pt") as file:  # type: ignore[no-untyped-call]  # safetensors is untyped
+        with safe_open(path, framework="pt") as file:
             header = file.metadata() or {}
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  # not a dict
         numbers = json.loads(header["numbers"])

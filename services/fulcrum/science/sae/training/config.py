@@ -4,7 +4,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from fulcrum.domain.errors import InvalidSaeConfig
 from fulcrum.domain.models import Variant
@@ -31,8 +31,8 @@ class TrainConfig:
     buffer_dtype: Literal["float32", "float16"] = "float32"
     subtract_mean: bool = True
     rescale: bool = True  # so that the mean |N(x)| is sqrt(d_in)
-    # A latent is dead when it has not fired for this many tokens; None: a twentieth of the run, between 16 batches
-    # and 10 M tokens (the number of Gao et al.).
+    # A latent is dead when it has not fired for this many tokens; None: a twentieth of the run, between 16
+    # batches and 10 M tokens (the number of Gao et al.).
     dead_after_tokens: int | None = None
     aux_weight: float = 1 / 32
     k_aux: int | None = None  # None: d_in // 2 (Gao et al.)
@@ -51,6 +51,10 @@ class TrainConfig:
     metrics_every: int = 10  # steps
 
     def __post_init__(self) -> None:
+        if self.variant not in get_args(Variant):
+            raise InvalidSaeConfig(f"variant={self.variant!r} must be one of {get_args(Variant)}")
+        if self.buffer_dtype not in ("float32", "float16"):
+            raise InvalidSaeConfig(f"buffer_dtype={self.buffer_dtype!r} must be float32 or float16")
         self.sae_config()
         positive = (
             "n_tokens",

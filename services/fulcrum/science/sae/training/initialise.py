@@ -8,8 +8,9 @@ from fulcrum.domain.errors import ComputationFailed
 from fulcrum.science.sae.base import Sae
 from fulcrum.science.sae.training.config import TrainConfig
 
-# Decoder rows start at data: 80 % a centred activation, 20 % noise, and encoder rows at half the decoder's norm.
-# Against random rows this lowers FVU from .21 to .15 after a million tokens on a sparse mixture of directions.
+# Decoder rows start at data: 80 % a centred activation, 20 % noise, and encoder rows at half the decoder's
+# norm. Against random rows this lowers FVU from .21 to .15 after a million tokens on a sparse mixture of
+# directions.
 _DATA_SHARE = 0.8
 _ENCODER_NORM = 0.5
 
@@ -22,12 +23,12 @@ def set_normalisation(sae: Sae, block: Float[Tensor, "n d_in"], subtract_mean: b
     Raises ComputationFailed when all activations are equal.
     """
     total = torch.zeros(block.shape[1], dtype=torch.float64, device=block.device)
-    for part in block.split(8192):
+    for part in torch.split(block, 8192):
         total += part.double().sum(0)
     mean = total / block.shape[0]
     squares = torch.zeros((), dtype=torch.float64, device=block.device)
     norms = torch.zeros((), dtype=torch.float64, device=block.device)
-    for part in block.split(8192):
+    for part in torch.split(block, 8192):
         centred = part.double() - mean
         squares += centred.square().sum()
         norms += (centred if subtract_mean else part.double()).norm(dim=1).sum()
@@ -61,4 +62,4 @@ def set_initial_weights(sae: Sae, block: Float[Tensor, "n d_in"], config: TrainC
 
 
 def _unit(rows: Tensor) -> Tensor:
-    return rows / torch.linalg.vector_norm(rows, dim=1, keepdim=True).clamp(min=1e-12)
+    return torch.nn.functional.normalize(rows, dim=1)

@@ -1,7 +1,7 @@
 """Losses of the variants that are trained through autograd; decoder rows have unit norm.
 
-All are means over tokens of sums over dimensions, in SAE units, where the mean `|u|` is sqrt(d_in). Sparsity weights
-are relative to that scale, so that one weight means the same at every width.
+All are means over tokens of sums over dimensions, in SAE units, where the mean `|u|` is sqrt(d_in). Sparsity
+weights are relative to that scale, so that one weight means the same at every width.
 """
 
 import math
@@ -16,7 +16,7 @@ from torch import Tensor
 def relu_loss(
     weights: Mapping[str, Tensor], u: Float[Tensor, "n d_in"], l1_weight: float
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """`|u - x_hat|^2 + l1_weight sqrt(d_in) sum_j z_j |d_j|` (Bricken et al. 2023); with residual and latents."""
+    """Loss `|u - x_hat|^2 + l1_weight sqrt(d_in) sum_j z_j |d_j|` (Bricken et al. 2023), residual, z."""
     pre = (u - weights["b_dec"]) @ weights["W_enc"] + weights["b_enc"]
     z = torch.relu(pre)
     residual = z @ weights["W_dec"] + weights["b_dec"] - u
@@ -28,9 +28,9 @@ def relu_loss(
 def jumprelu_loss(
     weights: Mapping[str, Tensor], u: Float[Tensor, "n d_in"], l0_weight: float, bandwidth: float
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """`|u - x_hat|^2 + l0_weight d_in |z|_0` (Rajamanoharan et al. 2024, eq. 9); with residual and latents.
+    """Loss `|u - x_hat|^2 + l0_weight d_in |z|_0` (Rajamanoharan et al. 2024), residual, latents.
 
-    The thresholds learn through a rectangle kernel of width `bandwidth` (eqs. 11 and 12).
+    The thresholds learn through a rectangle kernel of width `bandwidth`, as in the paper.
     """
     pre = (u - weights["b_dec"]) @ weights["W_enc"] + weights["b_enc"]
     z = _JumpRelu.apply(pre, weights["threshold"], bandwidth)
@@ -43,9 +43,10 @@ def jumprelu_loss(
 def gated_loss(
     weights: Mapping[str, Tensor], u: Float[Tensor, "n d_in"], l1_weight: float
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Reconstruction, L1 on the gate, and the gate's own reconstruction through a frozen decoder; with residual, z.
+    """Loss, residual and latents; the loss has a third term, the gate's own frozen-decoder reconstruction.
 
-    Rajamanoharan et al. 2024 (Gated SAEs), eq. 8. Without the third term the gate would learn from sparsity alone.
+    `|u - x_hat(z)|^2 + l1_weight sqrt(d_in) sum_j relu(pre_j) + |u - x_hat_frozen(relu(pre))|^2`
+    (Rajamanoharan et al. 2024, Gated SAEs). Without the third term the gate would learn from sparsity alone.
     """
     product = (u - weights["b_dec"]) @ weights["W_enc"]
     gate = product + weights["b_enc"]
@@ -59,7 +60,7 @@ def gated_loss(
 
 
 class _JumpRelu(torch.autograd.Function):
-    """`pre 1[pre > threshold]`; the threshold's gradient is `-(threshold / eps) K((pre - threshold) / eps)`."""
+    """`pre 1[pre > threshold]`, with `-(threshold / eps) K((pre - threshold) / eps)` for the threshold."""
 
     @staticmethod
     def forward(ctx: Any, pre: Tensor, threshold: Tensor, bandwidth: float) -> Tensor:

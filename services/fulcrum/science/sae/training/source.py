@@ -1,7 +1,7 @@
 """Where activations come from, and the shuffle buffer that the trainer reads them through."""
 
 from collections.abc import Callable, Iterable, Iterator
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float
@@ -10,6 +10,7 @@ from torch import Tensor
 from fulcrum.domain.errors import ComputationFailed, InvalidSaeConfig
 
 
+@runtime_checkable
 class ActivationSource(Protocol):
     """A finite stream of activations in a fixed order, that can be read again from any token."""
 
@@ -17,7 +18,7 @@ class ActivationSource(Protocol):
     n_tokens: int  # in one epoch
 
     def read(self, start: int) -> Iterator[Float[Tensor, "n d_in"]]:
-        """Consecutive chunks of any size, from token `start` (0 <= start < n_tokens) to the end of the epoch."""
+        """Consecutive chunks of any size, from token `start` (below n_tokens) to the end of the epoch."""
         ...
 
 
@@ -55,8 +56,8 @@ class StreamSource:
 class ShuffledBlocks:
     """The endless stream of epochs, cut into blocks of `block_tokens` that are shuffled as a whole.
 
-    Block b holds tokens `b * block_tokens` and on, in an order that depends on (seed, b) alone, so that a resumed run
-    refills the block it was in and goes on with the same batches.
+    Block b holds tokens `b * block_tokens` and on, in an order that depends on (seed, b) alone, so that a
+    resumed run refills the block it was in and goes on with the same batches.
     """
 
     def __init__(

@@ -1,12 +1,12 @@
 """Loss and gradients of TopK, BatchTopK and Matryoshka SAEs, without autograd and without dense latents.
 
 One dense product per step (the encoder's pre-activations, into a reused buffer). Everything after it works on
-the active entries: decoding is a weighted embedding bag, its gradient with respect to the latents a product of
-sampled rows, and both weight gradients are embedding bags over the transposed code, which share one sort.
+the active entries: decoding is a weighted embedding bag, its gradient with respect to the latents a product
+of sampled rows, and both weight gradients are embedding bags over the transposed code, which share one sort.
 
-With `u = N(x)`, residuals `r = x_hat - u` and n tokens, the loss is `sum |r|^2 / n`, for Matryoshka summed over
-the prefixes, plus `aux_weight * sum |e_hat - e|^2 / n` where `e = u - x_hat` is constant and `e_hat` decodes the
-`k_aux` largest dead latents (Gao et al. 2024, A.2).
+With `u = N(x)`, residuals `r = x_hat - u` and n tokens, the loss is `sum |r|^2 / n`, for Matryoshka summed
+over the prefixes, plus `aux_weight * sum |e_hat - e|^2 / n` where `e = u - x_hat` is constant and `e_hat`
+decodes the `k_aux` largest dead latents (Gao et al. 2024, A.2).
 """
 
 from dataclasses import dataclass
@@ -71,8 +71,8 @@ class SparseStep:
         pre = torch.addmm(self.b_enc, centred, self.encoder.T, out=self._pre)
         entries = self._select(pre)
 
-        # x_hat of every prefix minus u, and the gradient that reaches a latent: a latent adds to its own prefix
-        # and to all wider ones.
+        # x_hat of every prefix minus u, and the gradient that reaches a latent: a latent adds to its own
+        # prefix and to all wider ones.
         residuals = _bags(self.decoder, entries.latents, entries.values, entries.bag_offsets).view(
             n_prefixes, n, d_in
         )

@@ -1,7 +1,7 @@
 """What the trainer needs from a way of computing gradients."""
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from jaxtyping import Bool, Float
 from torch import Tensor
@@ -18,6 +18,7 @@ class StepResult:
     n_active: Tensor  # ()
 
 
+@runtime_checkable
 class Step(Protocol):
     """Holds the weights in the layout that its gradients are fastest in."""
 

@@ -146,7 +146,7 @@ class _Run:
             block = self.blocks.block(index)
             self.waiting_s += time.perf_counter() - asked
             last = min(self.batches_per_block, first + self.config.n_steps - self.step)
-            yield from block.split(self.config.batch_size)[first:last]
+            yield from torch.split(block, self.config.batch_size)[first:last]
 
     def _progress(
         self, u: Tensor, result: StepResult, rate: float, steps_here: int, seconds: float
