@@ -20,7 +20,10 @@ UNLABELLED = -1
 
 
 def check_logits(name: str, logits: NDArray[Any]) -> Float[np.ndarray, "n n_classes"]:
-    """`logits` as float64. Raises InvalidInput for a wrong shape and ComputationFailed for nan or infinity."""
+    """`logits` as float64.
+
+    Raises InvalidInput for a wrong shape and ComputationFailed for nan or infinity.
+    """
     values = np.asarray(logits)
     if values.ndim != 2 or not np.issubdtype(values.dtype, np.floating):
         raise InvalidInput(
@@ -41,7 +44,10 @@ def check_length(name: str, values: Sequence[Any] | NDArray[Any], n: int) -> Non
 
 
 def check_classes(name: str, values: NDArray[Any], n_classes: int, lowest: int = 0) -> Int[np.ndarray, " n"]:
-    """Class numbers as int64. Raises InvalidDataset outside `lowest .. n_classes-1` or when they are not whole."""
+    """Class numbers as int64.
+
+    Raises InvalidDataset outside `lowest .. n_classes-1` or when they are not whole.
+    """
     classes = np.asarray(values)
     if classes.ndim != 1 or not np.issubdtype(classes.dtype, np.integer):
         raise InvalidDataset(
@@ -50,7 +56,8 @@ def check_classes(name: str, values: NDArray[Any], n_classes: int, lowest: int =
     outside = np.flatnonzero((classes < lowest) | (classes >= n_classes))
     if len(outside):
         raise InvalidDataset(
-            f"{name} of image {outside[0]} is {classes[outside[0]]}: the class set has the classes 0 .. {n_classes - 1}"
+            f"{name} of image {outside[0]} is {classes[outside[0]]}: "
+            f"the class set has the classes 0 .. {n_classes - 1}"
             + (f", and {UNLABELLED} stands for no label" if lowest == UNLABELLED else "")
         )
     return classes.astype(np.int64, copy=False)
@@ -73,7 +80,7 @@ def check_labels(labels: NDArray[Any] | None, n: int, n_classes: int) -> Int[np.
         raise DatasetWithoutLabels(f"all {n} images are unlabelled; only changed can be counted")
     if len(present) == 1:
         raise SingleClassDataset(
-            f"every labelled image is of class {present[0]}: whether a correction breaks others cannot be seen"
+            f"every labelled image is of class {present[0]}: what a correction does to others cannot be seen"
         )
     return classes
 

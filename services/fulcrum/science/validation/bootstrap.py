@@ -1,9 +1,10 @@
 """Paired bootstrap: base and corrected of an image are always drawn together.
 
 Percentile intervals, not BCa: the statistics that need a bootstrap here (a 95th percentile, a maximum over
-groups, a binned calibration error) are not smooth, so BCa's jackknife acceleration is not consistent for them, and
-its n extra evaluations cost more than the draws. ECE is biased upwards, in a resample a little more; in the *difference*
-of two models on the same draws most of that cancels, which is why only differences of ECE have intervals.
+groups, a binned calibration error) are not smooth, so BCa's jackknife acceleration is not consistent for
+them, and its n extra evaluations cost more than the draws. ECE is biased upwards, in a resample a little
+more; in the *difference* of two models on the same draws most of that cancels, which is why only differences
+of ECE have intervals.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -24,7 +25,10 @@ WEIGHTS_PER_CHUNK = 2_000_000
 
 
 class PairedBootstrap:
-    """Resamples of `n` images, or of duplicate clusters with all their images; the same seed gives the same draws."""
+    """Resamples of `n` images, or of duplicate clusters with all their images.
+
+    The same seed gives the same draws.
+    """
 
     def __init__(
         self,
@@ -70,12 +74,16 @@ def on_the_sample(statistic: Statistic, n: int) -> Float[np.ndarray, " k"]:
 
 
 def percentile_interval(draws: Float[np.ndarray, " n_resamples"], level: float = 0.95) -> Interval:
-    """Central interval of the draws; undefined draws (nan) stay out. Raises ComputationFailed when most are."""
+    """Central interval of the draws; undefined draws (nan) stay out.
+
+    Raises ComputationFailed when most are.
+    """
     check_share("level", level)
     defined = draws[~np.isnan(draws)]
     if len(defined) < 0.9 * len(draws):
         raise ComputationFailed(
-            f"the statistic is undefined in {len(draws) - len(defined)} of {len(draws)} resamples: too few images for it"
+            f"the statistic is undefined in {len(draws) - len(defined)} of {len(draws)} resamples: "
+            "too few images for it"
         )
     low, high = np.quantile(defined, [(1 - level) / 2, (1 + level) / 2])
     return Interval(float(low), float(high), level)
@@ -107,8 +115,8 @@ def quantile_of(
     ascending = values[order]
     member = np.zeros(len(values))
     member[chosen] = 1.0
-    # Resamples land near the sample's own quantile: mass is only followed inside this window, 8 standard errors of
-    # an unclustered sample wide, and the few resamples that leave it are done in full.
+    # Resamples land near the sample's own quantile: mass is only followed inside this window, 8 standard
+    # errors of an unclustered sample wide, and the few resamples that leave it are done in full.
     m, reach = len(order), int(8 * np.sqrt(len(order) * q * (1 - q))) + 8
     first, last = max(0, int(q * m) - reach), min(m, int(q * m) + reach)
     lower = np.zeros(len(values))
@@ -131,7 +139,7 @@ def quantile_of(
 
 
 def worst_of(values: Float[np.ndarray, "n k"], groups: Sequence[Int[np.ndarray, " m"]]) -> Statistic:
-    """Statistic: for each column of values, the smallest mean over the groups (image numbers) in the resample."""
+    """Statistic: for each column of values, the smallest mean over the groups (image numbers)."""
     if not groups:
         raise InvalidInput("a worst group of no groups: at least one is needed")
     n, n_groups = len(values), len(groups)

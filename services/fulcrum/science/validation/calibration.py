@@ -16,7 +16,10 @@ ROWS_PER_CHUNK = 8192
 
 @dataclass(frozen=True)
 class CalibrationScore:
-    """One score before and after, with the interval of the paired difference (bootstrap). Smaller is better."""
+    """One score before and after, with the interval of the paired difference (bootstrap).
+
+    Smaller is better.
+    """
 
     name: str
     before: float
@@ -27,7 +30,10 @@ class CalibrationScore:
 
 @dataclass(frozen=True)
 class Calibration:
-    """Scores of the probabilities over the class set. `ece` is None below `ece_min_images` images: it is noise there."""
+    """Scores of the probabilities over the class set.
+
+    `ece` is None below `ece_min_images` images, where it is noise.
+    """
 
     n: int
     brier: CalibrationScore
@@ -39,7 +45,10 @@ class Calibration:
 
 @dataclass(frozen=True)
 class ProbabilityColumns:
-    """Per image: probability of the answer, `-log p(label)` and Brier score; the last two nan where unlabelled."""
+    """Per image: probability of the answer, `-log p(label)` and Brier score.
+
+    The last two are nan where unlabelled.
+    """
 
     confidence: Float[np.ndarray, " n"]
     log_loss: Float[np.ndarray, " n"]
@@ -72,10 +81,10 @@ def ece_of(
     n_bins: int = 15,
     among: Bool[np.ndarray, " n"] | None = None,
 ) -> Statistic:
-    """Statistic: expected calibration error `sum_b |sum_{i in b} (right_i - confidence_i)| / n` in equal-mass bins.
+    """Statistic: the expected calibration error in equal-mass bins.
 
-    Bins are cut anew in every resample, at equal shares of its mass; an image goes whole into the bin of its middle.
-    Of equal confidences the wrong ones come first, so that the order of the images does not matter.
+    `sum_b |sum_{i in b} (right_i - confidence_i)| / n`. Bins are cut anew in every resample, at equal shares
+    of its mass; an image goes whole into the bin of its middle. Of equal confidences the wrong ones come first, so that the order of the images does not matter.
     """
     chosen = np.arange(len(confidence)) if among is None else np.flatnonzero(among)
     if len(chosen) < n_bins:

@@ -23,9 +23,9 @@ from fulcrum.science.validation.specification import Specification
 class PairedComparison:
     """Base against corrected on one set of labelled images. Rates, gains and effects are shares.
 
-    `interval` (two-sided, 1 - alpha) is of `net`; `nfr_bound` is one-sided. `mde` is of the assumed discordant share
-    and was known before the run; None where these images can show no effect. Where duplicates repeat
-    (`n_clusters < n`) p comes from whole clusters and intervals use effective sizes.
+    `interval` (two-sided, 1 - alpha) is of `net`; `nfr_bound` is one-sided. `mde` is of the assumed
+    discordant share and was known before the run; None where these images can show no effect. Where
+    duplicates repeat (`n_clusters < n`) p comes from whole clusters and intervals use effective sizes.
     """
 
     n: int

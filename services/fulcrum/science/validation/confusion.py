@@ -11,7 +11,7 @@ from fulcrum.science.validation.arrays import UNLABELLED
 
 @dataclass(frozen=True)
 class ChangedPair:
-    """`n` images whose answer went from `before` to `after`, with how many of them were fixed and broken by it."""
+    """`n` images whose answer went from `before` to `after`; how many of them that fixed and broke."""
 
     before: str
     after: str

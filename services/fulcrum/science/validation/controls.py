@@ -18,8 +18,9 @@ from fulcrum.science.validation.gates import Gate
 class ControlResult:
     """The correction's net gain on the failure mode against the gains of one kind of control.
 
-    `p` is `(1 + controls at least as good) / (1 + n_controls)`. `p95` stands at the percentile of the specification and
-    is one of the controls (the next higher), so that exceeding it and a small p say the same.
+    `p` is `(1 + controls at least as good) / (1 + n_controls)`. `p95` stands at the percentile of the
+    specification and is one of the controls (the next higher), so that exceeding it and a small p say the
+    same.
     """
 
     kind: str
@@ -40,7 +41,10 @@ def rank_p(value: float, controls: Float[np.ndarray, " n_controls"]) -> float:
 def against_controls(
     kind: str, gain: float, controls: Float[np.ndarray, " n_controls"], percentile: float = 95.0
 ) -> ControlResult:
-    """Compares one gain with the gains of its controls, on the same images. Raises InvalidInput for no control."""
+    """Compares one gain with the gains of its controls, on the same images.
+
+    Raises InvalidInput for no control.
+    """
     if len(controls) == 0:
         raise InvalidInput(f"no controls of kind {kind!r}: at least one is needed")
     if not np.isfinite(controls).all():
@@ -70,8 +74,8 @@ def gains_of_predictions(
 def control_gate(results: Mapping[str, ControlResult] | tuple[ControlResult, ...], min_controls: int) -> Gate:
     """Passes when every kind with at least `min_controls` draws is exceeded, and fails when one is not.
 
-    Kinds with fewer draws (the latents ranked k+1 .. 2k are few by nature) are shown and decide nothing; with no kind
-    large enough the gate is undecided.
+    Kinds with fewer draws (the latents ranked k+1 .. 2k are few by nature) are shown and decide nothing; with
+    no kind large enough the gate is undecided.
     """
     all_results = tuple(results.values()) if isinstance(results, Mapping) else results
     large = [r for r in all_results if r.n_controls >= min_controls]
@@ -91,7 +95,8 @@ def control_gate(results: Mapping[str, ControlResult] | tuple[ControlResult, ...
         "controls",
         "benefit",
         "pass" if passed else "fail",
-        f"net gain {hardest.gain:+.4f} {'exceeds' if passed else 'does not exceed'} the 95th percentile {hardest.p95:+.4f}"
+        f"net gain {hardest.gain:+.4f} {'exceeds' if passed else 'does not exceed'} "
+        f"the 95th percentile {hardest.p95:+.4f}"
         f" of {hardest.n_controls} controls ({hardest.kind}), p = {hardest.p:.3g}",
         estimate=hardest.gain,
         low=hardest.gain,

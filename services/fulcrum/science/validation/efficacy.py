@@ -24,12 +24,13 @@ class Efficacy:
     """E, G and Sp, each with the images it rests on.
 
     * `efficacy` E: share fixed of the target failures on which the correction was found.
-    * `generalisation` G: share fixed of *executed* unseen images of the failure mode: the base model is wrong there and
-      the correction's condition holds. Others are not executed, not failed: `n_base_right`, `n_condition_off`.
-    * `coverage`: executed of all unseen images of the failure mode. A narrow condition cannot hide behind G, because
-      `fixed_of_failures` counts the base failures with the condition off as well.
-    * specificity: share that stays right of the images that were right, in each neighbourhood; Sp is the lower one,
-      because a mean would hide a neighbourhood that was destroyed.
+    * `generalisation` G: share fixed of *executed* unseen images of the failure mode: the base model is wrong
+      there and the correction's condition holds. Others are not executed, not failed: `n_base_right`,
+      `n_condition_off`.
+    * `coverage`: executed of all unseen images of the failure mode. A narrow condition cannot hide behind G,
+      because `fixed_of_failures` counts the base failures with the condition off as well.
+    * specificity: share that stays right of the images that were right, in each neighbourhood; Sp is the
+      lower one, because a mean would hide a neighbourhood that was destroyed.
     * `score`: harmonic mean of E, G and Sp, 0 if any is 0, None if any was not measured.
     """
 
@@ -75,9 +76,10 @@ def measure_efficacy(
     same_cue_legitimate: Bool[np.ndarray, " n"] | None,
     level: float = 0.95,
 ) -> Efficacy:
-    """Measures labelled images. `target`: the failure mode's cue is there; `found_on`: seen when the correction was made.
+    """Measures labelled images.
 
-    `evaluated` images are unseen ones of the evaluated split. Raises InvalidInput when an image is both.
+    `target`: the failure mode's cue is there; `found_on`: seen when the correction was made; `evaluated`: unseen
+    and of the judged split. Raises InvalidInput when an image is both found on and evaluated.
     """
     if (found_on & evaluated).any():
         raise InvalidInput("an image on which the correction was found cannot count as unseen")

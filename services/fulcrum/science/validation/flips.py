@@ -31,10 +31,11 @@ def outcomes(
 
 @dataclass(frozen=True)
 class FlipTable:
-    """Counts of a paired comparison. `moved` are wrong before and after with another answer, part of `still_wrong`.
+    """Counts of a paired comparison.
 
-    `n` counts labelled images: still_right + broken + fixed + still_wrong. `n_unlabelled` images are known
-    only as `changed_unlabelled` or not; they enter no rate. Rates are shares in [0, 1].
+    `moved` are wrong before and after with another answer, part of `still_wrong`. `n` counts labelled images:
+    still_right + broken + fixed + still_wrong. `n_unlabelled` images are known only as `changed_unlabelled`
+    or not; they enter no rate. Rates are shares in [0, 1].
     """
 
     still_right: int
@@ -129,8 +130,8 @@ def flip_table(
 ) -> FlipTable:
     """Counts flips of predicted classes; `labels` None or UNLABELLED (-1) leave only `changed` to count.
 
-    Raises InvalidInput for lengths that differ and InvalidDataset for no images or classes outside the class set
-    (checked where `n_classes` is given).
+    Raises InvalidInput for lengths that differ and InvalidDataset for no images or classes outside the class
+    set (checked where `n_classes` is given).
     """
     check_length("corrected predictions", corrected, len(base))
     if labels is None:

@@ -16,7 +16,8 @@ class Gate:
     """The answer to one question and what it stands on.
 
     `low` and `high` are the bounds that were compared with `margin`; `needs_n` is the number of images of
-    `population` which would decide, were the rates seen the true ones; None where decided or where images do not help.
+    `population` which would decide, were the rates seen the true ones; None where decided or where images do
+    not help.
     """
 
     name: str
@@ -33,20 +34,21 @@ class Gate:
 
 
 def below(low: float, high: float, margin: float) -> State:
-    """Pass when all of [low, high] is at or below the margin, fail when all of it is above, undecided astride."""
+    """Pass when [low, high] is at or below the margin, fail when all of it is above, undecided astride."""
     return _decide(high <= margin, low > margin, low, high)
 
 
 def above(low: float, high: float, margin: float) -> State:
-    """Pass when all of [low, high] is at or above the margin, fail when all of it is below, undecided astride."""
+    """Pass when [low, high] is at or above the margin, fail when all of it is below, undecided astride."""
     return _decide(low >= margin, high < margin, low, high)
 
 
 def combine(gates: Sequence[Gate], kind: Kind) -> State:
     """All gates of a kind as one: fail if any fails, pass if all pass (also none), undecided otherwise.
 
-    That all must pass needs no correction for their number (an intersection-union test, Berger 1982); that any
-    may fail does, and families of groups compare their failing bounds at alpha over the size of the family.
+    That all must pass needs no correction for their number (an intersection-union test, Berger 1982); that
+    any may fail does, and families of groups compare their failing bounds at alpha over the size of the
+    family.
     """
     states = {g.state for g in gates if g.kind == kind}
     if "fail" in states:

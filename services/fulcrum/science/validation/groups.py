@@ -22,7 +22,10 @@ CLASS_COLUMN = "class"
 
 @dataclass(frozen=True)
 class Group:
-    """One value of one column, or of several crossed: `name` reads "sticker=word" or "sticker=word, frame=none"."""
+    """One value of one column, or of several crossed.
+
+    `name` reads "sticker=word" or "sticker=word, frame=none".
+    """
 
     columns: tuple[str, ...]
     values: tuple[str, ...]
@@ -41,8 +44,9 @@ Members = tuple[Group, Int[np.ndarray, " m"]]
 class GroupRow:
     """One group, before and after. Shares; `net` is the change of accuracy.
 
-    `interval` and `nfr_upper` hold for all judged groups of the table at once (Bonferroni). `p` is exact and paired, `q`
-    adjusted over the judged groups. Groups below the smallest size have numbers and no `q`, bounds or verdict.
+    `interval` and `nfr_upper` hold for all judged groups of the table at once (Bonferroni). `p` is exact and
+    paired, `q` adjusted over the judged groups. Groups below the smallest size have numbers and no `q`,
+    bounds or verdict.
     """
 
     group: Group
@@ -64,10 +68,11 @@ class GroupRow:
 
 @dataclass(frozen=True)
 class WorstGroup:
-    """The lowest over non-empty groups. `by_net` is the judged group that lost most, None when all are too small.
+    """The lowest over non-empty groups.
 
-    `accuracy_before` and `accuracy_after` are minima over groups, which may be different groups; `difference` is after
-    minus before. Intervals are paired bootstraps of the minima themselves.
+    `by_net` is the judged group that lost most, None when all are too small. `accuracy_before` and
+    `accuracy_after` are minima over groups, which may be different groups; `difference` is after minus
+    before. Intervals are paired bootstraps of the minima themselves.
     """
 
     n_groups: int
@@ -164,7 +169,7 @@ def worst_group(
     draws: Float[np.ndarray, "n_resamples two"],
     level: float,
 ) -> WorstGroup:
-    """The worst of `rows`, with `worst_statistic` of the same groups on the sample (`point`) and on resamples."""
+    """The worst of `rows`; `point` and `draws` are `worst_statistic` of their groups, here and resampled."""
     judged = [r for r in rows if r.verdict is not None]
     return WorstGroup(
         n_groups=len(rows),

@@ -1,4 +1,7 @@
-"""Everything a validation may be given: arrays with one row per image, and what is known about their origin."""
+"""Everything a validation may be given.
+
+Arrays with one row per image, and what is known about their origin.
+"""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -16,24 +19,27 @@ from fulcrum.science.validation.verdict import Split
 class ValidationInput:
     """Base and corrected logits of n images, their labels, and optionally what else was measured.
 
-    Required: `base_logits`, `corrected_logits` (n, n_classes) floats that include the logit scale; `labels` (n,) class
-    numbers with -1 for none; `class_names`; `split`, the split that is judged.
+    Required: `base_logits`, `corrected_logits` (n, n_classes) floats that include the logit scale; `labels`
+    (n,) class numbers with -1 for none; `class_names`; `split`, the split that is judged.
 
-    * `splits` (n,) names of splits; images of other splits than `split` are not judged, those of "discover" count
-      as those on which the correction was found. None: all images are of `split`.
-    * `seen` (n,) bool: images that were looked at when the correction was made. They never count as unseen, nor
-      do images that share a cluster with one.
+    * `splits` (n,) names of splits; images of other splits than `split` are not judged, those of "discover"
+      count as those on which the correction was found. None: all images are of `split`.
+    * `seen` (n,) bool: images that were looked at when the correction was made. They never count as unseen,
+      nor do images that share a cluster with one.
     * `target` (n,) bool: the failure mode's cue is there (not: the base model fails). None: every image.
     * `condition_met` (n,) bool: the correction's condition holds. None: everywhere.
-    * `same_class_without_cue`, `same_cue_legitimate` (n,) bool: the two neighbourhoods of specificity. The first
-      defaults to the images outside `target` whose label occurs among the labels inside.
-    * `groups`: columns of values, one per image; None or "" is no group. `clusters` (n,): duplicates share a value.
+    * `same_class_without_cue`, `same_cue_legitimate` (n,) bool: the two neighbourhoods of specificity. The
+      first defaults to the images outside `target` whose label occurs among the labels inside.
+    * `groups`: columns of values, one per image; None or "" is no group. `clusters` (n,): duplicates share a
+      value.
     * `base_embeddings`, `corrected_embeddings` (n, d); `concept_bank`: name -> text embedding (d,).
     * `latents`: other latents after re-encoding x', from `ripple.moves` or `ripple.moves_from_counts`.
     * `control_gains`: kind -> net gains (n_controls,) on the judged images of the failure mode; or
       `control_predictions`: kind -> (n_controls, n) predicted classes, from which the gains are counted.
-    * `repeat_logits`: the base model once more at another batch size; `identity_logits`: under the identity correction.
-    * `looks` so far, without this one; `subject` what the verdict will belong to; `provenance` passed through.
+    * `repeat_logits`: the base model once more at another batch size; `identity_logits`: under the identity
+      correction.
+    * `looks` so far, without this one; `subject` what the verdict will belong to; `provenance` passed
+      through.
     """
 
     base_logits: NDArray[Any]

@@ -41,9 +41,10 @@ def interactions(
     n_resamples: int = 2000,
     seed: int = 0,
 ) -> tuple[Interaction, ...]:
-    """One row per pair whose joint predictions are given; `singles` are predictions under each correction alone.
+    """One row per pair whose joint predictions are given.
 
-    Unlabelled images stay out. Raises InvalidInput for a pair of which one has no predictions alone.
+    `singles` are predictions under each correction alone. Unlabelled images stay out. Raises InvalidInput for
+    a pair of which one has no predictions alone.
     """
     known = labels != UNLABELLED
     for name, values in {"base": base, **singles, **{" + ".join(k): v for k, v in pairs.items()}}.items():

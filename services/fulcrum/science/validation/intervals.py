@@ -32,7 +32,8 @@ def normal_quantile(p: float) -> float:
 def agresti_min(table: FlipTable, level: float = 0.95) -> Interval:
     """Interval of the net gain `PFR - NFR`: Wald after 0.5 is added to each of the four cells.
 
-    Agresti and Min, "Simple improved confidence intervals for comparing matched proportions", 2005. Clipped to [-1, 1].
+    Agresti and Min, "Simple improved confidence intervals for comparing matched proportions", 2005. Clipped
+    to [-1, 1].
     """
     low, high = agresti_min_many(
         np.array([table.broken]), np.array([table.fixed]), np.array([table.n]), level
@@ -101,10 +102,11 @@ class RateBound:
 
 
 def effective_size(values: Float[np.ndarray, " n"], clusters: Int[np.ndarray, " n"] | None) -> float:
-    """Independent images that would give the mean of `values` the variance it has with its duplicate clusters.
+    """Independent images that would give the mean of `values` the variance it has with its duplicates.
 
-    `n / deff`, deff the variance of the cluster-total estimator over that of independent images, never below 1 (Korn
-    and Graubard 1998). Values that are all equal show no variance, and the number of clusters is taken.
+    `n / deff`, deff the variance of the cluster-total estimator over that of independent images, never
+    below 1 (Korn and Graubard 1998). Values that are all equal show no variance, and the number of clusters
+    is taken.
     """
     n = len(values)
     if clusters is None or n == 0:

@@ -49,7 +49,8 @@ def efficacy_gate(comparison: PairedComparison | None, spec: Specification) -> G
         "benefit",
         state,
         f"net gain {_points(c.net)} points [{_points(c.interval.low)}, {_points(c.interval.high)}] on {c.n} "
-        f"{UNSEEN_TARGETS}, at least {_points(spec.min_gain)} wanted; {c.fixed} fixed, {c.broken} broken, p = {c.p:.3g}",
+        f"{UNSEEN_TARGETS}, at least {_points(spec.min_gain)} wanted; "
+        f"{c.fixed} fixed, {c.broken} broken, p = {c.p:.3g}",
         estimate=c.net,
         low=c.interval.low,
         high=c.interval.high,
@@ -61,7 +62,7 @@ def efficacy_gate(comparison: PairedComparison | None, spec: Specification) -> G
 
 
 def harm_gate(comparison: PairedComparison, spec: Specification) -> Gate:
-    """Non-inferiority: passes when the one-sided upper bound of the NFR over all images is within `harm_margin`."""
+    """Passes when the one-sided upper bound of the NFR over all images is within `harm_margin`."""
     c, bound = comparison, comparison.nfr_bound
     state = below(bound.lower, bound.upper, spec.harm_margin)
     needs = images_for_rate(bound.rate, spec.harm_margin, spec.alpha)
@@ -84,9 +85,10 @@ def harm_gate(comparison: PairedComparison, spec: Specification) -> Gate:
 def clean_loss_gate(
     outcome: Int[np.ndarray, " n"], clusters: Int[np.ndarray, " n"] | None, spec: Specification
 ) -> Gate:
-    """Non-inferiority of accuracy on images without the failure mode: the loss is at most `clean_loss_margin`.
+    """Non-inferiority of accuracy on images without the failure mode.
 
-    One-sided bounds at alpha. The margin must be set; the images are labelled and given as `flips.outcomes`.
+    The loss is at most `clean_loss_margin`. One-sided bounds at alpha. The margin must be set; the images are
+    labelled and given as `flips.outcomes`.
     """
     margin, population = spec.clean_loss_margin or 0.0, "images without the failure mode"
     n = len(outcome)
@@ -127,7 +129,8 @@ def protected_gate(
 ) -> Gate:
     """Non-inferiority of the NFR in one protected group, given by the outcomes of its labelled images.
 
-    The bound of a pass holds at alpha (all groups must pass), the bound of a fail at alpha over the number of groups.
+    The bound of a pass holds at alpha (all groups must pass), the bound of a fail at alpha over the number of
+    groups.
     """
     name, population = f"harm: {group.column}={group.value}", f"images with {group.column}={group.value}"
     n = len(outcome)
@@ -168,10 +171,11 @@ def worst_group_gate(
     clusters: Int[np.ndarray, " n"] | None,
     spec: Specification,
 ) -> Gate | None:
-    """Passes when no group of `min_group_size` or more can have lost more than `worst_group_margin`; None without one.
+    """Passes when no group of `min_group_size` or more can have lost more than `worst_group_margin`.
 
-    Bounds are those of the group that decides: for a pass and undecided the one with the largest possible loss.
-    One-sided at alpha for passing (every group must), at alpha over the number of groups for failing.
+    None without one. Bounds are those of the group that decides: for a pass and undecided the one with the
+    largest possible loss. One-sided at alpha for passing (every group must), at alpha over the number of
+    groups for failing.
     """
     margin = spec.worst_group_margin or 0.0
     judged = [(g, images) for g, images in groups if len(images) >= spec.min_group_size]
@@ -215,14 +219,15 @@ def worst_group_gate(
 
 
 def ripple_gate(p95: float, interval: Interval, n: int, population: str, spec: Specification) -> Gate:
-    """Passes when the 95th percentile of the KL on images that should not move is within `kl_p95_limit` nats."""
+    """Passes when the p95 of the KL on images that should not move is within `kl_p95_limit` nats."""
     limit = spec.kl_p95_limit or 0.0
     state = below(interval.low, interval.high, limit)
     return Gate(
         "ripple",
         "harm",
         state,
-        f"p95 of KL {p95:.4g} nats [{interval.low:.4g}, {interval.high:.4g}] on {n} {population} (allowed {limit:.4g})",
+        f"p95 of KL {p95:.4g} nats [{interval.low:.4g}, {interval.high:.4g}] on {n} {population} "
+        f"(allowed {limit:.4g})",
         estimate=p95,
         low=interval.low,
         high=interval.high,

@@ -13,7 +13,10 @@ from fulcrum.science.validation.verdict import SPLITS, Split
 
 @dataclass(frozen=True)
 class Look:
-    """One evaluation of one correction version on one split; `p` is that of its net gain on the failure mode."""
+    """One evaluation of one correction version on one split.
+
+    `p` is that of its net gain on the failure mode.
+    """
 
     correction_sha256: str
     dataset_digest: str
@@ -47,14 +50,20 @@ class Looks:
     def selection(
         self, correction_sha256: str, dataset_digest: str, method: Literal["bh", "by"] = "bh"
     ) -> "Selection | None":
-        """How this correction fared among all that were tried on select; None if it was not looked at there."""
+        """How this correction fared among all that were tried on select.
+
+        None if it was not looked at there.
+        """
         tried = [x for x in self.looks if x.split == "select" and x.dataset_digest == dataset_digest]
         return select(tried, correction_sha256, method)
 
 
 @dataclass(frozen=True)
 class Selection:
-    """One correction among the `n_corrections` tried on select in `n_looks` looks; `q` is adjusted over them."""
+    """One correction among the `n_corrections` tried on select in `n_looks` looks.
+
+    `q` is adjusted over them.
+    """
 
     n_looks: int
     n_corrections: int
@@ -65,7 +74,10 @@ class Selection:
 def select(
     tried: Sequence[Look], correction_sha256: str, method: Literal["bh", "by"] = "bh"
 ) -> Selection | None:
-    """Adjusts over correction versions: looking again at one is no new hypothesis and must not dilute the others."""
+    """Adjusts over correction versions.
+
+    Looking again at one is no new hypothesis and must not dilute the others.
+    """
     latest = {look.correction_sha256: look.p for look in tried}
     if correction_sha256 not in latest:
         return None

@@ -1,4 +1,7 @@
-"""Exact paired tests on broken and fixed. There is no unpaired test here: the two accuracies share their images."""
+"""Exact paired tests on broken and fixed.
+
+There is no unpaired test here: the two accuracies share their images.
+"""
 
 from collections.abc import Sequence
 
@@ -10,7 +13,10 @@ from fulcrum.science.validation.arrays import check_counts
 
 
 def mcnemar_exact(broken: int, fixed: int) -> float:
-    """Two-sided p value `min(1, 2 sum_{k<=min} C(broken + fixed, k) 2^-(broken + fixed))`; 1 without any flip."""
+    """Two-sided p value `min(1, 2 sum_{k<=min} C(broken + fixed, k) 2^-(broken + fixed))`.
+
+    1 without any flip.
+    """
     check_counts(broken=broken, fixed=fixed)
     return float(mcnemar_exact_many(np.array([broken]), np.array([fixed]))[0])
 
@@ -26,13 +32,13 @@ def mcnemar_exact_many(
 def sign_flip_exact(net: Sequence[int] | Int[np.ndarray, " n_clusters"]) -> float:
     """Two-sided p value for `fixed - broken` per duplicate cluster, whose images do not answer independently.
 
-    The exact randomisation distribution of `|sum_c s_c net_c|` over signs s_c = +-1. Clusters of one image give
-    `mcnemar_exact`; a cluster of r images that flip together counts once, with weight r.
+    The exact randomisation distribution of `|sum_c s_c net_c|` over signs s_c = +-1. Clusters of one image
+    give `mcnemar_exact`; a cluster of r images that flip together counts once, with weight r.
     """
     sizes = np.abs(np.asarray(net, dtype=np.int64))
     total = int(sizes.sum())
-    # pmf[i] is P(sum = 2 i - total): signs of clusters of equal weight add up to a binomial, and the binomials,
-    # spread by their weights, are convolved.
+    # pmf[i] is P(sum = 2 i - total): signs of clusters of equal weight add up to a binomial, and the
+    # binomials, spread by their weights, are convolved.
     pmf = np.ones(1)
     for weight, count in zip(*np.unique(sizes[sizes > 0], return_counts=True), strict=True):
         spread = np.zeros(int(weight) * int(count) + 1)

@@ -11,9 +11,9 @@ from fulcrum.domain.errors import InvalidInput
 def adjust(p: Float[np.ndarray, " m"], method: Literal["bh", "by"] = "bh") -> Float[np.ndarray, " m"]:
     """Adjusted p values (q) in the order of `p`: `q_(k) = min_{j>=k} m p_(j) / j`, at most 1.
 
-    "bh" (Benjamini and Hochberg 1995) for independent or positively dependent tests; "by" (Benjamini and Yekutieli
-    2001), larger by `sum_{j<=m} 1/j`, for any. Reject where q <= the false discovery rate wanted. Raises InvalidInput
-    for values outside [0, 1].
+    "bh" (Benjamini and Hochberg 1995) for independent or positively dependent tests; "by" (Benjamini and
+    Yekutieli 2001), larger by `sum_{j<=m} 1/j`, for any. Reject where q <= the false discovery rate wanted.
+    Raises InvalidInput for values outside [0, 1].
     """
     values = np.asarray(p, dtype=np.float64)
     if values.size and not ((values >= 0) & (values <= 1)).all():  # nan fails both comparisons
@@ -24,7 +24,8 @@ def adjust(p: Float[np.ndarray, " m"], method: Literal["bh", "by"] = "bh") -> Fl
     factor = m * (float((1 / np.arange(1, m + 1)).sum()) if method == "by" else 1.0)
     order = np.argsort(values, kind="stable")
     stepped = np.minimum.accumulate((values[order] * factor / np.arange(1, m + 1))[::-1])[::-1]
-    # argsort gives the place's owner, not the owner's place: q goes back to its owner by assignment (trap 16).
+    # argsort gives the place's owner, not the owner's place: q goes back to its owner by assignment (trap
+    # 16).
     q = np.empty(m)
     q[order] = np.minimum(1.0, stepped)
     return q

@@ -45,7 +45,7 @@ def below_floor(
 
 
 def noise_gate(floor: NoiseFloor, n_changed: int) -> Gate:
-    """Fails when the correction changes answers, but no more of them than running the base model again does."""
+    """Fails when the correction changes answers, but no more of them than running the base model again."""
     drowned = 0 < n_changed <= floor.n_changed
     return Gate(
         "noise_floor",

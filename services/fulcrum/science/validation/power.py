@@ -20,14 +20,16 @@ def minimum_detectable_effect(
 ) -> float | None:
     """Smallest net gain (a share) that McNemar's test finds with this power; print it before the run.
 
-    Solves `n = (z_{1-alpha/2} sqrt(psi) + z_power sqrt(psi - d^2))^2 / d^2` for d (Connor 1987), psi the discordant
-    share. None: not even a correction whose flips are all fixes would be found (d would exceed psi).
+    Solves `n = (z_{1-alpha/2} sqrt(psi) + z_power sqrt(psi - d^2))^2 / d^2` for d (Connor 1987), psi the
+    discordant share. None: not even a correction whose flips are all fixes would be found (d would exceed
+    psi).
     """
     psi = check_share("discordant_share", discordant_share)
     za, zb = _quantiles(alpha, power)
     if n < 1:
         raise InvalidSettings(f"n={n}: at least one image is needed")
-    # (d sqrt(n) - za sqrt(psi))^2 = zb^2 (psi - d^2) is quadratic in d; the larger root has the positive left side.
+    # (d sqrt(n) - za sqrt(psi))^2 = zb^2 (psi - d^2) is quadratic in d; the larger root has the positive left
+    # side.
     inner = n * za**2 - (n + zb**2) * (za**2 - zb**2)
     if inner < 0:
         return None
@@ -38,9 +40,10 @@ def minimum_detectable_effect(
 def images_for_effect(
     effect: float, discordant_share: float, alpha: float = 0.05, power: float = 0.8
 ) -> int | None:
-    """Images with which McNemar's test finds a net gain of `effect`; None for 0, which no number of images finds.
+    """Images with which McNemar's test finds a net gain of `effect`.
 
-    The inverse of `minimum_detectable_effect`. Raises InvalidSettings when `effect` exceeds the discordant share.
+    None for 0, which no number of images finds. The inverse of `minimum_detectable_effect`. Raises
+    InvalidSettings when `effect` exceeds the discordant share.
     """
     za, zb = _quantiles(alpha, power)
     d, psi = abs(effect), discordant_share
@@ -58,7 +61,10 @@ def images_for_clean_bound(margin: float, alpha: float = 0.05) -> int:
 
 
 def images_for_rate(rate: float, margin: float, alpha: float = 0.05) -> int | None:
-    """Images with which Clopper-Pearson decides on which side of `margin` this observed rate lies; None if it is on it."""
+    """Images with which Clopper-Pearson decides on which side of `margin` this observed rate lies.
+
+    None if it is on it.
+    """
     check_share("margin", margin)
     if rate == margin:
         return None
@@ -81,7 +87,10 @@ def images_for_rate(rate: float, margin: float, alpha: float = 0.05) -> int | No
 
 
 def images_for_width(n: int, estimate: float, low: float, high: float, margin: float) -> int | None:
-    """Images at which an interval, shrinking with the square root of n, leaves `margin`; None if the estimate is on it."""
+    """Images at which an interval, shrinking with the square root of n, leaves `margin`.
+
+    None if the estimate is on it.
+    """
     distance = abs(estimate - margin)
     side = high - estimate if estimate < margin else estimate - low
     if distance == 0 or side <= 0:
@@ -91,10 +100,10 @@ def images_for_width(n: int, estimate: float, low: float, high: float, margin: f
 
 
 def worst_of_worthless(n: int, n_looks: int, discordant_share: float = 0.05) -> float:
-    """Expected best net gain among `n_looks` worthless corrections tried on the same n images (adaptive reuse).
+    """Expected best net gain among `n_looks` worthless corrections tried on the same n images.
 
-    Normal approximation: standard error `sqrt(psi / n)` times the expected maximum of n_looks standard normals
-    (Blom's approximation of the order statistic).
+    Adaptive reuse, in normal approximation: the standard error `sqrt(psi / n)` times the expected maximum of
+    n_looks standard normals (Blom's approximation of the order statistic).
     """
     if n < 1 or n_looks < 1:
         raise InvalidSettings(f"n={n} and n_looks={n_looks} must be at least 1")

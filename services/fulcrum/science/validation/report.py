@@ -58,7 +58,10 @@ MOST_FOUND_SLICES = 20
 
 @dataclass(frozen=True)
 class Plan:
-    """What a data set of this size can show, known before the run. Effects are shares; None: none can be shown."""
+    """What a data set of this size can show, known before the run.
+
+    Effects are shares; None where no effect can be shown.
+    """
 
     n: int
     mde: float | None
@@ -86,9 +89,10 @@ class Counted:
 
 @dataclass(frozen=True)
 class ValidationReport:
-    """Every number of one validation. Shares, not points; `gates_left_out` names each gate not asked, with its reason.
+    """Every number of one validation. Shares, not points.
 
-    `overall` are all evaluated labelled images, `target` those of the failure mode, `unaffected` the others.
+    `gates_left_out` names each gate not asked, with its reason. `overall` are all evaluated labelled images,
+    `target` those of the failure mode, `unaffected` the others.
     """
 
     verdict: Verdict
@@ -126,7 +130,10 @@ class ValidationReport:
 
 
 def plan(n: int, n_target: int, spec: Specification) -> Plan:
-    """What `n` images, `n_target` of them of the failure mode, can show; to be printed before anything is run."""
+    """What `n` images, `n_target` of them of the failure mode, can show.
+
+    To be printed before anything is run.
+    """
     needed = images_for_clean_bound(spec.harm_margin, spec.alpha)
 
     def mde(size: int) -> float | None:
@@ -138,10 +145,11 @@ def plan(n: int, n_target: int, spec: Specification) -> Plan:
 
 
 def validate(given: ValidationInput, spec: Specification) -> ValidationReport:
-    """Judges a correction on one split. A second of work for 50 000 images of 100 classes, most of it bootstrap.
+    """Judges a correction on one split.
 
-    Raises DatasetWithoutLabels (use `per_image` and `flips.flip_table` for *changed* alone), SingleClassDataset,
-    InvalidDataset when no image is left to judge, ComputationFailed for nan, and InvalidInput for arrays that do not fit.
+    Seconds of work for 50 000 images of 100 classes, most of it bootstrap. Raises DatasetWithoutLabels (use
+    `per_image` and `flips.flip_table` for *changed* alone), SingleClassDataset, InvalidDataset when no image
+    is left to judge, ComputationFailed for nan, and InvalidInput for arrays that do not fit.
     """
     base_logits = check_logits("base_logits", given.base_logits)
     check_labels(given.labels, *base_logits.shape)
@@ -150,7 +158,8 @@ def validate(given: ValidationInput, spec: Specification) -> ValidationReport:
     if not seen_part.any():
         raise InvalidDataset(
             f"no unseen image in split {given.split!r}: splits are {sorted(set(table['split'].tolist()))}, "
-            f"{int(table['found_on'].sum())} images were seen and {int(table['leaked'].sum())} are their near-duplicates"
+            f"{int(table['found_on'].sum())} images were seen, "
+            f"{int(table['leaked'].sum())} are their near-duplicates"
         )
     check_labels(table["label"][seen_part], int(seen_part.sum()), base_logits.shape[1])
     return _Run(given, spec, table).report()

@@ -29,7 +29,10 @@ class Spread:
 
 @dataclass(frozen=True)
 class ClassMove:
-    """How many answers a class lost to others and gained from others; p of the paired sign test, q over classes."""
+    """How many answers a class lost to others and gained from others.
+
+    `p` of the paired sign test, `q` over classes.
+    """
 
     class_name: str
     n_before: int
@@ -42,7 +45,10 @@ class ClassMove:
 
 @dataclass(frozen=True)
 class Move:
-    """One latent (re-encoded) or concept of a bank over the images: how many went up, how many down, by how much."""
+    """One latent (re-encoded) or concept of a bank over the images.
+
+    How many went up, how many down, by how much.
+    """
 
     name: str
     n_up: int
@@ -74,7 +80,7 @@ def kl_divergence(
     corrected: Float[np.ndarray, "n n_classes"],
     temperature: float = 1.0,
 ) -> Float[np.ndarray, " n"]:
-    """`KL(softmax(base / T) || softmax(corrected / T))` per image in nats, 0 exactly where the logits are equal."""
+    """`KL(softmax(base / T) || softmax(corrected / T))` per image in nats, exactly 0 for equal logits."""
     kl = np.empty(len(base))
     for start in range(0, len(base), ROWS_PER_CHUNK):
         part = slice(start, start + ROWS_PER_CHUNK)
@@ -141,7 +147,10 @@ def moves_from_counts(
     mean_change: Float[np.ndarray, " m"],
     method: Literal["bh", "by"] = "bh",
 ) -> tuple[Move, ...]:
-    """Paired sign tests with q over all m columns, in their order; counts are what a sparse index gives cheaply."""
+    """Paired sign tests with q over all m columns, in their order.
+
+    Counts are what a sparse index gives cheaply.
+    """
     for what, values in (("n_up", n_up), ("n_down", n_down), ("mean_change", mean_change)):
         check_length(what, values, len(names))
     if len(names):
@@ -177,7 +186,7 @@ def concept_moves(
     bank: Float[np.ndarray, "m d"],
     method: Literal["bh", "by"] = "bh",
 ) -> tuple[Move, ...]:
-    """Which held-out text prompts of a concept bank (embeddings) the images came nearer to or further from, in cosine."""
+    """Which text prompts of a held-out concept bank (embeddings) the images came nearer to, in cosine."""
     directions = _unit(bank)
     return moves(names, _unit(base) @ directions.T, _unit(corrected) @ directions.T, method=method)
 

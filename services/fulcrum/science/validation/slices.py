@@ -1,4 +1,7 @@
-"""Slices of a data set: values of columns, products of two columns, and a search for slices in which flips gather."""
+"""Slices of a data set.
+
+Values of columns, products of two columns, and a search for slices in which flips gather.
+"""
 
 import itertools
 from collections.abc import Mapping, Sequence
@@ -21,8 +24,9 @@ from fulcrum.science.validation.specification import Specification
 class FoundSlice:
     """A slice in which an event (broken, fixed, moved) is more frequent than elsewhere.
 
-    `rate` inside against `rate_outside`; `p` is the one-sided exact (Fisher) p value of the gathering, `q` adjusted over
-    all slices that were searched. Found here means to be confirmed elsewhere: q covers the search, not a second look.
+    `rate` inside against `rate_outside`; `p` is the one-sided exact (Fisher) p value of the gathering, `q`
+    adjusted over all slices that were searched. Found here means to be confirmed elsewhere: q covers the
+    search, not a second look.
     """
 
     group: Group
@@ -53,9 +57,10 @@ def bin_covariate(values: Float[np.ndarray, " n"], n_bins: int = 4) -> NDArray[n
 
 
 def slices_of(columns: Mapping[str, NDArray[np.str_]], order: int = 2, min_size: int = 1) -> list[Members]:
-    """Slices from single columns, and with `order` 2 from all pairs of columns; at least `min_size` images each.
+    """Slices from single columns, and with `order` 2 from all pairs of columns.
 
-    A product that holds exactly the images of one of its factors says nothing new and is left out.
+    At least `min_size` images each. A product that holds exactly the images of one of its factors says
+    nothing new and is left out.
     """
     if order not in (1, 2):
         raise InvalidSettings(f"order={order}: slices come from 1 or 2 columns")
@@ -98,7 +103,8 @@ def find_slices(
 ) -> tuple[FoundSlice, ...]:
     """Slices searched on a flip column (`event`: broken, fixed or moved), most surprising first.
 
-    `extra` slices (a brushed set, a cluster of embeddings) join the family. Raises InvalidInput for lengths that differ.
+    `extra` slices (a brushed set, a cluster of embeddings) join the family. Raises InvalidInput for lengths
+    that differ.
     """
     n, total = len(event), int(event.sum())
     for name, values in columns.items():

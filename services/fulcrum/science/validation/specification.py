@@ -21,9 +21,10 @@ class ProtectedGroup:
 
 @dataclass(frozen=True)
 class Specification:
-    """Margins, levels and sizes of one validation; `sha256` freezes it. Margins and effects are shares, not points.
+    """Margins, levels and sizes of one validation; `sha256` freezes it.
 
-    A margin of None, and `min_controls` 0, leave that gate out; a gate that is left out is named in the report.
+    Margins and effects are shares, not points. A margin of None, and `min_controls` 0, leave that gate out; a
+    gate that is left out is named in the report.
     """
 
     alpha: float = 0.05  # one-sided for non-inferiority, two-sided for McNemar and intervals

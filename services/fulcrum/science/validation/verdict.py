@@ -1,7 +1,7 @@
 """From gates to one of five verdicts.
 
-Benefit (efficacy, controls) and harm (harm overall, clean loss, protected groups, worst group, ripple, calibration)
-are each combined to pass, fail or undecided (`gates.combine`):
+Benefit (efficacy, controls) and harm (harm overall, clean loss, protected groups, worst group, ripple,
+calibration) are each combined to pass, fail or undecided (`gates.combine`):
 
     | benefit   | harm: pass    | harm: undecided | harm: fail             |
     |-----------|---------------|-----------------|------------------------|
@@ -11,14 +11,15 @@ are each combined to pass, fail or undecided (`gates.combine`):
 
     * harmful when more is broken than fixed: the interval of the net gain over all images lies below 0.
 
-Read by rows: nothing generalises while harm is open; harm that is proven stands also while the benefit is open;
-a benefit that failed is not rescued by missing harm. Before the table, in this order:
+Read by rows: nothing generalises while harm is open; harm that is proven stands also while the benefit is
+open; a benefit that failed is not rescued by missing harm. Before the table, in this order:
 
-1. a precondition that is not met (the identity correction flips, nothing rises above the noise floor) makes every
-   verdict **inconclusive**: the measurement itself is in doubt, so harm is not proven either;
-2. outside the confirm split `generalises` and `generalises with harm` become **inconclusive**: a correction found
-   or chosen on these images cannot be proven by them (SCIENCE.md 8, trap 14). What the table said is kept in
-   `provisional`. Verdicts against the correction stand on every split: selection can only have hidden harm.
+1. a precondition that is not met (the identity correction flips, nothing rises above the noise floor) makes
+   every verdict **inconclusive**: the measurement itself is in doubt, so harm is not proven either;
+2. outside the confirm split `generalises` and `generalises with harm` become **inconclusive**: a correction
+   found or chosen on these images cannot be proven by them (SCIENCE.md 8, trap 14). What the table said is
+   kept in `provisional`. Verdicts against the correction stand on every split: selection can only have hidden
+   harm.
 
 A second look at confirm does not change the verdict; it stands on the badge.
 """
@@ -52,8 +53,8 @@ TRUTH_TABLE: dict[tuple[State, State], VerdictName] = {
 class Verdict:
     """The verdict, what it stands on, and how it is shown.
 
-    `provisional` is what the gates alone say; `needs_n` the images (of all kinds, in the present mixture) with which
-    the undecided gates would decide, None when nothing is undecided or more images do not help.
+    `provisional` is what the gates alone say; `needs_n` the images (of all kinds, in the present mixture)
+    with which the undecided gates would decide, None when nothing is undecided or more images do not help.
     """
 
     name: VerdictName
@@ -69,9 +70,10 @@ class Verdict:
 
 
 def decide(gates: Sequence[Gate], n: int, net_high: float, split: Split, confirm_look: int = 0) -> Verdict:
-    """Applies the table. `n` images were evaluated, `net_high` is the upper end of the interval of their net gain.
+    """Applies the table.
 
-    Raises InvalidSettings for an unknown split, or a look that does not fit the split.
+    `n` images were evaluated, `net_high` is the upper end of the interval of their net gain. Raises
+    InvalidSettings for an unknown split, or a look that does not fit the split.
     """
     if split not in SPLITS:
         raise InvalidSettings(f"split {split!r} must be one of {list(SPLITS)}")
@@ -121,7 +123,8 @@ def decide(gates: Sequence[Gate], n: int, net_high: float, split: Split, confirm
 
 def _needed(gates: Sequence[Gate], n: int) -> int | None:
     undecided = [g for g in gates if g.state == "undecided" and g.kind != "precondition"]
-    # A gate that more images cannot open (too few controls, a rate right on its margin) leaves no promise to make.
+    # A gate that more images cannot open (too few controls, a rate right on its margin) leaves no promise to
+    # make.
     if not undecided or any(g.needs_n is None for g in undecided):
         return None
     return max(math.ceil(n * (g.needs_n or 0) / max(g.n, 1)) for g in undecided)
