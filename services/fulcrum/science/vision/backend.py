@@ -1,5 +1,7 @@
 """The one place that imports OpenCLIP and timm, so that they can be imported on every installation."""
 
+# ruff: noqa: E402 - OpenCLIP can only be imported once the missing operators are declared
+
 import importlib.util
 from pathlib import Path
 from typing import Any
@@ -50,16 +52,16 @@ def declare_missing_torchvision_ops(package: Path | None = None) -> bool:
 
 declare_missing_torchvision_ops()
 
-import open_clip  # noqa: E402  # only importable after the declaration above
-import timm.models.eva as timm_eva  # noqa: E402
-import timm.models.vision_transformer as timm_vit  # noqa: E402
-from open_clip.coca_model import CoCa  # noqa: E402
-from open_clip.convert import convert_state_dict  # noqa: E402
-from open_clip.hf_model import HFTextEncoder  # noqa: E402
-from open_clip.model import CLIP, CustomTextCLIP, convert_to_custom_text_state_dict  # noqa: E402
-from open_clip.timm_model import TimmModel  # noqa: E402
-from open_clip.transform import PreprocessCfg, image_transform_v2, merge_preprocess_dict  # noqa: E402
-from open_clip.transformer import TextTransformer, VisionTransformer, text_global_pool  # noqa: E402
+import open_clip
+import timm.models.eva as timm_eva
+import timm.models.vision_transformer as timm_vit
+from open_clip.coca_model import CoCa
+from open_clip.convert import convert_state_dict
+from open_clip.hf_model import HFTextEncoder
+from open_clip.model import CLIP, CustomTextCLIP, convert_to_custom_text_state_dict
+from open_clip.timm_model import TimmModel
+from open_clip.transform import PreprocessCfg, image_transform_v2, merge_preprocess_dict
+from open_clip.transformer import TextTransformer, VisionTransformer, text_global_pool
 
 __all__ = [
     "CLIP",

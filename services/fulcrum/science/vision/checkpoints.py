@@ -62,7 +62,7 @@ def load_weights(model: nn.Module, path: Path) -> None:
     """Fills every parameter and buffer of the model from the file, in place.
 
     Raises CorruptCheckpoint when a tensor is missing, left over, of another shape, or not finite. Position
-    embeddings of another size are refused too: OpenCLIP would interpolate them, and call the result the model.
+    embeddings of another size are refused too: OpenCLIP interpolates them and calls the result the model.
     """
     state = _converted(model, read_state_dict(path), path)
     wanted = model.state_dict()

@@ -35,7 +35,7 @@ def encode_texts(
 def encode_class_set(
     loaded: LoadedModel, class_set: ClassSet, batch: int = 256
 ) -> Float[Tensor, "n_classes d_embed"]:
-    """Unit-norm class embeddings: the normalised mean over templates of normalised text embeddings (CLIP, 3.1.4).
+    """Unit-norm class embeddings: normalised mean over templates of normalised embeddings (CLIP, 3.1.4).
 
     Raises as `encode_texts` does.
     """
@@ -83,4 +83,5 @@ def _unit(embeds: Tensor, what: str) -> Tensor:
     # Zero as well: templates whose embeddings cancel have no direction, and normalize() would return zeros.
     if not bool(torch.isfinite(norm).all()) or not bool((norm > 0).all()):
         raise ComputationFailed(f"an embedding ({what}) is not finite or has length zero")
-    return embeds / norm
+    unit: Tensor = embeds / norm
+    return unit

@@ -24,10 +24,10 @@ _TURNS = {
 
 
 def decode_image(data: bytes, max_bytes: int = MAX_BYTES, max_pixels: int = MAX_PIXELS) -> Image.Image:
-    """The picture as a person sees it, in mode RGB: turned as EXIF says, transparency over white, first frame.
+    """The picture as a person sees it, as RGB: turned as EXIF says, transparency over white, first frame.
 
     PNG, JPEG and WebP are read. 16-bit grey levels keep their high byte, as Pillow does for 16-bit colour.
-    Raises UnreadableImage (another format, damaged or truncated) and ImageTooLarge; the latter from the header alone.
+    Raises UnreadableImage (another format, damaged, truncated) and ImageTooLarge, this from the header alone.
     """
     if len(data) > max_bytes:
         raise ImageTooLarge(f"the image file has {len(data)} bytes; allowed are {max_bytes}")

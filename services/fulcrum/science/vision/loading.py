@@ -3,6 +3,7 @@
 import threading
 from collections.abc import Callable
 from copy import deepcopy
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -27,7 +28,7 @@ def load_model(
 ) -> LoadedModel:
     """The model in eval mode with frozen weights, on the device.
 
-    References: an OpenCLIP name with a pretrained tag or checkpoint path, `hf-hub:owner/name`, `local-dir:folder`.
+    References: OpenCLIP name with pretrained tag or checkpoint path, `hf-hub:owner/name`, `local-dir:folder`.
     Random weights only where `ref.random_weights` says so; they depend on `ref.seed` alone and fetch nothing.
     `info.weights_sha256` is that of the float32 weights, so it does not depend on `device` and `dtype`.
 
@@ -83,6 +84,8 @@ def _build(source: ModelSource) -> OpenClipModel:
     hugging_face = "hf_model_name" in text
     if hugging_face:
         text["hf_model_pretrained"] = False
+        if source.ref.random_weights:
+            text["hf_model_name"] = _cached_hub_folder(text["hf_model_name"])
     if config.pop("custom_text", False) or hugging_face:
         kind: Callable[..., OpenClipModel] = CoCa if "multimodal_cfg" in config else CustomTextCLIP
     else:
@@ -98,8 +101,21 @@ def _build(source: ModelSource) -> OpenClipModel:
         ) from error
 
 
+def _cached_hub_folder(repo: str) -> str:
+    """Where the configuration of a text tower of transformers lies on this machine; raises UnknownModel."""
+    from huggingface_hub import try_to_load_from_cache  # comes with OpenCLIP; slow to import, so only here
+
+    path = try_to_load_from_cache(repo, "config.json")
+    if not isinstance(path, str):
+        raise UnknownModel(
+            f"the configuration of the text tower {repo!r} is not on this machine, "
+            "and random weights fetch nothing"
+        )
+    return str(Path(path).parent)
+
+
 class _SkipInit(TorchFunctionMode):
-    """Leaves out random initialisation, most of the time of building a model, where a checkpoint fills all of it."""
+    """Leaves out random initialisation, most of the time of building, where a checkpoint fills everything."""
 
     _DRAWS = frozenset({torch.Tensor.normal_, torch.Tensor.uniform_, torch.Tensor.erfinv_})
 

@@ -34,7 +34,10 @@ class Preprocess:
     """OpenCLIP's inference transform of one model, over batches."""
 
     def __init__(self, options: dict[str, Any], image_size: tuple[int, int]) -> None:
-        """`options` overlay OpenCLIP's defaults; `image_size` is the model's (height, width). Raises CorruptCheckpoint."""
+        """`options` overlay OpenCLIP's defaults; `image_size` is the model's (height, width).
+
+        Raises CorruptCheckpoint for options that OpenCLIP does not know.
+        """
         try:
             merged = merge_preprocess_dict(PreprocessCfg(), {**options, "size": image_size})
             self.config = PreprocessCfg(**merged)
@@ -56,7 +59,7 @@ class Preprocess:
     def __call__(
         self, images: Sequence[Image.Image], device: torch.device | str = "cpu"
     ) -> Float[Tensor, "n 3 height width"]:
-        """Bit-equal to OpenCLIP's transform applied to each RGB image. Raises ImageTooLarge for extreme strips."""
+        """Bit-equal to OpenCLIP's transform of each RGB image. Raises ImageTooLarge for extreme strips."""
         height, width = self.image_size
         pixels = np.empty((len(images), height, width, 3), dtype=np.uint8)
         for row, image in zip(pixels, images, strict=True):
@@ -98,7 +101,7 @@ class Preprocess:
         )
 
     def _geometry(self, width: int, height: int) -> tuple[tuple[int, int], tuple[int, int]]:
-        """Size after resizing, and the corner of the crop in it (negative where OpenCLIP pads); (height, width)."""
+        """(height, width) after resizing, and the corner of the crop in it, negative where OpenCLIP pads."""
         target_height, target_width = self.image_size
         mode = self.config.resize_mode
         if mode == "squash":
@@ -118,11 +121,11 @@ class Preprocess:
         (height, width), _ = self._geometry(image.width, image.height)
         if height * width > MAX_RESIZED_PIXELS or min(height, width) < 1:
             raise ImageTooLarge(
-                f"an image of {image.width} x {image.height} pixels is too long a strip: resized for the model it has "
-                f"{width} x {height}, allowed are 1 to {MAX_RESIZED_PIXELS} pixels"
+                f"an image of {image.width} x {image.height} pixels is too long a strip: resized for the "
+                f"model it has {width} x {height}, allowed are 1 to {MAX_RESIZED_PIXELS} pixels"
             )
 
 
 def _corner(size: int, crop: int) -> int:
-    """Where torchvision's and OpenCLIP's centre crop starts; the odd pixel of padding goes to the far side."""
+    """Where torchvision's and OpenCLIP's centre crop starts; padding puts its odd pixel on the far side."""
     return round((size - crop) / 2.0) if size >= crop else -((crop - size) // 2)

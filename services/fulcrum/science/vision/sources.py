@@ -40,7 +40,7 @@ class ModelSource:
 
 
 def resolve(ref: ModelRef) -> ModelSource:
-    """Finds configuration and weights; fetches weights for tags and `hf-hub:` references, never for random ones.
+    """Finds configuration and weights; fetches for tags and `hf-hub:` references, never for random weights.
 
     Raises UnknownModel (no such architecture, tag, folder or checkpoint, or it cannot be fetched),
     CorruptCheckpoint (an unreadable configuration) and InvalidSettings (random weights and weights at once).
@@ -71,8 +71,9 @@ def _by_name(ref: ModelRef) -> ModelSource:
     tags = open_clip.list_pretrained_tags_by_model(name)
     if ref.pretrained is None:
         raise UnknownModel(
-            f"model {name!r} was asked for without weights: name a pretrained tag ({', '.join(tags) or 'it has none'}), "
-            "the path of a checkpoint, or ask for random weights explicitly"
+            f"model {name!r} was asked for without weights: name a pretrained tag "
+            f"({', '.join(tags) or 'it has none'}), or the path of a checkpoint, "
+            "or ask explicitly for random weights"
         )
     tag = open_clip.get_pretrained_cfg(name, ref.pretrained)
     if tag:
@@ -80,8 +81,8 @@ def _by_name(ref: ModelRef) -> ModelSource:
             # OpenCLIP only warns, and the wrong activation gives plausible, worse numbers.
             other = name.removesuffix("-quickgelu") if name.endswith("-quickgelu") else f"{name}-quickgelu"
             raise UnknownModel(
-                f"the weights {ref.pretrained!r} of {name!r} were trained with another GELU than this architecture "
-                f"has; use {other!r} with them"
+                f"the weights {ref.pretrained!r} of {name!r} were trained with another GELU than this "
+                f"architecture has; use {other!r} with them"
             )
         try:
             checkpoint = Path(open_clip.download_pretrained(tag))
@@ -93,8 +94,8 @@ def _by_name(ref: ModelRef) -> ModelSource:
     checkpoint = Path(ref.pretrained)
     if not checkpoint.is_file():
         raise UnknownModel(
-            f"{ref.pretrained!r} is neither a pretrained tag of {name!r} ({', '.join(tags) or 'it has none'}) "
-            "nor a checkpoint file"
+            f"{ref.pretrained!r} is neither a checkpoint file nor a pretrained tag of {name!r} "
+            f"({', '.join(tags) or 'it has none'})"
         )
     return ModelSource(ref, config, {}, checkpoint)
 
@@ -139,8 +140,8 @@ def _checkpoint_of(ref: ModelRef) -> Path | None:
     path = Path(ref.pretrained)
     if not path.is_file():
         raise UnknownModel(
-            f"pretrained={ref.pretrained!r} with {ref.model_name!r}: such a reference brings its own weights; "
-            "besides it only the path of an existing checkpoint is allowed"
+            f"pretrained={ref.pretrained!r} with {ref.model_name!r}: such a reference brings its own "
+            "weights, and besides it only the path of an existing checkpoint is allowed"
         )
     return path
 
@@ -152,8 +153,8 @@ def _only_weights(folder: Path) -> Path:
     found = sorted(p for p in folder.iterdir() if p.suffix in {".safetensors", ".bin", ".pth", ".pt"})
     if len(found) != 1:
         raise UnknownModel(
-            f"model folder {str(folder)!r} must hold one checkpoint, or one of the names {', '.join(_WEIGHT_NAMES)}; "
-            f"found: {', '.join(p.name for p in found) or 'none'}"
+            f"model folder {str(folder)!r} must hold one checkpoint, or one with a name of "
+            f"{', '.join(_WEIGHT_NAMES)}; found: {', '.join(p.name for p in found) or 'none'}"
         )
     return found[0]
 

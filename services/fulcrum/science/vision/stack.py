@@ -18,7 +18,7 @@ SITES: tuple[Site, ...] = ("resid_post", "mlp_out", "attn_out")
 
 @dataclass(frozen=True)
 class TowerShape:
-    """What is known of a vision tower without running it. Patches follow `n_prefix_tokens` (CLS, registers)."""
+    """What is known of a vision tower unrun. Patches follow the `n_prefix_tokens` (CLS, registers)."""
 
     n_blocks: int
     d_model: int
@@ -38,7 +38,7 @@ class TowerShape:
 class BlockStack(ABC):
     """The blocks of one tower: `x + attention(x)`, then `+ mlp(...)`, each branch after its layer scale.
 
-    `context` is what blocks share besides x: an attention mask or rotary embeddings. Nothing is modified in place.
+    `context` is what blocks share besides x: an attention mask or rotary embeddings. Nothing runs in place.
     """
 
     sites: ClassVar[tuple[Site, ...]] = SITES
@@ -135,7 +135,7 @@ class VisionSplit:
         self.grid = shape.grid
         self.has_cls = shape.has_cls
         last = hook_point.block == shape.n_blocks - 1
-        # At every site of the last block the only attention left is behind us; what follows acts token by token.
+        # At every site of the last block all attention is behind us; what follows acts token by token.
         self.reaches_output: Reach = shape.pooled if last else "all"
         self._stack = stack
 

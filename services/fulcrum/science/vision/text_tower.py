@@ -74,7 +74,7 @@ class _TransformerText(TextStack):
         self.context_length = text.context_length
 
     def embed(self, tokens: Int[Tensor, "batch context"]) -> tuple[Tensor, Tensor | None]:
-        """Token and position embeddings, CoCa's class token at the end, and the mask with padding left out."""
+        """Token and position embeddings, CoCa's class token at the end, and the mask."""
         x, mask = self._text._embeds(tokens)
         return x, mask
 
@@ -95,7 +95,10 @@ class _TransformerText(TextStack):
 
 
 class TextSplit:
-    """A text tower cut at a hook point: `suffix(prefix(tokens), tokens)` equals `encode_text(tokens)`, unnormalised."""
+    """A text tower cut at a hook point.
+
+    `suffix(prefix(tokens), tokens)` equals `encode_text(tokens)`, unnormalised, to float tolerance.
+    """
 
     def __init__(self, stack: TextStack, hook_point: HookPoint) -> None:
         check_hook_point(hook_point, stack.n_blocks, stack.sites)
@@ -125,7 +128,7 @@ class TextSplit:
     def reaches_output(self, tokens: Int[Tensor, "batch context"]) -> Bool[Tensor, "batch tokens"]:
         """Which tokens at the hook point have a causal path to the embedding of their text.
 
-        Behind a causal mask nothing after the pooled token does, and after the last block only that token itself.
+        Behind a causal mask nothing after the pooled token has one, after the last block only that token.
         """
         x, mask = self._stack.embed(tokens)
         batch, n_tokens = x.shape[:2]
@@ -152,7 +155,8 @@ def text_stack(model: OpenClipModel) -> TextStack:
     if isinstance(model.text, TextTransformer):
         return _TransformerText(model.text)
     raise UnknownModel(
-        f"a text tower of type {type(model.text).__name__} is not split; supported: the text transformers of OpenCLIP"
+        f"a text tower of type {type(model.text).__name__} is not split; "
+        "supported: the text transformers of OpenCLIP"
     )
 
 

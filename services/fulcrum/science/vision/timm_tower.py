@@ -1,4 +1,4 @@
-"""Vision transformers of timm inside OpenCLIP's `TimmModel`: SigLIP, EVA, Perception Encoder and their like."""
+"""Vision transformers of timm inside OpenCLIP's `TimmModel`: SigLIP, EVA, Perception Encoder."""
 
 from typing import Any
 
@@ -48,7 +48,7 @@ class _TimmStack(VisionStack):
 
 
 class TimmVit(_TimmStack):
-    """`timm.models.vision_transformer.VisionTransformer` of `Block` or `ResPostBlock`; others: `resid_post` only."""
+    """timm's `VisionTransformer` made of `Block` or `ResPostBlock`; of other blocks `resid_post` only."""
 
     def __init__(self, visual: Any) -> None:
         super().__init__(visual)
@@ -100,7 +100,7 @@ class TimmEva(_TimmStack):
         return x
 
     def context(self) -> Tensor | None:
-        """Rotary embedding of the patch grid; with one entry for each block when the tower mixes them by depth."""
+        """Rotary embedding of the patch grid; one entry for each block when the tower mixes them by depth."""
         rope = self._trunk.rope
         if rope is None:
             return None
@@ -124,7 +124,7 @@ class TimmEva(_TimmStack):
         return module.drop_path1(out)  # type: ignore[no-any-return]  # untyped upstream
 
     def mlp(self, block: int, x: Tensor, context: Any) -> Tensor:
-        """`gamma_2 * mlp(norm2(x))`, or `norm2(mlp(x))` of a post-norm block."""
+        """The MLP of the normed stream times `gamma_2`, or `norm2(mlp(x))` of a post-norm block."""
         module = self._trunk.blocks[block]
         if isinstance(module, timm_eva.EvaBlockPostNorm):
             out: Tensor = module.norm2(module.mlp(x))
@@ -147,7 +147,8 @@ def timm_stack(visual: Any) -> VisionStack:
     if stack is None:
         names = ", ".join(f"{t.__module__}.{t.__name__}" for t in _TRUNKS)
         raise UnknownModel(
-            f"a timm trunk of type {type(visual.trunk).__name__} has no residual blocks that we split; supported: {names}"
+            f"a timm trunk of type {type(visual.trunk).__name__} has no residual blocks that we split; "
+            f"supported: {names}"
         )
     return stack(visual)
 

@@ -48,7 +48,7 @@ class PromptTokenizer:
     def __call__(self, texts: Sequence[str]) -> Int[Tensor, "n_texts context"]:
         """Raises InvalidPrompt for a text with more tokens than the context: CLIP would cut it silently.
 
-        Raises MissingDependency when the tokenizer of real weights is not on this machine and cannot be fetched.
+        Raises MissingDependency when the tokenizer of real weights is not here and cannot be fetched.
         """
         tokenizer = self._tokenizer()
         for text, n_tokens in zip(texts, tokenizer.lengths(texts), strict=True):
@@ -60,7 +60,8 @@ class PromptTokenizer:
         tokens = tokenizer.encode(texts)
         if tokens.numel() and int(tokens.max()) >= self.vocab_size:
             raise CorruptCheckpoint(
-                f"the tokenizer gives ids up to {int(tokens.max())}, the model has a vocabulary of {self.vocab_size}"
+                f"the tokenizer gives ids up to {int(tokens.max())}, "
+                f"the model has a vocabulary of {self.vocab_size}"
             )
         return tokens
 

@@ -13,7 +13,7 @@ from fulcrum.science.vision.timm_tower import timm_stack
 
 
 def vision_stack(model: OpenClipModel) -> VisionStack:
-    """The blocks of the vision tower; raises UnknownModel, naming what is supported, for other kinds of tower."""
+    """The blocks of the vision tower; raises UnknownModel, naming what is supported, for other towers."""
     visual = model.visual
     if isinstance(visual, VisionTransformer):
         return OpenClipVision(visual)
@@ -26,9 +26,9 @@ def vision_stack(model: OpenClipModel) -> VisionStack:
 
 
 def split_tower(loaded: LoadedModel, hook_point: HookPoint) -> VisionSplit:
-    """The vision tower cut at the hook point (a `SplitTower`); weights are shared with the model, nothing is copied.
+    """The vision tower cut at the hook point (a `SplitTower`); shares the model's weights, copies nothing.
 
-    Raises InvalidHookPoint (no such block, or a text hook point) and UnknownModel (a tower without residual blocks).
+    Raises InvalidHookPoint (no such block, or a text hook point) and UnknownModel (no residual blocks).
     """
     _check_tower(hook_point, "visual")
     return VisionSplit(vision_stack(loaded.model), hook_point)
@@ -61,5 +61,5 @@ def hook_points_of(model: OpenClipModel) -> tuple[HookPoint, ...]:
 def _check_tower(hook_point: HookPoint, tower: Tower) -> None:
     if hook_point.tower != tower:
         raise InvalidHookPoint(
-            f"hook point {hook_point} is in the {hook_point.tower} tower, and one of '{tower}.blocks...' is needed"
+            f"hook point {hook_point} is in the {hook_point.tower} tower; '{tower}.blocks...' is needed"
         )
