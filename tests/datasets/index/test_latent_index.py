@@ -409,7 +409,7 @@ def test_input_that_cannot_be_meant_is_refused(tmp_path):
         writer.add([0], np.array([0, 2, 1]), [1], [1.0])
     with pytest.raises(InvalidSettings, match="consecutive"):
         writer.add([0, 2], np.zeros(5), [], [])
-    with pytest.raises(InvalidSettings, match="expected 0, got 1"):
+    with pytest.raises(InvalidSettings, match="expected image 0, got 1"):
         writer.add([1], one, [1], [1.0])
     with pytest.raises(InvalidSettings, match=r"0 \.\. 3"):
         writer.add([4], one, [1], [1.0])

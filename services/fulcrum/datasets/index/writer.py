@@ -181,7 +181,7 @@ class LatentIndexWriter:
         expected = self.layout.shard_range(shard).start + self._n_collected
         if number != expected:
             raise InvalidSettings(
-                f"a shard's images must be added in order and from its start: expected {expected}, got {number}"
+                f"a shard is added in order and from its start: expected image {expected}, got {number}"
             )
 
     def _write_shard(self, shard: int) -> None:

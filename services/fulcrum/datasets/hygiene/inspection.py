@@ -1,0 +1,177 @@
+"""The check that every data set gets at import: what cannot be read, what is twice there, what leaks."""
+
+import hashlib
+import os
+from collections import deque
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fulcrum.datasets.byte_sources import Progress
+from fulcrum.datasets.hygiene.decoding import DEFAULT_LIMITS, Limits, decode_image
+from fulcrum.datasets.hygiene.leakage import LeakageReport, find_leakage
+from fulcrum.datasets.hygiene.near_duplicates import cosine_clusters, hash_clusters, merge
+from fulcrum.datasets.hygiene.phash import phash, thumbnail, thumbnails_agree
+from fulcrum.datasets.samples import Dataset, Sample
+from fulcrum.domain.errors import FulcrumError, ImageTooLarge, InvalidSettings
+
+# Bits of 64. Resized, recompressed and slightly brightened copies stay within; see tests.
+DEFAULT_RADIUS: Final = 6
+
+
+@dataclass(frozen=True)
+class ImageProblem:
+    """An image that cannot be used. `reason` is that of the domain error."""
+
+    id: str
+    reason: str
+    message: str
+
+
+@dataclass(frozen=True)
+class HygieneReport:
+    """Columns (n,) follow `dataset.samples`; of an unreadable image pixel hash is "", the rest 0.
+
+    `clusters` holds for each image the smallest number of its duplicate cluster; unreadable images are joined
+    by equal bytes only.
+    """
+
+    n_images: int
+    problems: tuple[ImageProblem, ...]
+    readable: NDArray[np.bool_]
+    bytes_sha256: tuple[str, ...]
+    pixels_sha256: tuple[str, ...]
+    phashes: NDArray[np.uint64]
+    widths: NDArray[np.int64]
+    heights: NDArray[np.int64]
+    n_rotated: int  # turned upright by their EXIF orientation
+    n_converted: int  # from grey, palette, CMYK, transparency
+    clusters: NDArray[np.int64]
+    leakage: LeakageReport
+
+    @property
+    def duplicates(self) -> tuple[tuple[int, ...], ...]:
+        """Clusters of two or more images, as numbers."""
+        order = np.argsort(self.clusters, kind="stable")
+        groups = np.split(order, np.flatnonzero(np.diff(self.clusters[order])) + 1)
+        return tuple(tuple(int(n) for n in g) for g in groups if g.size > 1)
+
+
+@dataclass(frozen=True)
+class _Facts:
+    bytes_sha256: str = ""
+    pixels_sha256: str = ""
+    phash: int = 0
+    thumbnail: NDArray[np.uint8] | None = None
+    width: int = 0
+    height: int = 0
+    was_rotated: bool = False
+    was_converted: bool = False
+    error: FulcrumError | None = None
+
+
+def inspect_dataset(
+    dataset: Dataset,
+    *,
+    limits: Limits = DEFAULT_LIMITS,
+    radius: int = DEFAULT_RADIUS,
+    min_correlation: float = 0.9,
+    embeddings: NDArray[np.floating[Any]] | None = None,
+    min_cosine: float = 0.95,
+    n_threads: int | None = None,
+    progress: Progress | None = None,
+) -> HygieneReport:
+    """Decodes every image once. An image that cannot be read is a problem of the report, not an error.
+
+    Near-duplicates: perceptual hashes within `radius` bits whose thumbnails correlate by `min_correlation`;
+    where embeddings (n, d) are given, also a cosine of `min_cosine`. `progress(done, total)` is called now
+    and then.
+    """
+    if embeddings is not None and (embeddings.ndim != 2 or len(embeddings) != len(dataset)):
+        raise InvalidSettings(f"embeddings must be ({len(dataset)}, d), got {embeddings.shape}")
+    facts: list[_Facts] = []
+    for fact in _facts(dataset, limits, n_threads or min(8, os.cpu_count() or 1)):
+        facts.append(fact)
+        if progress is not None and (len(facts) % 64 == 0 or len(facts) == len(dataset)):
+            progress(len(facts), len(dataset))
+    readable = np.array([f.error is None for f in facts])
+    phashes = np.array([f.phash for f in facts], dtype=np.uint64)
+    by_bytes = _equal([f.bytes_sha256 for f in facts])
+    by_pixels = _equal([f.pixels_sha256 for f in facts])
+    clusters = merge(by_bytes, np.arange(len(facts)), by_pixels)
+    there = np.flatnonzero(readable)
+    if there.size:
+        small = np.stack([f.thumbnail for f in facts if f.thumbnail is not None])
+        # Labels in terms of readable images only; equal images are all readable or none is.
+        linked = np.searchsorted(there, clusters[there])
+        linked = hash_clusters(
+            phashes[there], radius, linked, lambda a, b: thumbnails_agree(small, a, b, min_correlation)
+        )
+        if embeddings is not None:
+            linked = cosine_clusters(embeddings[there], linked, min_cosine)
+        clusters = merge(clusters, there, there[linked])
+    return HygieneReport(
+        n_images=len(dataset),
+        problems=tuple(
+            ImageProblem(s.id, f.error.reason, str(f.error))
+            for s, f in zip(dataset.samples, facts, strict=True)
+            if f.error is not None
+        ),
+        readable=readable,
+        bytes_sha256=tuple(f.bytes_sha256 for f in facts),
+        pixels_sha256=tuple(f.pixels_sha256 for f in facts),
+        phashes=phashes,
+        widths=np.array([f.width for f in facts], dtype=np.int64),
+        heights=np.array([f.height for f in facts], dtype=np.int64),
+        n_rotated=sum(f.was_rotated for f in facts),
+        n_converted=sum(f.was_converted for f in facts),
+        clusters=clusters,
+        leakage=find_leakage(dataset, clusters, bytes_clusters=by_bytes, pixels_clusters=by_pixels),
+    )
+
+
+def _facts(dataset: Dataset, limits: Limits, n_threads: int) -> Iterator[_Facts]:
+    """In order, with a bounded number of images in flight."""
+    with ThreadPoolExecutor(n_threads) as pool:
+        waiting: deque[Future[_Facts]] = deque()
+        for sample in dataset.samples:
+            waiting.append(pool.submit(_look_at, dataset, sample, limits))
+            if len(waiting) >= 4 * n_threads:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
+
+
+def _look_at(dataset: Dataset, sample: Sample, limits: Limits) -> _Facts:
+    bytes_sha256 = ""
+    try:
+        size, _ = dataset.hashes.byte_source.stamp(sample.source)
+        if size > limits.max_bytes:
+            raise ImageTooLarge(f"the image has {size} bytes, the limit is {limits.max_bytes}")
+        content = dataset.read_bytes(sample)
+        bytes_sha256 = hashlib.sha256(content).hexdigest()
+        decoded = decode_image(content, limits)
+    except FulcrumError as error:
+        return _Facts(bytes_sha256, error=error)
+    height, width, _ = decoded.pixels.shape
+    return _Facts(
+        bytes_sha256,
+        # The shape belongs to it: 2 x 8 and 4 x 4 pixels can have the same bytes.
+        hashlib.sha256(f"{height}x{width}:".encode() + decoded.pixels.tobytes()).hexdigest(),
+        phash(decoded.pixels),
+        thumbnail(decoded.pixels),
+        width,
+        height,
+        decoded.was_rotated,
+        decoded.was_converted,
+    )
+
+
+def _equal(hashes: list[str]) -> NDArray[np.int64]:
+    """For each entry the first number with the same hash; an empty one stands for itself."""
+    first: dict[str, int] = {}
+    return np.array([i if not h else first.setdefault(h, i) for i, h in enumerate(hashes)], dtype=np.int64)
