@@ -80,6 +80,8 @@ class OpenClipVision(OpenClipBlocks, VisionStack):
     def head(self, x: Float[Tensor, "batch tokens d_model"]) -> Float[Tensor, "batch d_embed"]:
         """`ln_post` before or after pooling, as configured, then the projection."""
         pooled: Tensor = self._visual._pool(x)[0]
+        if self._visual.attn_pool is not None and self._visual.attn_pool_contrastive is not None:
+            pooled = pooled[:, 0]  # the answer to its one query; OpenCLIP leaves the query's dimension in
         return pooled if self._visual.proj is None else pooled @ self._visual.proj
 
 
