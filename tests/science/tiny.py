@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from fulcrum.domain.hook_points import HookPoint
+from fulcrum.science.attribution.targets import ZeroShotHead
 from fulcrum.science.sae.base import Sae, SaeConfig
 from fulcrum.science.sae.relu import ReluSae
 from fulcrum.science.vision.split import HookState
@@ -126,3 +127,10 @@ def tiny_images(n: int, tower: TinyTower, seed: int = 2) -> Tensor:
     """Token activations (n, n_tokens, d_model)."""
     generator = torch.Generator().manual_seed(seed)
     return torch.randn(n, tower.n_tokens, D_MODEL, generator=generator, dtype=torch.float64)
+
+
+def tiny_head(n_classes: int = 3, seed: int = 0, logit_scale: float = 20.0) -> ZeroShotHead:
+    """Classes a, b, c ... with random embeddings."""
+    generator = torch.Generator().manual_seed(seed)
+    embeddings = torch.randn(n_classes, D_EMBED, generator=generator, dtype=torch.float64)
+    return ZeroShotHead(tuple("abcdefgh"[:n_classes]), embeddings, logit_scale)

@@ -17,7 +17,7 @@ both.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
@@ -40,6 +40,7 @@ class GroupEvaluation:
     group_margin: Float[np.ndarray, " n_sets"] | None = None
 
 
+@runtime_checkable
 class Evaluate(Protocol):
     """Predictions of all images under every edit set of a batch."""
 
@@ -48,6 +49,7 @@ class Evaluate(Protocol):
         ...
 
 
+@runtime_checkable
 class Rank(Protocol):
     """Proposes further edits."""
 

@@ -1,7 +1,7 @@
 """When an edit acts: conditions on the unedited activations and the unedited prediction."""
 
 from collections.abc import Callable, Sequence
-from typing import Protocol, assert_never
+from typing import Protocol, assert_never, runtime_checkable
 
 import numpy as np
 import torch
@@ -13,6 +13,7 @@ from fulcrum.domain.errors import InvalidEdit
 from fulcrum.domain.results import Prediction
 
 
+@runtime_checkable
 class Readout(Protocol):
     """What turns image embeddings into class logits."""
 

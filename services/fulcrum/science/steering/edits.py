@@ -187,7 +187,8 @@ def apply_edits(
     write = active & acts_here
 
     original = x[index]
-    edited = torch.where(write[:, :, None], (precise[index] + delta).to(x.dtype), original)
+    # Added in the finer of the two precisions: neither a coarse model nor a coarse SAE may round x itself.
+    edited = torch.where(write[:, :, None], (original + delta).to(x.dtype), original)
     return EditedActivations(
         edited, index, (edited != original).any(dim=2), in_scope, met.to(x.device), latents, z, z_edited
     )
