@@ -84,7 +84,8 @@ def ece_of(
     """Statistic: the expected calibration error in equal-mass bins.
 
     `sum_b |sum_{i in b} (right_i - confidence_i)| / n`. Bins are cut anew in every resample, at equal shares
-    of its mass; an image goes whole into the bin of its middle. Of equal confidences the wrong ones come first, so that the order of the images does not matter.
+    of its mass; an image goes whole into the bin of its middle. Of equal confidences the wrong ones come
+    first, so that the order of the images does not matter.
     """
     chosen = np.arange(len(confidence)) if among is None else np.flatnonzero(among)
     if len(chosen) < n_bins:

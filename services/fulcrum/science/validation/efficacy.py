@@ -78,8 +78,8 @@ def measure_efficacy(
 ) -> Efficacy:
     """Measures labelled images.
 
-    `target`: the failure mode's cue is there; `found_on`: seen when the correction was made; `evaluated`: unseen
-    and of the judged split. Raises InvalidInput when an image is both found on and evaluated.
+    `target`: the failure mode's cue is there; `found_on`: seen when the correction was made; `evaluated`:
+    unseen and of the judged split. Raises InvalidInput when an image is both found on and evaluated.
     """
     if (found_on & evaluated).any():
         raise InvalidInput("an image on which the correction was found cannot count as unseen")
