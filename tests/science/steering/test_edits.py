@@ -63,7 +63,7 @@ def slow_edit(sae: Sae, x: Tensor, plan: EditPlan, inside: list[bool]) -> Tensor
         if not inside[t]:
             continue
         pre = (s * (x[t] - mu) - sae.b_dec) @ sae.W_enc + sae.b_enc
-        z = sae.activate(pre)
+        z = sae.activate(pre).detach()
         for edit in plan.edits:
             j = edit.latent
             if edit.kind == "project_out":
@@ -157,7 +157,7 @@ def test_each_kind_gives_the_value_computed_by_hand_with_a_normalised_sae(
         sae.W_enc[0, 0] = 1
         sae.W_dec[0] = 0
         sae.W_dec[0, 0] = 1
-    s, mu, b = 1.7, float(sae.norm_mean[0]), float(sae.b_dec[0])
+    s, mu, b = 1.7, sae.norm_mean[0].item(), sae.b_dec[0].item()
     x = torch.zeros(1, TOWER.n_tokens, TOWER.d_in, dtype=torch.float64)
     x[0, 0, 0] = (2 + b) / s + mu  # z = 2
     x[0, 1:, 0] = (-1 + b) / s + mu  # silent

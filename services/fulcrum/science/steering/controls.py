@@ -38,6 +38,8 @@ def rotated_deltas(
     # Without the signs of r's diagonal the frames are not uniformly distributed (Mezzadri 2007).
     q = q * torch.sign(torch.diagonal(r, dim1=-2, dim2=-1))[:, None, :]
     turned: Tensor = coefficients @ q.mT.to(coefficients.device)
+    # The decomposition leaves 1e-16 at tokens which the edit does not touch.
+    turned = torch.where((delta != 0).any(dim=1)[:, None], turned, 0.0)
     return turned.to(delta.dtype)
 
 
