@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from tests.science.sae.drawn import drawn_sae, tokens
 
 from fulcrum.domain.errors import CorruptCheckpoint, InvalidSaeConfig, SaeDoesNotFit, UnknownSae
 from fulcrum.domain.models import Variant
@@ -21,7 +22,6 @@ from fulcrum.science.sae.storage import (
     save_sae,
 )
 from fulcrum.science.sae.variants import VARIANTS
-from tests.science.sae.drawn import drawn_sae, tokens
 
 ALL = list(VARIANTS)
 

@@ -6,6 +6,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tests.science.sae.drawn import OPTIONS, drawn_sae, tokens
 from torch import Tensor
 
 from fulcrum.domain.errors import InvalidSaeConfig
@@ -14,7 +15,6 @@ from fulcrum.science.sae.base import Sae, SaeConfig
 from fulcrum.science.sae.matryoshka import MatryoshkaSae
 from fulcrum.science.sae.sparse import SparseLatents
 from fulcrum.science.sae.variants import VARIANTS, build_sae
-from tests.science.sae.drawn import OPTIONS, drawn_sae, tokens
 
 ALL = list(VARIANTS)
 

@@ -5,7 +5,6 @@ from dataclasses import asdict, dataclass
 
 import numpy as np
 import torch
-from jaxtyping import Float
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -31,8 +30,8 @@ class Quality:
 
 
 @torch.no_grad()
-def evaluate_sae(sae: Sae, activations: Iterable[Float[Tensor, "n d_in"]], chunk: int = 4096) -> Quality:
-    """Quality over all `activations`, which are read once and may be any number of chunks.
+def evaluate_sae(sae: Sae, activations: Iterable[Tensor], chunk: int = 4096) -> Quality:
+    """Quality over all `activations`: chunks (n, d_in) of any size, read once.
 
     Sums are in float64, and the variance is accumulated around the first token, so that a large common mean
     (CLIP activations have one) does not cancel digits. Raises InvalidInput without tokens, ComputationFailed

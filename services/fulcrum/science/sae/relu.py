@@ -11,7 +11,7 @@ class ReluSae(Sae):
     """`z = relu((N(x) - b_dec) W_enc + b_enc)`."""
 
     def activate(self, pre_acts: Float[Tensor, "*batch d_sae"]) -> Float[Tensor, "*batch d_sae"]:
-        """relu."""
+        """Zero below zero, unchanged above it."""
         return torch.relu(pre_acts)
 
     def encode_selected(self, x: Float[Tensor, "*batch d_in"], latents: Tensor) -> Float[Tensor, "*batch n"]:

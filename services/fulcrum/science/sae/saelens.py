@@ -55,6 +55,8 @@ def to_saelens(sae: Sae, extra: Mapping[str, Any]) -> tuple[dict[str, Any], dict
         "normalize_activations": "none",
         "reshape_activations": "none",
         "metadata": {
+            # Without it SAELens takes the file for one from before 6.0 and drops the metadata.
+            "sae_lens_version": "6.0.0",
             "model_name": config.model_name,
             "hook_name": config.hook_point,
             METADATA_KEY: {
@@ -130,7 +132,8 @@ def _to_ours(name: str) -> str:
 
 
 def _config(cfg: Mapping[str, Any]) -> SaeConfig:
-    metadata, ours = cfg.get("metadata") or {}, our_metadata(cfg)
+    ours, cfg = our_metadata(cfg), _modern(cfg)
+    metadata = cfg.get("metadata") or {}
     architecture = cfg.get("architecture", "standard")
     variant: Variant = ours.get("variant") or _variant_of(architecture)
     if variant not in _ARCHITECTURE or _ARCHITECTURE[variant] != architecture:
@@ -138,7 +141,7 @@ def _config(cfg: Mapping[str, Any]) -> SaeConfig:
     normalisation = cfg.get("normalize_activations", "none")
     if normalisation not in _FOLDED_NORMALISATIONS:
         raise InvalidSaeConfig(
-            f"normalize_activations={normalisation!r} is not one affine map; allowed: {_FOLDED_NORMALISATIONS}"
+            f"normalize_activations={normalisation!r} is not affine; allowed: {_FOLDED_NORMALISATIONS}"
         )
     if cfg.get("reshape_activations", "none") != "none":
         raise InvalidSaeConfig(f"reshape_activations={cfg['reshape_activations']!r} is not supported")
@@ -160,6 +163,23 @@ def _config(cfg: Mapping[str, Any]) -> SaeConfig:
     )
 
 
+def _modern(cfg: Mapping[str, Any]) -> dict[str, Any]:
+    """The keys of SAELens 6 for a configuration of before 6.0 too."""
+    modern = dict(cfg)
+    if "metadata" not in modern:
+        modern["metadata"] = {key: cfg[key] for key in ("hook_name", "model_name") if key in cfg}
+    if cfg.get("activation_fn_str", cfg.get("activation_fn")) == "topk":
+        modern["architecture"] = "topk"
+        modern["k"] = (cfg.get("activation_fn_kwargs") or {}).get("k")
+    if isinstance(cfg.get("normalize_activations"), bool):
+        modern["normalize_activations"] = (
+            "expected_average_only_in" if cfg["normalize_activations"] else "none"
+        )
+    elif cfg.get("normalize_activations") is None:
+        modern["normalize_activations"] = "none"
+    return modern
+
+
 def _variant_of(architecture: str) -> Variant:
     match architecture:
         case "standard":
@@ -178,7 +198,7 @@ def _expected_shapes(config: SaeConfig) -> dict[str, tuple[int, ...]]:
         "b_dec": (config.d_in,),
     }
     if config.variant == "gated":
-        return shapes | {name: (config.d_sae,) for name in _GATED_NAMES.values()}
+        return shapes | dict.fromkeys(_GATED_NAMES.values(), (config.d_sae,))
     shapes["b_enc"] = (config.d_sae,)
     if config.variant in ("jumprelu", "batch_topk", "matryoshka"):
         shapes["threshold"] = (config.d_sae,)

@@ -32,7 +32,7 @@ class TopKSae(Sae):
         self.k = checked_k(config)
 
     def activate(self, pre_acts: Float[Tensor, "*batch d_sae"]) -> Float[Tensor, "*batch d_sae"]:
-        """relu of the k largest; without the relu latents could be negative and a gain would flip signs."""
+        """The k largest, through relu: a negative latent would make a gain flip signs."""
         flat = pre_acts.reshape(-1, self.config.d_sae)
         values, latents = top_k(flat, self.k)
         return torch.zeros_like(flat).scatter(1, latents, torch.relu(values)).reshape(pre_acts.shape)

@@ -73,7 +73,7 @@ def test_jumprelu_loss_counts_active_latents(u: Tensor) -> None:
 
 
 def test_thresholds_learn_through_the_rectangle_kernel(u: Tensor) -> None:
-    """d/d theta: `-(theta/eps) K dL/dz` from the latents and `-(1/eps) K` from the L0 count, K = 1[|d| < 1/2]."""
+    """`-(theta/eps) K dL/dz` from the latents and `-(1/eps) K` from the L0 count, with K = 1[|d| < 1/2]."""
     weights, bandwidth, l0_weight = drawn_weights(), 0.8, 0.01
     loss, residual, _ = jumprelu_loss(weights, u, l0_weight, bandwidth)
     loss.backward()  # type: ignore[no-untyped-call]  # torch's stub
@@ -134,5 +134,7 @@ def test_the_gates_own_reconstruction_does_not_train_the_decoder(u: Tensor) -> N
     loss, _, z = gated_loss(weights, u, 0.2)
     assert (z == 0).all()
     loss.backward()  # type: ignore[no-untyped-call]  # torch's stub
-    assert weights["W_dec"].grad is not None and (weights["W_dec"].grad == 0).all()
-    assert weights["b_enc"].grad is not None and (weights["b_enc"].grad != 0).any()
+    assert weights["W_dec"].grad is not None
+    assert (weights["W_dec"].grad == 0).all()
+    assert weights["b_enc"].grad is not None
+    assert (weights["b_enc"].grad != 0).any()

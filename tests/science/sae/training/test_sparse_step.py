@@ -110,11 +110,12 @@ def test_negative_pre_activations_neither_fire_nor_learn() -> None:
     u = torch.randn(N, D_IN, dtype=torch.float64)
     result = step.gradients(u, torch.zeros(D_SAE, dtype=torch.bool), 0.0)
     assert not result.fired.any()
-    assert step.encoder.grad is not None and (step.encoder.grad == 0).all()
+    assert step.encoder.grad is not None
+    assert (step.encoder.grad == 0).all()
 
 
 def test_the_threshold_follows_the_smallest_kept_value() -> None:
-    step, config = drawn_step("batch_topk", torch.float64, theta_rate=0.1)
+    step, _config = drawn_step("batch_topk", torch.float64, theta_rate=0.1)
     generator = torch.Generator().manual_seed(5)
     theta = None
     for _ in range(4):

@@ -3,11 +3,13 @@
 import json
 from collections.abc import Iterator
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
 import torch
 from safetensors import safe_open
+from tests.science.sae.drawn import mixture
 from torch import Tensor
 
 from fulcrum.domain.errors import ComputationFailed, CorruptCheckpoint, InvalidSaeConfig
@@ -21,7 +23,6 @@ from fulcrum.science.sae.training.schedule import learning_rate
 from fulcrum.science.sae.training.source import StreamSource, TensorSource
 from fulcrum.science.sae.training.trainer import train_sae
 from fulcrum.science.sae.variants import VARIANTS
-from tests.science.sae.drawn import mixture
 
 ALL = list(VARIANTS)
 
@@ -42,7 +43,9 @@ def test_a_trained_sae_explains_most_variance_and_its_untrained_twin_does_not(
     assert quality.fvu < 0.3
     assert twin.fvu > 2 * quality.fvu
     assert quality.l0 < 24
-    assert report.completed and report.steps == 400 and report.tokens == 100_000
+    assert report.completed
+    assert report.steps == 400
+    assert report.tokens == 100_000
     save_sae(sae, tmp_path, quality.as_dict())
     assert evaluate_sae(load_sae(tmp_path), held_out) == quality
 
@@ -91,7 +94,8 @@ def test_a_finished_run_is_not_trained_again(tmp_path: Path) -> None:
     first, _ = train_sae(config, TensorSource(x), None, tmp_path)
     again, report = train_sae(config, TensorSource(x), None, tmp_path)
     assert sae_sha256(first) == sae_sha256(again)
-    assert report.completed and report.steps == 80
+    assert report.completed
+    assert report.steps == 80
 
 
 def test_checkpoints_hold_tensors_and_json_only(tmp_path: Path) -> None:
@@ -168,22 +172,23 @@ def test_progress_reports_what_the_run_does() -> None:
     assert seen == report.history
     assert seen[-1].fvu < seen[0].fvu
     assert all(0 < p.l0 <= 4 and 0 <= p.dead_share <= 1 and p.tokens_per_s > 0 for p in seen)
-    assert seen[-1].eta_s == 0.0 and seen[0].eta_s > 0.0
+    assert seen[-1].eta_s == 0.0
+    assert seen[0].eta_s > 0.0
     assert seen[-1].cosine > seen[0].cosine
     assert isinstance(sae, Sae)
     assert 0 <= report.waiting_seconds <= report.seconds
 
 
-def test_aux_k_revives_dead_latents() -> None:
-    """A third of the encoder starts so far below zero that TopK alone would never select it."""
-    x = mixture(6_000, n_directions=40)
-    shares = {}
+def test_aux_k_keeps_latents_alive_at_a_learning_rate_that_kills_them() -> None:
+    x = mixture(20_000, d_in=32, n_directions=200, n_active=5)
+    dead = {}
     for weight in (0.0, 1 / 32):
-        config = small(n_tokens=80_000, aux_weight=weight, dead_after_tokens=2_000, k=3, learning_rate=2e-2)
-        _, report = train_sae(replace(config, d_sae=200), TensorSource(x))
-        shares[weight] = report.history[-1].dead_share
-    assert shares[0.0] > 0.1
-    assert shares[1 / 32] < 0.6 * shares[0.0]
+        config = small(n_tokens=150_000, aux_weight=weight, dead_after_tokens=3_000, k=5, learning_rate=3e-2)
+        config = replace(config, d_in=32, d_sae=200, batch_size=500, buffer_tokens=10_000)
+        _, report = train_sae(config, TensorSource(x))
+        dead[weight] = report.history[-1].dead_share
+    assert dead[0.0] > 0.08
+    assert dead[1 / 32] < 0.5 * dead[0.0]
 
 
 @pytest.mark.parametrize("bad", [float("nan"), float("inf")])
@@ -280,6 +285,6 @@ def test_the_learning_rate_rises_stays_and_falls() -> None:
     rates = [learning_rate(step, 100, 1.0, 0.1, 0.2) for step in range(100)]
     assert rates[:10] == pytest.approx([(i + 1) / 10 for i in range(10)])
     assert rates[10:80] == [1.0] * 70
-    assert all(a > b > 0 for a, b in zip(rates[80:], rates[81:], strict=False))
+    assert all(a > b > 0 for a, b in pairwise(rates[80:]))
     assert rates[-1] == pytest.approx(1 / 21)
     assert [learning_rate(step, 5, 2.0, 0.0, 0.0) for step in range(5)] == [2.0] * 5
