@@ -1,5 +1,6 @@
 """Models small enough for tests."""
 
+import gzip
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -22,6 +23,7 @@ def folder_of(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
         folder = tmp_path_factory.mktemp("model")
         content = {"model_cfg": config, "preprocess_cfg": preprocess or {}}
         (folder / "open_clip_config.json").write_text(json.dumps(content))
+        (folder / "bytes.txt.gz").write_bytes(gzip.compress(b"#version"))  # no merges
         return folder
 
     return write

@@ -12,7 +12,14 @@ SMALL_TEXT = {"layers": 2, "width": 64, "heads": 2, "vocab_size": 600, "context_
 TINY: dict[str, Any] = {
     "embed_dim": 24,
     "vision_cfg": {"image_size": 32, "patch_size": 8, "width": 32, "head_width": 16, "layers": 3},
-    "text_cfg": {"context_length": 20, "vocab_size": 514, "width": 32, "heads": 2, "layers": 3},
+    "text_cfg": {
+        "context_length": 20,
+        "vocab_size": 514,  # 256 bytes, each also as the end of a word, begin and end
+        "tokenizer_kwargs": {"bpe_path": "bytes.txt.gz"},
+        "width": 32,
+        "heads": 2,
+        "layers": 3,
+    },
 }
 
 

@@ -35,9 +35,23 @@ OPEN_CLIP: dict[
     "fixed positions": ({"pos_embed_type": "sin_cos_2d"}, "tok", "cls"),
     "patch dropout": ({"patch_dropout": 0.5}, "tok", "cls"),
     "output tokens": ({"output_tokens": True}, "tok", "cls"),
-    "attentional pool": ({"attentional_pool": True, "attn_pooler_queries": 5}, "attentional", "all"),
+    "attentional pool": (
+        {"attentional_pool": True, "attn_pooler_queries": 5, "attn_pooler_heads": 4},
+        "attentional",
+        "all",
+    ),
     "attentional pool, mean": (
-        {"attentional_pool": True, "attn_pooler_queries": 5, "pool_type": "avg"},
+        {"attentional_pool": True, "attn_pooler_queries": 5, "attn_pooler_heads": 4, "pool_type": "avg"},
+        "attentional",
+        "all",
+    ),
+    "two attentional pools, parallel": (
+        {"attentional_pool": "parallel", "attn_pooler_heads": 4, "output_dim": 16},
+        "attentional",
+        "all",
+    ),
+    "two attentional pools, cascade": (
+        {"attentional_pool": "cascade", "attn_pooler_heads": 4, "output_dim": 16},
         "attentional",
         "all",
     ),
@@ -120,9 +134,8 @@ def build(family: str, options: dict[str, Any]) -> tuple[nn.Module, VisionStack]
     torch.manual_seed(0)
     module: nn.Module
     if family == "open_clip":
-        module = VisionTransformer(
-            24, 8, width=16, layers=N_BLOCKS, heads=2, mlp_ratio=2.0, output_dim=12, **options
-        )
+        size = {"width": 16, "layers": N_BLOCKS, "heads": 2, "mlp_ratio": 2.0, "output_dim": 12}
+        module = VisionTransformer(24, 8, **{**size, **options})
     else:
         kind = TimmVisionTransformer if family == "timm_vit" else Eva
         size = {"img_size": 24, "patch_size": 8, "embed_dim": 16, "num_heads": 2, "depth": N_BLOCKS}
@@ -143,7 +156,8 @@ def _wrap(trunk: nn.Module) -> TimmModel:
 def run(module: nn.Module, images: Tensor) -> Tensor:
     """The tower's own forward pass."""
     out = module(images)
-    return out[0] if isinstance(out, tuple) else out
+    out = out[0] if isinstance(out, tuple) else out
+    return out[:, 0] if out.ndim == 3 else out  # CoCa's second pool has one query
 
 
 def images(n: int = 2) -> Tensor:
