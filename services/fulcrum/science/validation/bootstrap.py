@@ -138,7 +138,7 @@ def quantile_of(
     return statistic
 
 
-def worst_of(values: Float[np.ndarray, "n k"], groups: Sequence[Int[np.ndarray, " m"]]) -> Statistic:
+def worst_of(values: Float[np.ndarray, "n k"], groups: Sequence[Int[np.ndarray, " _"]]) -> Statistic:
     """Statistic: for each column of values, the smallest mean over the groups (image numbers)."""
     if not groups:
         raise InvalidInput("a worst group of no groups: at least one is needed")

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, Shaped
 from numpy.typing import NDArray
 
 from fulcrum.science.validation.arrays import check_length
@@ -18,6 +18,9 @@ from fulcrum.science.validation.power import minimum_detectable_effect
 from fulcrum.science.validation.specification import Specification
 
 CLASS_COLUMN = "class"
+
+# A column of texts; numpy has a type for each length of text, so the checker is told of the shape alone.
+Texts = Shaped[np.ndarray, " _"]
 
 
 @dataclass(frozen=True)
@@ -37,7 +40,7 @@ class Group:
 
 
 # A group and the numbers of its images.
-Members = tuple[Group, Int[np.ndarray, " m"]]
+Members = tuple[Group, Int[np.ndarray, " _"]]
 
 
 @dataclass(frozen=True)
@@ -85,13 +88,13 @@ class WorstGroup:
     difference_interval: Interval
 
 
-def group_values(name: str, values: Sequence[Any] | NDArray[Any], n: int) -> NDArray[np.str_]:
+def group_values(name: str, values: Sequence[Any] | NDArray[Any], n: int) -> Texts:
     """A column as text; "" (from None or blank) means that the image is in no group. Raises InvalidInput."""
     check_length(f"group column {name!r}", values, n)
     return np.array(["" if v is None else str(v) for v in values], dtype=np.str_)
 
 
-def members_of(columns: Mapping[str, NDArray[np.str_]]) -> list[Members]:
+def members_of(columns: Mapping[str, Texts]) -> list[Members]:
     """Every non-empty group of every column with its images; columns in their order, values sorted."""
     groups: list[Members] = []
     for name, values in columns.items():
@@ -102,7 +105,7 @@ def members_of(columns: Mapping[str, NDArray[np.str_]]) -> list[Members]:
     return groups
 
 
-def split_by(ids: Int[np.ndarray, " n"], n_ids: int) -> list[Int[np.ndarray, " m"]]:
+def split_by(ids: Int[np.ndarray, " n"], n_ids: int) -> list[Int[np.ndarray, " _"]]:
     """The images of every id 0 .. n_ids-1, ascending."""
     order = np.argsort(ids, kind="stable")
     return np.split(order, np.cumsum(np.bincount(ids, minlength=n_ids))[:-1])

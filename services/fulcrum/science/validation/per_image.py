@@ -15,7 +15,7 @@ from fulcrum.science.validation.arrays import (
 )
 from fulcrum.science.validation.calibration import probability_columns
 from fulcrum.science.validation.flips import outcomes, predictions
-from fulcrum.science.validation.groups import group_values
+from fulcrum.science.validation.groups import Texts, group_values
 from fulcrum.science.validation.inputs import ValidationInput
 from fulcrum.science.validation.noise_floor import below_floor, noise_floor
 from fulcrum.science.validation.ripple import embedding_drift, kl_divergence
@@ -110,7 +110,7 @@ def per_image(given: ValidationInput, spec: Specification) -> PerImage:
     return table
 
 
-def group_columns(table: PerImage) -> dict[str, NDArray[np.str_]]:
+def group_columns(table: PerImage) -> dict[str, Texts]:
     """The group columns under their own names."""
     return {k.removeprefix(GROUP_PREFIX): v for k, v in table.items() if k.startswith(GROUP_PREFIX)}
 
@@ -120,7 +120,7 @@ def rows(table: PerImage, chosen: NDArray[Any]) -> PerImage:
     return {name: column[chosen] for name, column in table.items()}
 
 
-def _ids(given: ValidationInput, n: int) -> NDArray[np.str_]:
+def _ids(given: ValidationInput, n: int) -> Texts:
     if given.image_ids is None:
         return np.arange(n).astype(np.str_)
     check_length("image_ids", given.image_ids, n)
@@ -131,7 +131,7 @@ def _ids(given: ValidationInput, n: int) -> NDArray[np.str_]:
     return ids
 
 
-def _splits(given: ValidationInput, n: int) -> NDArray[np.str_]:
+def _splits(given: ValidationInput, n: int) -> Texts:
     if given.splits is None:
         return np.full(n, given.split)
     check_length("splits", given.splits, n)

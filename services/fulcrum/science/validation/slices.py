@@ -10,12 +10,19 @@ from typing import Literal
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
-from numpy.typing import NDArray
 from scipy import stats
 
 from fulcrum.domain.errors import InvalidSettings
 from fulcrum.science.validation.arrays import check_length
-from fulcrum.science.validation.groups import Group, GroupRow, Members, group_table, members_of, split_by
+from fulcrum.science.validation.groups import (
+    Group,
+    GroupRow,
+    Members,
+    Texts,
+    group_table,
+    members_of,
+    split_by,
+)
 from fulcrum.science.validation.multiplicity import adjust
 from fulcrum.science.validation.specification import Specification
 
@@ -38,7 +45,7 @@ class FoundSlice:
     q: float
 
 
-def bin_covariate(values: Float[np.ndarray, " n"], n_bins: int = 4) -> NDArray[np.str_]:
+def bin_covariate(values: Float[np.ndarray, " n"], n_bins: int = 4) -> Texts:
     """A `covariate_*` column as quantile bins named by their range; nan is in no bin. Equal edges merge."""
     if n_bins < 2:
         raise InvalidSettings(f"n_bins={n_bins}: at least 2")
@@ -56,7 +63,7 @@ def bin_covariate(values: Float[np.ndarray, " n"], n_bins: int = 4) -> NDArray[n
     return binned
 
 
-def slices_of(columns: Mapping[str, NDArray[np.str_]], order: int = 2, min_size: int = 1) -> list[Members]:
+def slices_of(columns: Mapping[str, Texts], order: int = 2, min_size: int = 1) -> list[Members]:
     """Slices from single columns, and with `order` 2 from all pairs of columns.
 
     At least `min_size` images each. A product that holds exactly the images of one of its factors says
@@ -81,7 +88,7 @@ def slices_of(columns: Mapping[str, NDArray[np.str_]], order: int = 2, min_size:
 
 
 def slice_table(
-    columns: Mapping[str, NDArray[np.str_]],
+    columns: Mapping[str, Texts],
     outcome: Int[np.ndarray, " n"],
     clusters: Int[np.ndarray, " n"] | None,
     spec: Specification,
@@ -94,7 +101,7 @@ def slice_table(
 
 
 def find_slices(
-    columns: Mapping[str, NDArray[np.str_]],
+    columns: Mapping[str, Texts],
     event: Bool[np.ndarray, " n"],
     min_size: int = 20,
     order: int = 2,
