@@ -96,7 +96,7 @@ def test_what_cannot_be_a_flip_table_is_refused() -> None:
     one = np.array([0])
     with pytest.raises(InvalidInput, match="2 values for 1 images"):
         flip_table(one, one, np.array([0, 1]))
-    with pytest.raises(InvalidDataset, match="is 3: the class set has the classes 0 .. 1"):
+    with pytest.raises(InvalidDataset, match=r"is 3: the class set has the classes 0 .. 1"):
         flip_table(np.array([3]), one, one, n_classes=2)
     with pytest.raises(InvalidDataset, match="no images"):
         flip_table(np.array([], dtype=np.int64), np.array([], dtype=np.int64), np.array([], dtype=np.int64))

@@ -31,7 +31,7 @@ def example() -> tuple[list, np.ndarray]:
 
 def test_each_row_is_the_comparison_of_its_images_with_bounds_that_hold_together() -> None:
     groups, outcome = example()
-    big, harmed, tiny = group_table(groups, outcome, None, SPEC)
+    big, harmed, _ = group_table(groups, outcome, None, SPEC)
     assert (big.n, big.broken, big.fixed, big.net) == (100, 2, 12, pytest.approx(0.1))
     assert (big.accuracy_before, big.accuracy_after) == (0.82, 0.92)
     assert big.p == mcnemar_exact(2, 12)

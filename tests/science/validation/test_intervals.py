@@ -84,7 +84,7 @@ def test_what_is_no_share_is_refused() -> None:
         clopper_pearson_upper(5, 3)
     with pytest.raises(InvalidInput, match="not a share"):
         clopper_pearson_upper(0, 0)
-    with pytest.raises(InvalidSettings, match="alpha=1.5"):
+    with pytest.raises(InvalidSettings, match=r"alpha=1\.5"):
         clopper_pearson_upper(0, 3, 1.5)
     with pytest.raises(InvalidInput, match="no images"):
         rate_bound(np.array([], dtype=bool))

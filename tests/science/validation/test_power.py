@@ -67,7 +67,7 @@ def test_impossible_questions_are_refused() -> None:
         minimum_detectable_effect(0)
     with pytest.raises(InvalidSettings, match="discordant_share=0"):
         minimum_detectable_effect(10, 0.0)
-    with pytest.raises(InvalidSettings, match="power=0.1"):
+    with pytest.raises(InvalidSettings, match=r"power=0\.1"):
         minimum_detectable_effect(10, power=0.1)
     with pytest.raises(InvalidSettings, match="needs a discordant share"):
         images_for_effect(0.2, 0.1)

@@ -1,4 +1,4 @@
-"""A correction with known effects on made-up images: how many it fixes, breaks and moves is chosen, not measured."""
+"""A correction with known effects on made-up images: what it fixes, breaks and moves is chosen."""
 
 from dataclasses import dataclass
 from typing import Any
