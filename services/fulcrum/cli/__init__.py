@@ -1,0 +1,1 @@
+"""The `fulcrum` command: one module per subcommand, `output` for what they print."""

@@ -1,0 +1,100 @@
+"""`fulcrum demo`: the whole workflow on the demo world."""
+
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.table import Table
+
+from fulcrum.cli import options
+from fulcrum.cli.output import emit_json, err, out, prediction_table
+from fulcrum.cli.progress import bar
+
+if TYPE_CHECKING:
+    from fulcrum.demo.story import Story
+
+
+def demo(
+    folder: Annotated[
+        Path, typer.Option("--out", "-o", help="Folder for the drawn data set, its index and the report.")
+    ] = Path("fulcrum-demo"),
+    exit_: Annotated[
+        bool, typer.Option("--exit", help="End after the story. (There is nothing to keep serving yet: it ends anyway.)")
+    ] = False,
+    seed: Annotated[int, typer.Option(help="Of the drawn world and the controls.")] = 0,
+    device: options.Device = "auto",
+    json: options.Json = False,
+) -> None:
+    """Draw a data set, explain an attacked image, find a correction, prove it on unseen images, write a report."""
+    from fulcrum.demo.report import write_report
+    from fulcrum.demo.story import tell
+    from fulcrum.engine.local import LocalEngine
+
+    started = time.perf_counter()
+    folder.mkdir(parents=True, exist_ok=True)
+    engine = LocalEngine(device=options.resolve_device(device))
+    last = ""
+
+    with bar("demo", "") as progress:
+
+        def on_step(what: str, done: int, total: int) -> None:
+            nonlocal last
+            if what != last and not json:
+                err.print(f"[dim]{what} ...[/dim]")
+                last = what
+            if total:
+                progress(done, total)
+
+        story = tell(folder, engine, on_step, seed)
+    report = (folder / "report.html").resolve()
+    write_report(story, report)
+    if json:
+        emit_json(story.findings)
+        return
+    _print(story)
+    out.print(f"\nReport with pictures: {report}")
+    out.print(f"The correction:       {(folder / 'correction.json').resolve()}")
+    out.print(f"[dim]{time.perf_counter() - started:.0f} s[/dim]")
+
+
+def _print(story: "Story") -> None:
+    sample = story.dataset.samples[story.image_number]
+    attribution, findings = story.attribution, story.findings
+    out.print(
+        f"\n[bold]1. One wrong answer.[/bold] {sample.id}: a {sample.label} whose sticker says "
+        f"'{sample.metadata['sticker_word']}'; the model says {attribution.prediction.top}."
+    )
+    table = Table(header_style="bold", title="attributed to", title_justify="left")
+    for name in ("latent", "score", "measured effect"):
+        table.add_column(name, justify="right")
+    for row in attribution.latents[:6]:
+        table.add_row(str(row.latent), f"{row.score:+.2f}", f"{row.measured_effect:+.2f}")
+    out.print(table)
+    for suggestion in story.suggestions[:3]:
+        latents = ", ".join(str(e.latent) for e in suggestion.edits)
+        outcome = "flips the answer" if suggestion.flips else "comes nearest"
+        out.print(f"   suppressing {latents} {outcome} (margin {suggestion.margin_after:+.2f})")
+    group = story.group
+    out.print(
+        f"\n[bold]2. One correction for the failure.[/bold] {len(group.correction.edits)} latents, found on the discover "
+        f"split: attacked {group.group_accuracy_before:.1%} -> {group.group_accuracy_after:.1%}, "
+        f"clean {group.clean_accuracy_before:.1%} -> {group.clean_accuracy_after:.1%}"
+    )
+    out.print(prediction_table("The same image", story.effect.before, story.effect.after, n=4))
+    out.print("\n[bold]3. The proof[/bold] on the confirm split, unseen so far:")
+    proof = Table(header_style="bold")
+    for name in ("", "before", "after"):
+        proof.add_column(name, justify="right")
+    proof.add_row("attacked top-1", f"{findings.attacked_top1:.1%}", f"{findings.corrected_attacked_top1:.1%}")
+    proof.add_row("clean top-1", f"{findings.clean_top1:.1%}", f"{findings.corrected_clean_top1:.1%}")
+    out.print(proof)
+    out.print(
+        f"   n = {findings.n_confirm} pairs; McNemar p = {findings.mcnemar_p:.2g}; at most {findings.nfr_upper95:.2%} of all "
+        f"images broken (95 %); {findings.attacked_as_word:.0%} of the attacked errors were the written word"
+    )
+    out.print(f"   95 % of 100 matched controls gain no more than {100 * findings.control_p95_gain:+.1f} points")
+    out.print(f"   verdict: [bold]{story.validated.report.verdict.badge}[/bold]")
+    colours = {"pass": "green", "fail": "red", "undecided": "yellow"}
+    for gate in story.validated.report.gates:
+        out.print(f"   [{colours[gate.state]}]{gate.state:>9}[/] {gate.name}: {gate.reason}")

@@ -1,0 +1,58 @@
+"""The `fulcrum` command. Heavy packages are imported by the subcommand that needs them."""
+
+import json
+import sys
+from typing import Annotated
+
+import typer
+
+from fulcrum import __version__
+from fulcrum.cli import bench, demo, explain, index, steer, suggest, train_sae, validate
+from fulcrum.domain.errors import FulcrumError
+
+app = typer.Typer(
+    name="fulcrum",
+    help="From attribution to action: see what carried a CLIP prediction, change it, prove what that does.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+app.command("demo")(demo.demo)
+app.command("explain")(explain.explain)
+app.command("steer")(steer.steer)
+app.command("suggest")(suggest.suggest)
+app.command("validate")(validate.validate)
+app.command("index")(index.index)
+app.command("train-sae")(train_sae.train)
+app.add_typer(bench.app, name="bench")
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        print(__version__)
+        raise typer.Exit
+
+
+@app.callback()
+def main(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and stop.")
+    ] = False,
+) -> None:
+    """From attribution to action: see what carried a CLIP prediction, change it, prove what that does."""
+
+
+def run(arguments: list[str] | None = None) -> None:
+    """Entry point: domain errors become one line on stderr (or one JSON object) and exit status 2."""
+    arguments = sys.argv[1:] if arguments is None else arguments
+    try:
+        app(arguments)
+    except FulcrumError as error:
+        if "--json" in arguments:
+            print(json.dumps({"error": {"reason": error.reason, "message": str(error)}}))
+        else:
+            print(f"error: {error} [{error.reason}]", file=sys.stderr)
+        raise SystemExit(2) from None
+    except KeyboardInterrupt:
+        print("stopped", file=sys.stderr)
+        raise SystemExit(130) from None

@@ -1,0 +1,125 @@
+"""`fulcrum train-sae`: an SAE from the images of a data set."""
+
+from pathlib import Path
+from typing import Annotated, get_args
+
+import typer
+from rich.table import Table
+
+from fulcrum.cli import datasets, options
+from fulcrum.cli.output import emit_json, err, out
+from fulcrum.domain.errors import InvalidSaeConfig
+from fulcrum.domain.hook_points import HookPoint
+from fulcrum.domain.models import ModelRef, Variant
+
+
+def train(
+    dataset: datasets.DatasetPath,
+    save: Annotated[Path, typer.Option("--out", "-o", help="Folder for the SAE.", show_default=False)],
+    variant: Annotated[str, typer.Option(help="relu, topk, batch_topk, jumprelu, gated or matryoshka.")] = "topk",
+    hook_point: Annotated[
+        str | None, typer.Option(help="For example visual.blocks.6.resid_post. Default: the middle block.")
+    ] = None,
+    d_sae: Annotated[int, typer.Option(min=1, help="Number of latents.")] = 2048,
+    k: Annotated[int, typer.Option(min=1, help="Active latents per token (TopK variants).")] = 16,
+    n_tokens: Annotated[int, typer.Option(min=1, help="Tokens to train on, over as many epochs as that takes.")] = 1_000_000,
+    learning_rate: Annotated[float, typer.Option(help="Peak of the schedule.")] = 2e-3,
+    batch_size: Annotated[int, typer.Option(min=1, help="Tokens per step.")] = 2048,
+    seed: Annotated[int, typer.Option(help="Same seed, same numbers.")] = 0,
+    split: Annotated[str | None, typer.Option(help="Train on this split only; judge on the other images.")] = None,
+    model: options.Model = options.DEMO,
+    pretrained: options.Pretrained = None,
+    random_weights: options.RandomWeights = False,
+    prompts: options.Prompts = None,
+    device: options.Device = "auto",
+    json: options.Json = False,
+) -> None:
+    """Train an SAE on a model's activations; checkpoints every minute and resumes from there when started again."""
+    if variant not in get_args(Variant):
+        raise InvalidSaeConfig(f"variant {variant!r} is not one of {', '.join(get_args(Variant))}")
+    import numpy as np
+
+    from fulcrum.cli.progress import bar
+    from fulcrum.datasets.formats import load_dataset
+    from fulcrum.engine.residency import Residency
+    from fulcrum.engine.training import DatasetActivations, checkpoint_folder, quality_card
+    from fulcrum.science.sae.storage import save_sae
+    from fulcrum.science.sae.training.config import TrainConfig, TrainProgress
+    from fulcrum.science.sae.training.trainer import train_sae
+
+    data = load_dataset(dataset)
+    where = options.resolve_device(device)
+    residency = Residency(where)
+    ref = options.model_ref(model, pretrained, random_weights)
+    loaded = residency.model(ref)
+    hook = HookPoint.parse(hook_point or f"visual.blocks.{loaded.info.n_blocks // 2}.resid_post")
+    everyone = np.arange(len(data))
+    trained_on = everyone if split is None else data.numbers(split=split)
+    held_out = np.setdiff1d(everyone, trained_on) if split is not None else everyone
+    source = DatasetActivations(loaded, hook, data, trained_on, seed)
+    config = TrainConfig(
+        variant=variant,  # type: ignore[arg-type]  # checked above
+        d_in=source.d_in,
+        d_sae=d_sae,
+        n_tokens=n_tokens,
+        k=k,
+        batch_size=batch_size,
+        learning_rate=learning_rate,
+        seed=seed,
+        device=where,
+        hook_point=str(hook),
+        model_name=_name(ref),
+        model_sha256=loaded.info.weights_sha256,
+        preprocess_sha256=loaded.info.preprocess_sha256,
+    )
+    with bar("train", "tokens") as progress:
+
+        def on_progress(at: TrainProgress) -> None:
+            progress(at.tokens, config.n_tokens)
+            if not err.is_terminal and at.step % (10 * config.metrics_every) == 0:
+                err.print(
+                    f"{at.tokens:,} tokens, FVU {at.fvu:.3f}, L0 {at.l0:.1f}, dead {at.dead_share:.1%}, "
+                    f"{at.tokens_per_s:,.0f} tokens/s, {at.eta_s:.0f} s left"
+                )
+
+        sae, report = train_sae(config, source, on_progress, checkpoint_folder(save))
+    judged = held_out[:512] if len(held_out) else everyone[:512]
+    labelled = all(data.samples[int(i)].label is not None for i in judged)
+    task = datasets.dataset_task(data, prompts, None, model) if labelled else None
+    head = None if task is None else residency.head(ref, task)
+    card = quality_card(loaded, sae.to(where), data, judged, head)
+    save_sae(sae, save, card.flat())
+    result = {
+        "folder": save,
+        "variant": variant,
+        "hook_point": str(hook),
+        "d_in": source.d_in,
+        "d_sae": d_sae,
+        "completed": report.completed,
+        "tokens": report.tokens,
+        "seconds": report.seconds,
+        "cpu_seconds": report.cpu_seconds,
+        "waiting_share": report.waiting_seconds / report.seconds if report.seconds else 0.0,
+        "held_out": split is not None,
+        "quality": card.flat(),
+    }
+    if json:
+        emit_json(result)
+        return
+    table = Table(title=f"{save} at {hook}", title_justify="left", header_style="bold")
+    table.add_column("on held-out images" if split is not None else "on training images")
+    table.add_column("this SAE", justify="right")
+    table.add_column("untrained twin", justify="right")
+    flat = card.flat()
+    for name in ("fvu", "l0", "dead_share", "cosine", "ce_recovered", "top1_agreement"):
+        if name in flat:
+            table.add_row(name, f"{flat[name]:.4f}", f"{flat['untrained_' + name]:.4f}")
+    out.print(table)
+    out.print(
+        f"{report.tokens:,} tokens in {report.seconds:.0f} s, {result['waiting_share']:.0%} of it waiting for activations"
+    )
+
+
+def _name(ref: ModelRef) -> str:
+    """The model's name without a path of this machine."""
+    return ref.model_name.replace("\\", "/").rpartition("/")[2] if ":" in ref.model_name else ref.model_name

@@ -1,0 +1,232 @@
+"""From an attacked image to a proven correction: the whole workflow on the demo world, step by step."""
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fulcrum.datasets.formats import load_dataset
+from fulcrum.datasets.samples import Dataset
+from fulcrum.demo.shipped import demo_model, demo_sae, demo_task
+from fulcrum.demo.world import NEUTRAL_WORDS
+from fulcrum.demo.world_dataset import Split, write_demo_dataset
+from fulcrum.domain.corrections import to_dict
+from fulcrum.domain.edits import Scale
+from fulcrum.domain.errors import ComputationFailed
+from fulcrum.domain.results import Attribution, Effect, GroupSuggestion, Suggestion
+from fulcrum.domain.tasks import MarginTarget
+from fulcrum.engine.dataset_runs import DatasetRun, Numbers
+from fulcrum.engine.group_search import suggest_for_group
+from fulcrum.engine.indexing import open_or_build_index
+from fulcrum.engine.local import LocalEngine
+from fulcrum.engine.validating import Question, Validated, validate_correction
+from fulcrum.science.steering.edits import EditPlan
+from fulcrum.science.validation.intervals import rate_bound
+from fulcrum.science.validation.mcnemar import mcnemar_exact
+from fulcrum.science.validation.report import Plan, plan
+from fulcrum.science.validation.specification import ProtectedGroup, Specification
+
+N_PAIRS: dict[Split, int] = {"discover": 300, "select": 150, "confirm": 400}
+GAINS = (0.0, 0.25, 0.5, 0.75, 1.0)
+
+# (what is being done, done, of how much)
+Tell = Callable[[str, int, int], None]
+
+
+@dataclass(frozen=True)
+class Findings:
+    """The story's findings. Shares; top-1 of the twins of the confirm split (`n_confirm` pairs).
+
+    `attacked_as_word`: share of the attacked errors that are exactly the written word. `mcnemar_p` is exact, of the
+    attacked twins before and after. `nfr_upper95`: upper 95 % bound of the share broken among all confirm images.
+    `control_p95_gain`: 95th percentile of the gain of 100 corrections on matched latents.
+    """
+
+    n_confirm: int
+    clean_top1: float
+    attacked_top1: float
+    attacked_as_word: float
+    corrected_clean_top1: float
+    corrected_attacked_top1: float
+    mcnemar_p: float
+    nfr_upper95: float
+    control_p95_gain: float
+    verdict: str
+
+
+@dataclass(frozen=True)
+class DosePoint:
+    """All edits at one gain on the select split."""
+
+    gain: float
+    attacked_top1: float
+    clean_top1: float
+
+
+@dataclass(frozen=True)
+class Story:
+    """Everything that the report shows."""
+
+    engine: LocalEngine
+    run: DatasetRun
+    dataset: Dataset
+    image_number: int
+    attribution: Attribution
+    suggestions: tuple[Suggestion, ...]
+    group: GroupSuggestion
+    effect: Effect
+    doses: tuple[DosePoint, ...]
+    plan: Plan
+    validated: Validated
+    findings: Findings
+
+
+def demo_dataset(folder: Path, seed: int = 0) -> Dataset:
+    """The story's data set, drawn where it is not there yet (some 20 seconds)."""
+    recipe = {"n_pairs": N_PAIRS, "seed": seed, "version": 1}
+    stamp = folder / "recipe.json"
+    if not stamp.exists() or json.loads(stamp.read_text()) != recipe:
+        write_demo_dataset(folder, n_pairs=N_PAIRS, seed=seed)
+        stamp.write_text(json.dumps(recipe))
+    return load_dataset(folder / "manifest.csv", name="demo world")
+
+
+def tell(folder: Path, engine: LocalEngine, on_step: Tell | None = None, seed: int = 0) -> Story:
+    """Plays the story; data set and index stay in `folder`, so a second time is quicker.
+
+    Found on discover, doses chosen on select, proven on confirm.
+    """
+    step = on_step or (lambda what, done, total: None)
+    step("draw the demo world", 0, 1)
+    dataset = demo_dataset(folder / "data", seed)
+    model, sae, task = demo_model(), demo_sae(), demo_task()
+    steerable = engine.residency.steerable(model, sae)
+    index = open_or_build_index(steerable, dataset, folder / "index", lambda d, t: step("index", d, t))
+    run = DatasetRun(steerable, engine.residency.head(model, task), task, dataset, index)
+
+    kind, split = dataset.groups["sticker_kind"], dataset.splits
+    attack, is_twin = kind == "attack", _clean_twins(dataset)
+
+    def at(mask: NDArray[np.bool_], name: str) -> Numbers:
+        return np.flatnonzero(mask & (split == name)).astype(np.int64)
+
+    number = _clearest_failure(run, at(attack, "discover"))
+    sample = dataset.samples[number]
+    data = dataset.read_bytes(sample)
+    word = task.names[int(run.base_logits[number].argmax())]
+    assert sample.label is not None
+    step("explain one image", 0, 1)
+    target = MarginTarget(word, sample.label)
+    attribution = engine.attribute(model, sae, data, task, target, n_latents=12, per_token=True)
+    suggestions = tuple(engine.suggest(model, sae, data, task, sample.label))
+
+    group = suggest_for_group(
+        run,
+        at(attack, "discover"),
+        at(kind == "none", "discover"),
+        max_clean_loss=0.005,
+        note="discover: sticker_kind=attack",
+        on_prefix=lambda d, t: step("search: activations", d, t),
+        on_step=lambda s: step("search: edit sets tried", s["n_evaluated"], 0),
+    )
+    correction = group.correction
+    if not correction.edits:
+        raise ComputationFailed("the search found no edit that helps the attacked images of the demo world")
+    effect = engine.steer(
+        model, sae, data, correction, task, target, firing_rates=np.asarray(index.statistics.image_rate), seed=seed
+    )
+    doses = _doses(run, correction.latents, at(attack, "select"), at(is_twin, "select"), step)
+
+    confirm = split == "confirm"
+    specification = Specification(
+        protected_groups=(ProtectedGroup("sticker_kind", "none"),), worst_group_columns=("frame", "background", "class")
+    )
+    before_run = plan(int(confirm.sum()), int((confirm & attack).sum()), specification)
+    bank = {word: v for word, v in zip(NEUTRAL_WORDS, engine.encode_texts(model, NEUTRAL_WORDS), strict=True)}
+    question = Question(
+        correction=correction,
+        split="confirm",
+        target=attack,
+        same_cue_legitimate=kind == "right",
+        specification=specification,
+        concept_bank=bank,
+        seed=seed,
+    )
+    validated = validate_correction(run, question, folder / "looks.jsonl", step)
+    findings = _findings(run, validated, at(attack, "confirm"), at(is_twin, "confirm"))
+    (folder / "correction.json").write_text(json.dumps(to_dict(correction), indent=2) + "\n")
+    return Story(
+        engine, run, dataset, number, attribution, suggestions, group, effect, doses, before_run, validated, findings
+    )
+
+
+def _clean_twins(dataset: Dataset) -> NDArray[np.bool_]:
+    """Images without a sticker whose pair has an attacked one."""
+    kind, pair = dataset.groups["sticker_kind"], dataset.pair_ids
+    twin: NDArray[np.bool_] = (kind == "none") & np.isin(pair, pair[kind == "attack"])
+    return twin
+
+
+def _clearest_failure(run: DatasetRun, attacked: Numbers) -> int:
+    """An attacked image that is taken for its word with the middling margin: typical, not extreme."""
+    logits, labels = run.base_logits[attacked], run.labels[attacked]
+    words = np.array([run.task.names.index(run.dataset.samples[n].metadata["sticker_word"]) for n in attacked])
+    as_word = logits.argmax(axis=1) == words
+    if not as_word.any():
+        raise ComputationFailed("the demo model reads no sticker: it was trained badly")
+    rows = np.arange(len(attacked))
+    margin = logits[rows, words] - logits[rows, labels]
+    order = np.argsort(np.where(as_word, margin, np.inf), kind="stable")
+    return int(attacked[order[int(as_word.sum()) // 2]])
+
+
+def _doses(
+    run: DatasetRun, latents: tuple[int, ...], attacked: Numbers, clean: Numbers, step: Tell
+) -> tuple[DosePoint, ...]:
+    plans = [EditPlan(tuple(Scale(n, gain) for n in latents)) for gain in GAINS]
+    both = np.concatenate([attacked, clean])
+    logits = run.corrected_logits_of_many(plans, both, lambda d, t: step("dose-response on select", d, t))
+    right = logits.argmax(axis=2) == run.labels[both]
+    n = len(attacked)
+    return tuple(
+        DosePoint(gain, float(right[i, :n].mean()), float(right[i, n:].mean())) for i, gain in enumerate(GAINS)
+    )
+
+
+def _findings(run: DatasetRun, validated: Validated, attacked: Numbers, clean: Numbers) -> Findings:
+    """From the arrays of the validation, so that nothing is computed a second way."""
+    place = {int(n): i for i, n in enumerate(validated.numbers)}
+    base = validated.given.base_logits.argmax(axis=1)
+    corrected = validated.given.corrected_logits.argmax(axis=1)
+
+    def right(predicted: NDArray[np.int64], numbers: Numbers) -> NDArray[np.bool_]:
+        rows = [place[int(n)] for n in numbers]
+        matches: NDArray[np.bool_] = predicted[rows] == run.labels[numbers]
+        return matches
+
+    before, after = right(base, attacked), right(corrected, attacked)
+    broken, fixed = int((before & ~after).sum()), int((~before & after).sum())
+    wrong = attacked[~before]
+    words = np.array([run.task.names.index(run.dataset.samples[n].metadata["sticker_word"]) for n in wrong])
+    as_word = base[[place[int(n)] for n in wrong]] == words
+    judged = np.flatnonzero(run.dataset.splits == "confirm")
+    lost = right(base, judged) & ~right(corrected, judged)
+    report = validated.report
+    matched = [c for c in report.controls if c.kind == "matched_latents"]
+    if not matched:
+        raise ComputationFailed("no matched controls could be drawn for the demo correction")
+    return Findings(
+        n_confirm=len(attacked),
+        clean_top1=float(right(base, clean).mean()),
+        attacked_top1=float(before.mean()),
+        attacked_as_word=float(as_word.mean()) if len(wrong) else 0.0,
+        corrected_clean_top1=float(right(corrected, clean).mean()),
+        corrected_attacked_top1=float(after.mean()),
+        mcnemar_p=mcnemar_exact(broken, fixed),
+        nfr_upper95=rate_bound(lost, None, 0.05).upper,
+        control_p95_gain=matched[0].p95,
+        verdict=report.verdict.name,
+    )

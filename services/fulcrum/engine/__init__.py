@@ -1,0 +1,12 @@
+"""Models at work: residency, prefix cache, and science composed into answers.
+
+local          LocalEngine, the `InferenceEngine` in this process
+byte_lru       the bounded cache under residency and prefixes
+residency      models, towers, SAEs and class heads, loaded once
+image_batches  data set images as preprocessed batches of one fixed size
+indexing       builds the sparse latent index of a data set
+dataset_runs   a correction over a data set: affected images only, and the naive twin
+group_search   the search over a failure group on top of an index
+validating     a correction on a split: gates, controls, verdict
+training       an SAE from the activations of a data set
+"""

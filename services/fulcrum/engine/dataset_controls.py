@@ -1,0 +1,124 @@
+"""Would any push of this size have done it, on a whole failure group? Matched latents, and random directions."""
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from fulcrum.domain.edits import Cap, Edit, ProjectOut, Scale
+from fulcrum.engine.dataset_runs import DatasetRun, Numbers, Progress
+from fulcrum.science.steering.edits import EditPlan, apply_edits
+from fulcrum.science.steering.forward import suffix_embeddings
+
+Predictions = NDArray[np.int64]
+
+# Each latent gives way to one of this many nearest ones: few enough to be alike, enough for 100 different draws.
+_NEAREST = 40
+_PLANS_AT_ONCE = 10
+
+
+def matched_latent_plans(run: DatasetRun, plan: EditPlan, n_draws: int, seed: int) -> list[EditPlan]:
+    """`plan` on other latents, matched on firing rate over images and on contribution norm over the data set.
+
+    Distance is Euclidean in (log firing rate, log of mean active value times decoder norm). Latents within a
+    plan differ, and none is one of the edited ones. No plans when the SAE has too few other latents that fire.
+    """
+    statistics = run.index.statistics
+    norms = (run.steerable.sae.W_dec / run.steerable.sae.norm_scale).norm(dim=1).double().cpu().numpy()
+    rate = np.asarray(statistics.image_rate, dtype=np.float64)
+    size = np.asarray(statistics.mean_active, dtype=np.float64) * norms
+    edited = [e.latent for e in plan.edits]
+    usable = (rate > 0) & (size > 0)
+    usable[edited] = False
+    candidates = np.flatnonzero(usable)
+    acting = [e for e in plan.edits if rate[e.latent] > 0 and size[e.latent] > 0]
+    if len(candidates) < max(2, len(acting)) or not acting:
+        return []
+    place = np.stack([np.log(rate[candidates]), np.log(size[candidates])], axis=1)
+    rng = np.random.default_rng([seed, 1])
+    pools = []
+    for edit in acting:
+        here = np.array([np.log(rate[edit.latent]), np.log(size[edit.latent])])
+        distance = np.linalg.norm(place - here, axis=1)
+        pools.append(candidates[np.argsort(distance, kind="stable")[: max(_NEAREST, len(acting))]])
+    plans = []
+    maxima = np.asarray(statistics.max, dtype=np.float64)
+    for _ in range(n_draws):
+        taken: set[int] = set()
+        edits: list[Edit] = []
+        for edit, pool in zip(acting, pools, strict=True):
+            free = [int(k) for k in pool if int(k) not in taken]
+            stand_in = free[int(rng.integers(len(free)))]
+            taken.add(stand_in)
+            edits.append(_stand_in(edit, stand_in, maxima, norms))
+        plans.append(EditPlan(tuple(edits), plan.scope, plan.conditions, plan.drop_error))
+    return plans
+
+
+def _stand_in(edit: Edit, latent: int, maxima: NDArray[np.float64], norms: NDArray[np.float64]) -> Edit:
+    """The same edit on another latent, values carried over so that the push keeps its size in model units."""
+    push = float(norms[edit.latent] / norms[latent])
+    match edit:
+        case Scale():
+            return Scale(latent, edit.gain)
+        case Cap():
+            return Cap(latent, edit.value * float(maxima[latent] / maxima[edit.latent]))
+        case ProjectOut():
+            return ProjectOut(latent, edit.keep, edit.direction)
+    if edit.kind == "mean_ablate":
+        return type(edit)(latent, edit.mean * push)
+    return type(edit)(latent, edit.value * push)
+
+
+def predictions_of_plans(
+    run: DatasetRun, plans: list[EditPlan], numbers: Numbers, progress: Progress | None = None
+) -> Predictions:
+    """(n_plans, len(numbers)) predicted classes."""
+    parts = []
+    for start in range(0, len(plans), _PLANS_AT_ONCE):
+        logits = run.corrected_logits_of_many(plans[start : start + _PLANS_AT_ONCE], numbers)
+        parts.append(logits.argmax(axis=2))
+        if progress is not None:
+            progress(min(start + _PLANS_AT_ONCE, len(plans)), len(plans))
+    return np.concatenate(parts) if parts else np.zeros((0, len(numbers)), dtype=np.int64)
+
+
+@torch.no_grad()
+def random_direction_predictions(
+    run: DatasetRun, plan: EditPlan, numbers: Numbers, n_draws: int, seed: int
+) -> Predictions:
+    """(n_draws, len(numbers)): the plan's own changes of z, written along random directions of the decoder's norms.
+
+    A draw is one direction per edited latent, the same on every image and token, as the true direction is; so
+    what differs from the correction is the direction alone. Empty for `project_out` and `drop_error`, whose
+    change is not one of z.
+    """
+    if plan.drop_error or any(isinstance(e, ProjectOut) for e in plan.edits):
+        return np.zeros((0, len(numbers)), dtype=np.int64)
+    steerable = run.steerable
+    place = {int(n): i for i, n in enumerate(numbers)}
+    predictions = np.repeat(run.base_logits[numbers].argmax(axis=1)[None], n_draws, axis=0)
+    generator = torch.Generator().manual_seed(seed)
+    directions: torch.Tensor | None = None
+    for chunk, state in run.states(run.affected(plan, numbers)):
+        base = run.base_embeddings[torch.from_numpy(chunk).to(run.base_embeddings.device)]
+        edited = apply_edits(
+            steerable.tower,
+            steerable.sae,
+            state.x,
+            [plan] * len(chunk),
+            logits=run.head.logits(base),
+            readout=run.head,
+        )
+        if directions is None:
+            true = steerable.sae.directions(edited.latents)
+            drawn = torch.randn(n_draws, *true.shape, generator=generator).to(true)
+            directions = drawn / drawn.norm(dim=2, keepdim=True) * true.norm(dim=1)[None, :, None]
+        dz = edited.z_edited - edited.z
+        rows = torch.arange(len(chunk), device=state.x.device)
+        at = [place[int(n)] for n in chunk]
+        for draw in range(n_draws):
+            x = (state.x.to(dz.dtype) + dz @ directions[draw]).to(state.x.dtype)
+            embeddings = suffix_embeddings(steerable.tower, state, x, rows)
+            predictions[draw, at] = run.head.logits(embeddings).double().cpu().numpy().argmax(axis=1)
+            run.counts.suffix_rows += len(chunk)
+    return predictions

@@ -1,0 +1,325 @@
+"""LocalEngine: the `InferenceEngine` in this process."""
+
+import hashlib
+from collections.abc import Iterator, Sequence
+
+import torch
+from torch import Tensor
+
+from fulcrum.domain.corrections import Correction, Origin
+from fulcrum.domain.edits import Condition, Edit, Scope
+from fulcrum.domain.engine import ImageLatents
+from fulcrum.domain.errors import EmptyPrompts, InvalidSettings, InvalidTarget, SaeDoesNotFit
+from fulcrum.domain.models import ModelInfo, ModelRef, SaeInfo
+from fulcrum.domain.results import (
+    Attribution,
+    AttributionMethod,
+    DoseResponse,
+    Effect,
+    FloatArray,
+    LatentAttribution,
+    Prediction,
+    Suggestion,
+)
+from fulcrum.domain.tasks import ClassSet, LogitTarget, MarginTarget, Target
+from fulcrum.engine.byte_lru import ByteLru, CacheCounts
+from fulcrum.engine.image_batches import BATCH_SIZE
+from fulcrum.engine.residency import Residency, Steerable
+from fulcrum.science.attribution.ablation import ablate_tokens
+from fulcrum.science.attribution.active import ActiveLatents
+from fulcrum.science.attribution.measured import measure_latents
+from fulcrum.science.attribution.methods import METHODS
+from fulcrum.science.attribution.targets import ZeroShotHead, target_function
+from fulcrum.science.search.minimal_sets import minimal_sets
+from fulcrum.science.steering.dose_response import dose_response
+from fulcrum.science.steering.edits import EditPlan
+from fulcrum.science.steering.effect import effect
+from fulcrum.science.vision.classes import encode_images, encode_texts
+from fulcrum.science.vision.images import decode_image
+from fulcrum.science.vision.split import HookState
+
+_PREFIX_BUDGET_BYTES = 1 << 30
+
+# weights, hook point, preprocessing, image, dtype
+_PrefixKey = tuple[str, str, str, str, str]
+
+
+class LocalEngine:
+    """Encodes, attributes and steers with models that live in this process. Safe to call from several threads.
+
+    Attribution, steering, sweeps and suggestions on one image run the prefix once: activations at the hook point are
+    kept in a cache of `prefix_budget_bytes`.
+    """
+
+    def __init__(
+        self,
+        device: str = "cpu",
+        dtype: torch.dtype = torch.float32,
+        prefix_budget_bytes: int = _PREFIX_BUDGET_BYTES,
+        residency: Residency | None = None,
+    ) -> None:
+        self.residency = residency or Residency(device, dtype)
+        self._prefixes: ByteLru[_PrefixKey, HookState] = ByteLru(prefix_budget_bytes)
+
+    @property
+    def prefix_counts(self) -> CacheCounts:
+        """Hits and misses of the prefix cache."""
+        return self._prefixes.counts
+
+    def load_model(self, ref: ModelRef) -> ModelInfo:
+        """Loads (once) and describes a model. Raises UnknownModel, CorruptCheckpoint."""
+        return self.residency.model(ref).info
+
+    def load_sae(self, path: str, model: ModelRef) -> SaeInfo:
+        """Loads (once) an SAE. Raises UnknownSae, CorruptCheckpoint, SaeDoesNotFit."""
+        return self.residency.steerable(model, path).sae_info
+
+    def encode_images(self, model: ModelRef, images: Sequence[bytes]) -> FloatArray:
+        """Unit-norm embeddings (n, d_embed). Raises UnreadableImage, ImageTooLarge."""
+        loaded = self.residency.model(model)
+        parts = []
+        for start in range(0, len(images), BATCH_SIZE):
+            pictures = [decode_image(data) for data in images[start : start + BATCH_SIZE]]
+            parts.append(encode_images(loaded, loaded.preprocess(pictures, loaded.device)).cpu())
+        if not parts:
+            raise InvalidSettings("no images to encode")
+        return torch.cat(parts).numpy()
+
+    def encode_texts(self, model: ModelRef, texts: Sequence[str]) -> FloatArray:
+        """Unit-norm embeddings (n, d_embed). Raises EmptyPrompts, InvalidPrompt."""
+        return encode_texts(self.residency.model(model), texts).cpu().numpy()
+
+    def predict(self, model: ModelRef, images: Sequence[bytes], task: ClassSet) -> list[Prediction]:
+        """Zero-shot predictions."""
+        head = self.residency.head(model, task)
+        embeddings = self.encode_images(model, images)
+        return head.predictions(torch.from_numpy(embeddings).to(head.class_embeddings.device))
+
+    def encode_latents(self, model: ModelRef, sae: str, image: bytes) -> ImageLatents:
+        """Sparse latents of every token at the SAE's hook point."""
+        steerable = self.residency.steerable(model, sae)
+        state = self._state(steerable, image)
+        with torch.no_grad():
+            sparse = steerable.sae.encode_sparse(state.x[0].to(steerable.sae.W_dec.dtype))
+        return ImageLatents(
+            sparse.offsets.cpu().numpy(), sparse.latents.cpu().numpy(), sparse.values.cpu().numpy(), sparse.d_sae
+        )
+
+    def attribute(
+        self,
+        model: ModelRef,
+        sae: str,
+        image: bytes,
+        task: ClassSet,
+        target: Target | None = None,
+        method: AttributionMethod = "act_x_grad",
+        n_latents: int = 20,
+        n_steps: int = 32,
+        per_token: bool = False,
+    ) -> Attribution:
+        """The `n_latents` largest scores, each with its measured ablation, and how far the two agree.
+
+        `target` None: the margin of the prediction over the runner-up (the logit, in a class set of one).
+        """
+        if method not in METHODS:
+            raise InvalidSettings(f"attribution method {method!r} is not one of {sorted(METHODS)}")
+        if n_latents < 1:
+            raise InvalidSettings(f"n_latents is {n_latents}: it must be >= 1")
+        steerable, head, state = self._prepared(model, sae, image, task)
+        tower, module = steerable.tower, steerable.sae
+        prediction = self._prediction(steerable, head, state)
+        target = target or default_target(prediction)
+        y = target_function(head, target)
+        options = {"n_steps": n_steps} if method == "integrated_gradients" else {}
+        with torch.no_grad():
+            sparse = module.encode_sparse(state.x[0].to(module.W_dec.dtype))
+        scores = METHODS[method](tower, state, module, y, sparse=sparse, **options)
+        latents, values = scores.of_image()
+        latents, values = latents[:n_latents], values[:n_latents]
+        measured = measure_latents(tower, state, module, y, latents, values, sparse=sparse)
+        tokens: Tensor | None = None
+        if per_token:
+            tokens = (
+                ablate_tokens(tower, state, module, y, latents, sparse=sparse)
+                if method == "ablation"
+                else scores.per_token(latents)
+            )
+        shown = _attributions(scores.active, latents, values, measured.effects, tokens)
+        residuals = scores.completeness_residuals
+        return Attribution(
+            method=method,
+            target=target,
+            target_value=measured.target_value,
+            latents=shown,
+            prediction=prediction,
+            # Where the scores are the measured effects, their agreement says nothing.
+            rank_agreement=None if method == "ablation" else measured.rank_agreement,
+            completeness_residual=None if residuals is None else float(residuals[0]),
+            interaction_share=measured.interaction_share,
+            joint_effect=measured.joint_effect,
+            grid=tower.grid,
+            has_cls=tower.has_cls,
+            hook_point=str(tower.hook_point),
+        )
+
+    def correction(
+        self,
+        model: ModelRef,
+        sae: str,
+        edits: Sequence[Edit],
+        *,
+        scope: Scope | None = None,
+        conditions: Sequence[Condition] = (),
+        task: ClassSet | None = None,
+        origin: Origin | None = None,
+        drop_error: bool = False,
+    ) -> Correction:
+        """Edits as a correction of this model and SAE, named by the hashes of their weights."""
+        steerable = self.residency.steerable(model, sae)
+        return Correction(
+            model_sha256=steerable.loaded.info.weights_sha256,
+            sae_sha256=steerable.sae_info.weights_sha256,
+            hook_point=str(steerable.sae_info.hook_point),
+            edits=tuple(edits),
+            scope=scope or Scope(),
+            conditions=tuple(conditions),
+            task=task,
+            origin=origin or Origin(),
+            drop_error=drop_error,
+        )
+
+    def steer(
+        self,
+        model: ModelRef,
+        sae: str,
+        image: bytes,
+        correction: Correction,
+        task: ClassSet,
+        target: Target | None = None,
+        n_controls: int = 32,
+        seed: int = 0,
+        firing_rates: FloatArray | None = None,
+    ) -> Effect:
+        """Before, after, diagnostics and controls from one call; `firing_rates` (d_sae,) sharpen the matched controls.
+
+        Raises SaeDoesNotFit for a correction that was made for another model, SAE or hook point.
+        """
+        steerable, head, state = self._prepared(model, sae, image, task)
+        check_correction(steerable, correction)
+        target = target or default_target(self._prediction(steerable, head, state))
+        return effect(
+            steerable.tower,
+            state,
+            steerable.sae,
+            EditPlan.of(correction),
+            head,
+            target,
+            target_function(head, target),
+            n_controls=n_controls,
+            seed=seed,
+            firing_rates=firing_rates,
+        )
+
+    def sweep(
+        self,
+        model: ModelRef,
+        sae: str,
+        image: bytes,
+        latents: Sequence[int],
+        gains: Sequence[float],
+        task: ClassSet,
+        target: Target | None = None,
+    ) -> DoseResponse:
+        """All gains in one batched suffix pass."""
+        steerable, head, state = self._prepared(model, sae, image, task)
+        target = target or default_target(self._prediction(steerable, head, state))
+        y = target_function(head, target)
+        return dose_response(steerable.tower, state, steerable.sae, latents, gains, head, target, y)
+
+    def suggest(
+        self,
+        model: ModelRef,
+        sae: str,
+        image: bytes,
+        task: ClassSet,
+        wanted: str,
+        max_latents: int = 5,
+    ) -> Iterator[Suggestion]:
+        """Alternative minimal edits which make `wanted` the prediction, as they are found. Raises InvalidTarget."""
+        if len(task.names) < 2:
+            raise EmptyPrompts("a suggestion needs at least two classes to choose between")
+        steerable, head, state = self._prepared(model, sae, image, task)
+        if self._prediction(steerable, head, state).top == wanted:
+            raise InvalidTarget(f"the model already predicts {wanted!r}: there is nothing to correct")
+        yield from minimal_sets(steerable.tower, state, steerable.sae, head, wanted, max_latents=max_latents)
+
+    def _prepared(
+        self, model: ModelRef, sae: str, image: bytes, task: ClassSet
+    ) -> tuple[Steerable, ZeroShotHead, HookState]:
+        steerable = self.residency.steerable(model, sae)
+        return steerable, self.residency.head(model, task), self._state(steerable, image)
+
+    def _state(self, steerable: Steerable, image: bytes) -> HookState:
+        info = steerable.loaded.info
+        image_sha256 = hashlib.sha256(image).hexdigest()
+        key = (
+            info.weights_sha256,
+            str(steerable.tower.hook_point),
+            info.preprocess_sha256,
+            image_sha256,
+            info.dtype,
+        )
+
+        def make() -> tuple[HookState, int]:
+            loaded = steerable.loaded
+            pixels = loaded.preprocess([decode_image(image)], loaded.device).to(loaded.dtype)
+            with torch.no_grad():
+                state = steerable.tower.prefix(pixels)
+            size = state.x.numel() * state.x.element_size()
+            if state.carry is not None:
+                size += state.carry.numel() * state.carry.element_size()
+            return state, size
+
+        return self._prefixes.get_or_make(key, make)
+
+    def _prediction(self, steerable: Steerable, head: ZeroShotHead, state: HookState) -> Prediction:
+        with torch.no_grad():
+            return head.predictions(steerable.tower.suffix(state))[0]
+
+
+def default_target(prediction: Prediction) -> Target:
+    """What moves all prompts together is no reason for one of them: the margin, where there are two classes."""
+    if prediction.runner_up is None:
+        return LogitTarget(prediction.top)
+    return MarginTarget(prediction.top, prediction.runner_up)
+
+
+def check_correction(steerable: Steerable, correction: Correction) -> None:
+    """Raises SaeDoesNotFit unless the correction was made for this model, SAE and hook point."""
+    info = steerable.sae_info
+    for what, wanted, got in (
+        ("model weights", correction.model_sha256, steerable.loaded.info.weights_sha256),
+        ("SAE weights", correction.sae_sha256, info.weights_sha256),
+        ("hook point", correction.hook_point, str(info.hook_point)),
+    ):
+        if wanted != got:
+            raise SaeDoesNotFit(f"the correction was made for {what} {wanted}, and these are {got}")
+
+
+def _attributions(
+    active: ActiveLatents, latents: Tensor, values: Tensor, effects: Tensor, per_token: Tensor | None
+) -> tuple[LatentAttribution, ...]:
+    shown = []
+    for i, latent in enumerate(latents.tolist()):
+        mine = active.values[active.latents == latent]
+        shown.append(
+            LatentAttribution(
+                latent=latent,
+                score=float(values[i]),
+                measured_effect=float(effects[i]),
+                max_activation=float(mine.max()),
+                n_tokens_active=len(mine),
+                per_token=None if per_token is None else per_token[i].double().cpu().numpy(),
+            )
+        )
+    return tuple(shown)
