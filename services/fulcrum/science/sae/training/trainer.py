@@ -1,5 +1,6 @@
 """The training loop."""
 
+import math
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,12 +14,10 @@ from fulcrum.science.sae.base import Sae
 from fulcrum.science.sae.folding import fold_normalisation
 from fulcrum.science.sae.training.checkpoint import read_checkpoint, write_checkpoint
 from fulcrum.science.sae.training.config import ProgressCallback, TrainConfig, TrainProgress, TrainReport
-from fulcrum.science.sae.training.dense_step import DenseStep
 from fulcrum.science.sae.training.initialise import set_initial_weights, set_normalisation
-from fulcrum.science.sae.training.schedule import learning_rate
 from fulcrum.science.sae.training.source import ActivationSource, ShuffledBlocks
-from fulcrum.science.sae.training.sparse_step import SparseStep
-from fulcrum.science.sae.training.step import Step, StepResult
+from fulcrum.science.sae.training.step import StepResult
+from fulcrum.science.sae.training.update import Updater
 from fulcrum.science.sae.variants import build_sae
 
 
@@ -69,67 +68,49 @@ class _Run:
             source, self.batches_per_block * config.batch_size, config.seed, dtype, self.device
         )
         self.sae = build_sae(config.sae_config()).to(self.device).requires_grad_(False)
-        self.step = 0
         self.waiting_s = self.earlier_s = self.earlier_cpu_s = 0.0
-        self.since_fired = torch.zeros(config.d_sae, dtype=torch.long, device=self.device)
         self.history: list[TrainProgress] = []
         restored = read_checkpoint(checkpoint_folder, config) if checkpoint_folder is not None else None
         if restored is None:
             block = self.blocks.block(0)
             self.variance = set_normalisation(self.sae, block, config.subtract_mean, config.rescale)
             set_initial_weights(self.sae, block, config)
+            self.updater = Updater(self.sae, config)
         else:
-            self.variance = restored[1]["variance"]
-            self.sae.norm_mean.copy_(restored[0]["norm_mean"])
-            self.sae.norm_scale.copy_(restored[0]["norm_scale"])
-        sparse = config.variant in ("topk", "batch_topk", "matryoshka")
-        self.stepper: Step = SparseStep(self.sae, config) if sparse else DenseStep(self.sae, config)
-        self.optimiser = torch.optim.Adam(
-            list(self.stepper.parameters.values()), lr=config.learning_rate, fused=True
-        )
-        if restored is not None:
+            self.updater = Updater(self.sae, config)
             self._restore(*restored)
 
     def train(self, on_progress: ProgressCallback | None) -> tuple[Sae, TrainReport]:
         """Runs to the end or until `on_progress` says stop."""
-        config = self.config
+        config, updater = self.config, self.updater
         started, cpu_started = time.perf_counter(), time.process_time()
-        first_step, last_saved = self.step, time.perf_counter()
+        first_step, last_saved = updater.n_steps, time.perf_counter()
         go_on = True
         checkpoint: Path | None = None
         for batch in self._batches():
             u = self.sae.normalise(batch.float())
-            rate = learning_rate(
-                self.step, config.n_steps, config.learning_rate, config.warmup_share, config.decay_share
-            )
-            self.optimiser.param_groups[0]["lr"] = rate
-            dead = self.since_fired > config.dead_after
-            result = self.stepper.gradients(u, dead, self.step / config.n_steps)
-            self.optimiser.step()
-            self.stepper.after_update()
-            self.since_fired += batch.shape[0]
-            self.since_fired[result.fired] = 0
-            self.step += 1
-            ended = self.step == config.n_steps
-            if ended or self.step % config.metrics_every == 0:
+            rate = updater.learning_rate
+            result = updater.update(u)
+            ended = updater.n_steps == config.n_steps
+            if ended or updater.n_steps % config.metrics_every == 0:
                 seconds = time.perf_counter() - started
-                progress = self._progress(u, result, rate, self.step - first_step, seconds)
+                progress = self._progress(u, result, rate, updater.n_steps - first_step, seconds)
                 self.history.append(progress)
                 go_on = on_progress is None or on_progress(progress) is not False
             due = time.perf_counter() - last_saved >= self.checkpoint_every_s
             if self.folder is not None and (due or ended or not go_on):
                 self.earlier_s += time.perf_counter() - started
                 self.earlier_cpu_s += time.process_time() - cpu_started
-                started, cpu_started, first_step = time.perf_counter(), time.process_time(), self.step
-                checkpoint = self._save()
+                started, cpu_started, first_step = time.perf_counter(), time.process_time(), updater.n_steps
+                checkpoint = self._save(self.folder)
                 last_saved = time.perf_counter()
             if not go_on:
                 break
-        self.stepper.export(self.sae)
+        updater.export(self.sae)
         report = TrainReport(
-            completed=self.step == config.n_steps,
-            steps=self.step,
-            tokens=self.step * config.batch_size,
+            completed=updater.n_steps == config.n_steps,
+            steps=updater.n_steps,
+            tokens=updater.n_steps * config.batch_size,
             seconds=self.earlier_s + time.perf_counter() - started,
             cpu_seconds=self.earlier_cpu_s + time.process_time() - cpu_started,
             waiting_seconds=self.waiting_s,
@@ -140,72 +121,55 @@ class _Run:
 
     def _batches(self) -> Iterator[Tensor]:
         """Batches from the current step on."""
-        while self.step < self.config.n_steps:
-            index, first = divmod(self.step, self.batches_per_block)
+        while self.updater.n_steps < self.config.n_steps:
+            index, first = divmod(self.updater.n_steps, self.batches_per_block)
             asked = time.perf_counter()
             block = self.blocks.block(index)
             self.waiting_s += time.perf_counter() - asked
-            last = min(self.batches_per_block, first + self.config.n_steps - self.step)
+            last = min(self.batches_per_block, first + self.config.n_steps - self.updater.n_steps)
             yield from torch.split(block, self.config.batch_size)[first:last]
 
     def _progress(
         self, u: Tensor, result: StepResult, rate: float, steps_here: int, seconds: float
     ) -> TrainProgress:
-        n = u.shape[0]
+        n, step = u.shape[0], self.updater.n_steps
         fvu = float(result.residual.square().sum(dtype=torch.float64)) / (n * self.variance)
-        if fvu != fvu:
+        if not math.isfinite(fvu):
             raise ComputationFailed(
-                f"training diverged at step {self.step}: the reconstruction is nan at learning_rate={rate:g}"
+                f"training diverged at step {step}: the reconstruction is {fvu} at learning_rate={rate:g}"
             )
         tokens_per_s = steps_here * self.config.batch_size / seconds if seconds > 0 else 0.0
-        left = (self.config.n_steps - self.step) * self.config.batch_size
+        left = (self.config.n_steps - step) * self.config.batch_size
         return TrainProgress(
-            step=self.step,
+            step=step,
             n_steps=self.config.n_steps,
-            tokens=self.step * self.config.batch_size,
+            tokens=step * self.config.batch_size,
             fvu=fvu,
             l0=float(result.n_active) / n,
-            dead_share=float((self.since_fired > self.config.dead_after).double().mean()),
+            dead_share=self.updater.dead_share,
             cosine=float(torch.cosine_similarity(u + result.residual, u, dim=1).mean()),
             learning_rate=rate,
             tokens_per_s=tokens_per_s,
             eta_s=left / tokens_per_s if tokens_per_s > 0 else 0.0,
         )
 
-    def _save(self) -> Path:
-        assert self.folder is not None
-        tensors = {
-            "since_fired": self.since_fired,
-            "norm_mean": self.sae.norm_mean,
-            "norm_scale": self.sae.norm_scale,
-        }
-        tensors |= self.stepper.state
-        for name, parameter in self.stepper.parameters.items():
-            tensors[name] = parameter
-            for key, value in self.optimiser.state[parameter].items():
-                tensors[f"{name}.{key}"] = value
+    def _save(self, folder: Path) -> Path:
+        tensors = {"norm_mean": self.sae.norm_mean, "norm_scale": self.sae.norm_scale, **self.updater.state()}
         numbers: dict[str, Any] = {
-            "step": self.step,
+            "step": self.updater.n_steps,
             "variance": self.variance,
             "seconds": self.earlier_s,
             "cpu_seconds": self.earlier_cpu_s,
             "waiting_seconds": self.waiting_s,
             "history": [vars(progress) for progress in self.history],
         }
-        return write_checkpoint(self.folder, self.config, tensors, numbers)
+        return write_checkpoint(folder, self.config, tensors, numbers)
 
     def _restore(self, tensors: dict[str, Tensor], numbers: dict[str, Any]) -> None:
-        self.step = numbers["step"]
+        self.variance = numbers["variance"]
         self.earlier_s, self.earlier_cpu_s = numbers["seconds"], numbers["cpu_seconds"]
         self.waiting_s = numbers["waiting_seconds"]
         self.history = [TrainProgress(**progress) for progress in numbers["history"]]
-        self.since_fired.copy_(tensors["since_fired"])
-        with torch.no_grad():
-            for name, value in self.stepper.state.items():
-                value.copy_(tensors[name])
-            for name, parameter in self.stepper.parameters.items():
-                parameter.copy_(tensors[name])
-                self.optimiser.state[parameter] = {
-                    key: tensors[f"{name}.{key}"].to(self.device).clone()
-                    for key in ("step", "exp_avg", "exp_avg_sq")
-                }
+        self.sae.norm_mean.copy_(tensors["norm_mean"])
+        self.sae.norm_scale.copy_(tensors["norm_scale"])
+        self.updater.restore(tensors, numbers["step"])
