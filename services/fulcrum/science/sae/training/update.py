@@ -13,7 +13,7 @@ from fulcrum.science.sae.training.step import Step, StepResult
 
 
 class Updater:
-    """Weights, optimiser and dead-latent counts of a run; `sae` gives the first weights and is not changed."""
+    """Weights, optimiser and dead-latent counts of a run; `sae` only gives the first weights."""
 
     def __init__(self, sae: Sae, config: TrainConfig) -> None:
         self._config = config
