@@ -66,7 +66,9 @@ def test_hash_clusters_are_the_connected_components(hashes, radius):
 def test_whatever_the_number_of_pieces_no_radius_can_hide_from_all_masks(radius, n):
     # Pigeonhole, checked with the worst case: one turned bit in each of `radius` different pieces.
     masks = [int(m) for m in _masks(radius, n)]
-    edges = sorted({bit for m in masks for bit in range(64) if (m >> bit & 1) != (m >> (bit - 1) & 1 if bit else 0)})
+    edges = sorted(
+        {bit for m in masks for bit in range(64) if (m >> bit & 1) != (m >> (bit - 1) & 1 if bit else 0)}
+    )
     starts = sorted({0, *edges})
     for chosen in itertools.islice(itertools.combinations(starts, min(radius, len(starts))), 300):
         turned = sum(1 << bit for bit in chosen)

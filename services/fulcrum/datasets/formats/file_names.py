@@ -9,8 +9,7 @@ from fulcrum.datasets.samples import Dataset
 from fulcrum.domain.errors import InvalidDataset
 
 _KEY = r"(?:(?:group|covariate)_[A-Za-z0-9]+|pair_id|[A-Za-z][A-Za-z0-9]*)"
-_NEXT = re.compile(rf"_(?={_KEY}=)")
-_PART = re.compile(rf"({_KEY})=(.*)", re.DOTALL)
+_PART = re.compile(rf"(?:^|_)({_KEY})=")
 
 
 def is_labelled_by_name(path: Path) -> bool:
@@ -37,16 +36,16 @@ def load_file_names(path: Path, name: str) -> Dataset:
     require_files(path, sources)
     for source in sources:
         stem = PurePosixPath(source).name.removesuffix(PurePosixPath(source).suffix)
+        parts = list(_PART.finditer(stem))
+        if not parts or parts[0].start() != 0:
+            raise InvalidDataset(f"{source!r} is not named like 'label=dog_text=cat.png'")
         row: dict[str, str] = {}
-        for part in _NEXT.split(stem):
-            match = _PART.fullmatch(part)
-            if match is None:
-                raise InvalidDataset(f"{source!r} is not named like 'label=dog_text=cat.png'")
-            key, value = match.groups()
+        for part, end in zip(parts, [*(p.start() for p in parts[1:]), len(stem)], strict=True):
+            key = part[1]
             if key in row or key in ("id", "source"):
                 raise InvalidDataset(
                     f"{source!r} has the key {key!r} twice, or one that may not stand in a name"
                 )
-            row[key] = value
+            row[key] = stem[part.end() : end]
         samples.append(sample_from_row({**row, "id": source, "source": source}, source))
     return Dataset.create(name, path, samples)

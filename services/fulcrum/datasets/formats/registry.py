@@ -4,10 +4,14 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from fulcrum.datasets.formats.coco import is_coco, load_coco
+from fulcrum.datasets.formats.fiftyone import is_fiftyone, load_fiftyone
 from fulcrum.datasets.formats.file_names import is_labelled_by_name, load_file_names
+from fulcrum.datasets.formats.huggingface import is_huggingface, load_huggingface
 from fulcrum.datasets.formats.image_folder import is_image_folder, load_image_folder
 from fulcrum.datasets.formats.manifest import is_manifest, load_manifest
 from fulcrum.datasets.formats.unlabelled import is_unlabelled, load_unlabelled
+from fulcrum.datasets.formats.webdataset import is_webdataset, load_webdataset
 from fulcrum.datasets.samples import Dataset
 from fulcrum.domain.errors import InvalidDataset, UnknownDataset
 
@@ -23,6 +27,10 @@ class Format:
 # The most specific first: a folder of class folders may hold a manifest that knows more.
 FORMATS: dict[str, Format] = {
     "manifest": Format(is_manifest, load_manifest),
+    "huggingface": Format(is_huggingface, load_huggingface),
+    "webdataset": Format(is_webdataset, load_webdataset),
+    "coco": Format(is_coco, load_coco),
+    "fiftyone": Format(is_fiftyone, load_fiftyone),
     "file_names": Format(is_labelled_by_name, load_file_names),
     "image_folder": Format(is_image_folder, load_image_folder),
     "unlabelled": Format(is_unlabelled, load_unlabelled),

@@ -80,7 +80,7 @@ def cosine_clusters(
 
 
 def merge(labels: Labels, a: NDArray[np.integer[Any]], b: NDArray[np.integer[Any]]) -> Labels:
-    """Labels after joining every a[i] with b[i]; a label is the smallest number of its cluster (union-find)."""
+    """Labels after joining every a[i] with b[i]; a label is its cluster's smallest number (union-find)."""
     parent = labels.copy()
     while True:
         root_a, root_b = parent[a], parent[b]

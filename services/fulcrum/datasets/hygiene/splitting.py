@@ -90,9 +90,11 @@ def _deal(
     chosen = np.empty(n_units, dtype=np.int64)
     for unit in order:
         cells, counts = np.unique(strata[members[bounds[unit] : bounds[unit + 1]]], return_counts=True)
-        # The fill of the whole decides where strata do not: with one image in each class every split lacks all of
-        # it, and all images would go to the first.
-        score = (missing[:, cells] / wanted[:, cells]) @ counts / counts.sum() + missing_in_all / wanted_in_all
+        # The fill of the whole decides where strata do not: with one image in each class every split lacks
+        # all of it, and all images would go to the first.
+        score = (
+            missing[:, cells] / wanted[:, cells]
+        ) @ counts / counts.sum() + missing_in_all / wanted_in_all
         split = int(np.argmax(score))
         missing[split, cells] -= counts
         missing_in_all[split] -= counts.sum()
