@@ -39,6 +39,8 @@ def randomise(module: torch.nn.Module, seed: int = 0) -> None:
     """No parameter keeps a neutral value (layer scale of 1e-5, bias of 0): what is left out must show."""
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
-        for parameter in module.parameters():
+        for name, parameter in module.named_parameters():
+            if name.startswith("logit_"):  # read when the model was loaded
+                continue
             fan = parameter.shape[-1] if parameter.ndim > 1 else 4
             parameter.add_(torch.randn(parameter.shape, generator=generator) * fan**-0.5 * 0.5)

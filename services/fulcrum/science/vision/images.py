@@ -42,9 +42,7 @@ def decode_image(data: bytes, max_bytes: int = MAX_BYTES, max_pixels: int = MAX_
         return _rgb(_upright(image))
     except (ImageTooLarge, UnreadableImage):
         raise
-    except (
-        Exception
-    ) as error:  # Pillow's plugins raise OSError, SyntaxError, struct.error, ValueError, zlib.error ...
+    except Exception as error:  # Pillow's plugins raise OSError, SyntaxError, struct.error, zlib.error ...
         raise UnreadableImage(f"the image is damaged or truncated: {error}") from error
 
 
