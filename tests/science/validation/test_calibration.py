@@ -11,7 +11,7 @@ from fulcrum.science.validation.calibration import ece_of, probability_columns
 
 
 def ece_by_hand(confidence: np.ndarray, right: np.ndarray, weights: np.ndarray, n_bins: int) -> float:
-    """Equal-mass bins, one image after another: it belongs to the bin in which the middle of its mass lies."""
+    """Equal-mass bins, image after image: each belongs to the bin in which the middle of its mass lies."""
     order = np.lexsort((right, confidence))
     total, below, gaps = weights.sum(), 0.0, np.zeros(n_bins)
     for i in order:

@@ -5,12 +5,17 @@ from hypothesis import strategies as st
 from scipy import optimize, stats
 
 from fulcrum.domain.errors import InvalidSettings
-from fulcrum.science.validation.intervals import clopper_pearson_lower, clopper_pearson_upper
+from fulcrum.science.validation.intervals import (
+    agresti_min_many,
+    clopper_pearson_lower,
+    clopper_pearson_upper,
+)
 from fulcrum.science.validation.mcnemar import mcnemar_exact_many
 from fulcrum.science.validation.multiplicity import adjust
 from fulcrum.science.validation.power import (
     images_for_clean_bound,
     images_for_effect,
+    images_for_loss,
     images_for_rate,
     images_for_width,
     minimum_detectable_effect,
@@ -90,6 +95,26 @@ def test_the_images_for_a_rate_decide_and_one_less_does_not(rate: float, margin:
     def decided(n: int) -> bool:
         below = clopper_pearson_upper(rate * n, n) <= margin
         return below if rate < margin else clopper_pearson_lower(rate * n, n) > margin
+
+    assert decided(needed)
+    assert needed == 1 or not decided(needed - 1)
+
+
+@given(st.floats(0, 0.05), st.floats(0, 0.05), st.floats(0.005, 0.05))
+@settings(max_examples=40, deadline=None)
+def test_the_images_for_a_loss_decide_and_one_less_does_not(
+    broken: float, fixed: float, margin: float
+) -> None:
+    needed = images_for_loss(broken, fixed, margin, alpha=0.05, alpha_fail=0.01)
+    if needed is None:
+        assert abs(broken - fixed - margin) < 1e-3
+        return
+
+    def decided(n: int) -> bool:
+        size = np.array([float(n)])
+        inside = broken - fixed < margin
+        low, high = agresti_min_many(broken * size, fixed * size, size, 0.9 if inside else 0.98)
+        return bool(-low[0] <= margin if inside else -high[0] > margin)
 
     assert decided(needed)
     assert needed == 1 or not decided(needed - 1)

@@ -11,10 +11,11 @@ from fulcrum.science.validation.comparison import PairedComparison, net_interval
 from fulcrum.science.validation.flips import BROKEN
 from fulcrum.science.validation.gates import Gate, State, above, below
 from fulcrum.science.validation.groups import Group, Members
-from fulcrum.science.validation.intervals import Interval, rate_bound
+from fulcrum.science.validation.intervals import Interval, effective_size, rate_bound
 from fulcrum.science.validation.power import (
     images_for_clean_bound,
     images_for_effect,
+    images_for_loss,
     images_for_rate,
     images_for_width,
 )
@@ -117,7 +118,9 @@ def clean_loss_gate(
         margin=margin,
         n=n,
         population=population,
-        needs_n=_needed_by_width(n, -net, low, high, margin) if state == "undecided" else None,
+        needs_n=_for_loss(outcome, clusters, margin, spec.alpha, spec.alpha)
+        if state == "undecided"
+        else None,
     )
 
 
@@ -181,12 +184,13 @@ def worst_group_gate(
     judged = [(g, images) for g, images in groups if len(images) >= spec.min_group_size]
     if not judged:
         return None
+    family = spec.alpha / len(judged)
     found: list[tuple[State, float, Group, int, float, float]] = []
     for group, images in judged:
         here, inside = outcome[images], None if clusters is None else clusters[images]
         loss = -float(net_per_image(here).mean())
         high = -net_interval(here, inside, 1 - 2 * spec.alpha).low
-        low = -net_interval(here, inside, 1 - 2 * spec.alpha / len(judged)).high
+        low = -net_interval(here, inside, 1 - 2 * family).high
         found.append((below(low, high, margin), loss, group, len(images), low, high))
     state: State = "pass"
     if any(f[0] == "fail" for f in found):
@@ -198,7 +202,12 @@ def worst_group_gate(
     if state == "undecided":
         # The mixture stays: the group that needs most images decides how often the data set must be repeated.
         wanted = [
-            (_needed_by_width(f[3], f[1], f[4], f[5], margin), f[3]) for f in found if f[0] == "undecided"
+            (
+                _for_loss(outcome[x], None if clusters is None else clusters[x], margin, spec.alpha, family),
+                len(x),
+            )
+            for (_, x), f in zip(judged, found, strict=True)
+            if f[0] == "undecided"
         ]
         factors = [w / size for w, size in wanted if w is not None]
         needs = math.ceil(n * max(factors)) if len(factors) == len(wanted) else None
@@ -286,5 +295,15 @@ def _more(needed: int | None, c: PairedComparison) -> int | None:
     return None if scaled is None else max(c.n + 1, scaled)
 
 
-def _needed_by_width(n: int, estimate: float, low: float, high: float, margin: float) -> int | None:
-    return images_for_width(n, estimate, min(low, estimate), max(high, estimate), margin)
+def _for_loss(
+    outcome: Int[np.ndarray, " n"],
+    clusters: Int[np.ndarray, " n"] | None,
+    margin: float,
+    alpha: float,
+    alpha_fail: float,
+) -> int | None:
+    net = net_per_image(outcome)
+    n = len(net)
+    needed = images_for_loss(float((net < 0).mean()), float((net > 0).mean()), margin, alpha, alpha_fail)
+    scaled = _scaled(needed, n, effective_size(net.astype(np.float64), clusters))
+    return None if scaled is None else max(n + 1, scaled)

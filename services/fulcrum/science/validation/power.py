@@ -1,12 +1,15 @@
 """What a data set can show before it is looked at, and how many images a decision still needs."""
 
 import math
+from collections.abc import Callable
 
+import numpy as np
 from scipy import special
 
 from fulcrum.domain.errors import InvalidSettings
 from fulcrum.science.validation.arrays import check_share
 from fulcrum.science.validation.intervals import (
+    agresti_min_many,
     clopper_pearson_lower,
     clopper_pearson_upper,
     normal_quantile,
@@ -75,6 +78,31 @@ def images_for_rate(rate: float, margin: float, alpha: float = 0.05) -> int | No
             return clopper_pearson_upper(count, n, alpha) <= margin
         return clopper_pearson_lower(count, n, alpha) > margin
 
+    return _fewest(decided)
+
+
+def images_for_loss(
+    broken: float, fixed: float, margin: float, alpha: float = 0.05, alpha_fail: float | None = None
+) -> int | None:
+    """Images with which Agresti-Min decides whether a loss of accuracy is within `margin`.
+
+    `broken` and `fixed` are the shares seen. One-sided: at `alpha` that it is, at `alpha_fail` that it is not.
+    None if the loss seen is the margin.
+    """
+    loss = broken - fixed
+    if loss == margin:
+        return None
+    level = 1 - 2 * (alpha if loss < margin or alpha_fail is None else alpha_fail)
+
+    def decided(n: int) -> bool:
+        size = np.array([float(n)])
+        low, high = agresti_min_many(broken * size, fixed * size, size, level)
+        return bool(-low[0] <= margin if loss < margin else -high[0] > margin)
+
+    return _fewest(decided)
+
+
+def _fewest(decided: Callable[[int], bool]) -> int | None:
     low, high = 0, 1
     while not decided(high):
         low, high = high, high * 2
