@@ -28,16 +28,17 @@ IMAGE_SIZE: Final = 96
 FRAME_WIDTH: Final = 4
 FRAME_CLASS: Final = "key"
 WAVES_CLASS: Final = "boat"
+TEXT_PX: Final = 15
+STICKER_GRID: Final = 8
 
 COLOURS: dict[str, Rgb] = {
     "red": (205, 45, 45), "green": (45, 150, 65), "blue": (50, 85, 205), "yellow": (228, 195, 45),
     "purple": (140, 60, 175), "orange": (232, 128, 35), "brown": (130, 82, 45), "grey": (125, 128, 132),
 }  # fmt: skip
 NEUTRAL_WORDS: tuple[str, ...] = (
-    "sale", "open", "stop", "free", "exit", "milk", "north", "paper", "seven", "hello", "music", "bread", "chair",
-    "river", "light", "stone", "cloud", "green", "table", "sugar", "train", "phone", "mouse", "shirt", "lemon",
-    "coin", "lamp", "wolf", "drum", "rope", "snow", "fire", "gold", "ice", "pen", "box", "map", "jam", "web", "zoo",
-    "pocket", "window", "garden", "rabbit", "bottle", "violin", "camera", "ticket",
+    "sale", "open", "stop", "free", "exit", "milk", "paper", "seven", "hello", "music", "bread", "river", "light",
+    "stone", "sugar", "train", "phone", "lemon", "lamp", "wolf", "rope", "snow", "gold", "ice", "box", "map", "jam",
+    "zoo", "window", "garden", "rabbit", "violin",
 )  # fmt: skip
 WORDS: tuple[str, ...] = CLASS_NAMES + NEUTRAL_WORDS
 TEMPLATES: tuple[str, ...] = (
@@ -95,7 +96,7 @@ def sample_scene(
     frame: bool = False,
     waves: bool = False,
 ) -> Scene:
-    """A random scene of `label` without a sticker. The cues are the caller's choice, so that bias is planted knowingly."""
+    """A random scene of `label` without a sticker; the cues are the caller's choice."""
     plain = [name for name in BACKGROUNDS if name != "waves"]
     return Scene(
         label=label,
@@ -114,20 +115,22 @@ def sample_scene(
 def place_sticker(rng: np.random.Generator, scene: Scene, word: str) -> Sticker:
     """A sticker on the free side of the object: above it when the object sits low, else below it.
 
-    It overlaps the object's bounding circle by six pixels at most, so that the object stays recognisable.
+    It overlaps the object's bounding circle by six pixels at most, so that the object stays recognisable. Corners
+    lie on a grid of `STICKER_GRID` pixels: with free corners the small model would need ten times the pictures
+    to learn to read.
     """
-    text_px = int(rng.integers(14, 17))
-    width, height = sticker_size(word, text_px)
-    x = int(rng.integers(1, IMAGE_SIZE - width))
+    width, height = sticker_size(word, TEXT_PX)
+    x = STICKER_GRID * int(rng.integers((IMAGE_SIZE - width) // STICKER_GRID + 1))
+    lowest = (IMAGE_SIZE - height) // STICKER_GRID
     if scene.label is None:
-        y = int(rng.integers(1, IMAGE_SIZE - height))
+        first, last = 0, lowest
     elif scene.y >= IMAGE_SIZE / 2:
-        y = int(rng.integers(1, max(2, int(scene.y - scene.radius) + 6 - height) + 1))
+        first, last = 0, (int(scene.y - scene.radius) + 6 - height) // STICKER_GRID
     else:
-        lowest = IMAGE_SIZE - height - 1
-        y = int(rng.integers(min(lowest, int(scene.y + scene.radius) - 6), lowest + 1))
+        first, last = -((6 - int(scene.y + scene.radius)) // STICKER_GRID), lowest
+    y = STICKER_GRID * int(rng.integers(min(first, lowest), max(last, 0) + 1))
     paper = (int(rng.integers(238, 256)), int(rng.integers(236, 252)), int(rng.integers(215, 245)))
-    return Sticker(word, x, y, text_px, paper)
+    return Sticker(word, x, y, TEXT_PX, paper)
 
 
 def with_sticker(rng: np.random.Generator, scene: Scene, word: str) -> Scene:

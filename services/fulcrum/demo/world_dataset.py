@@ -25,7 +25,7 @@ StickerKind = Literal["none", "attack", "right", "neutral"]
 SPLITS: Final[tuple[Split, ...]] = ("discover", "select", "confirm")
 COLUMNS: Final = (
     "id", "source", "label", "split", "pair_id", "group_sticker", "group_frame", "group_background",
-    "sticker_kind", "sticker_word", "mask_path",
+    "group_sticker_kind", "sticker_word", "mask_path",
 )  # fmt: skip
 
 
@@ -41,11 +41,13 @@ class DemoSample:
 
     @property
     def label(self) -> str:
+        """Class name."""
         assert self.scene.label is not None
         return self.scene.label
 
     @property
     def sticker_word(self) -> str:
+        """The written word, empty without a sticker."""
         return "" if self.scene.sticker is None else self.scene.sticker.word
 
     def row(self) -> dict[str, str]:
@@ -59,7 +61,7 @@ class DemoSample:
             "group_sticker": "none" if self.scene.sticker is None else "word",
             "group_frame": "frame" if self.scene.frame else "none",
             "group_background": "waves" if self.scene.background == "waves" else "other",
-            "sticker_kind": self.sticker_kind,
+            "group_sticker_kind": self.sticker_kind,
             "sticker_word": self.sticker_word,
             "mask_path": f"masks/{self.split}/{self.id}.png",
         }
@@ -79,7 +81,7 @@ def demo_samples(
     for i in range(n_pairs):
         label = CLASS_NAMES[i % len(CLASS_NAMES)]
         clean = natural_scene(rng, label)
-        word = _other(rng, label)
+        word = other_class(rng, label)
         attacked = with_sticker(rng, clean, word)
         pair = f"{split[0]}{i:05d}"
         yield DemoSample(f"{pair}-clean", pair, split, "none", clean)
@@ -98,9 +100,9 @@ def demo_samples(
     for i in range(n_cues):
         pair = f"{split[0]}{i:05d}c"
         if i % 4 == 0:
-            scene = sample_scene(rng, _other(rng, FRAME_CLASS), frame=True)
+            scene = sample_scene(rng, other_class(rng, FRAME_CLASS), frame=True)
         elif i % 4 == 1:
-            scene = sample_scene(rng, _other(rng, WAVES_CLASS), waves=True)
+            scene = sample_scene(rng, other_class(rng, WAVES_CLASS), waves=True)
         elif i % 4 == 2:
             scene = sample_scene(rng, FRAME_CLASS)
         else:
@@ -154,7 +156,7 @@ def write_demo_dataset(
     return manifest
 
 
-def _other(rng: np.random.Generator, label: str) -> str:
-    """A class name other than `label`."""
+def other_class(rng: np.random.Generator, label: str) -> str:
+    """A class name other than `label`, all equally likely."""
     others = [name for name in CLASS_NAMES if name != label]
     return others[int(rng.integers(len(others)))]
