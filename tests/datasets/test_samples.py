@@ -40,7 +40,8 @@ def test_columns_follow_the_order_of_the_ids(root):
     dataset = Dataset.create("x", root, reversed(samples()))
     assert dataset.ids.tolist() == ["1", "2", "3", "4"]
     assert dataset.labels.tolist() == ["dog", "dog", "cat", ""]
-    assert dataset.class_names == ("cat", "dog") and dataset.label_numbers.tolist() == [1, 1, 0, -1]
+    assert dataset.class_names == ("cat", "dog")
+    assert dataset.label_numbers.tolist() == [1, 1, 0, -1]
     assert dataset.splits.tolist() == ["confirm", "confirm", "discover", ""]
     assert dataset.split_names == ("confirm", "discover")
     assert dataset.pair_ids.tolist() == ["p", "p", "", ""]
@@ -56,7 +57,8 @@ def test_selections_keep_class_names_and_numbers_name_their_images(root):
     assert dataset.numbers(split="confirm", sticker="word").tolist() == [0]
     assert dataset.numbers(split="discover", sticker="none").tolist() == []
     confirm = dataset.split("confirm")
-    assert confirm.ids.tolist() == ["1", "2"] and confirm.class_names == ("cat", "dog")
+    assert confirm.ids.tolist() == ["1", "2"]
+    assert confirm.class_names == ("cat", "dog")
     assert dataset.where(label="dog", sticker="none").ids.tolist() == ["2"]
     assert dataset.subset([2, 0, 2]).ids.tolist() == ["1", "3"]
     assert dataset.number("3") == 2
@@ -167,7 +169,8 @@ def test_the_digest_notices_a_changed_file_and_hashes_unchanged_ones_once(root):
     (root / "a").write_bytes(b"changed")
     os.utime(root / "a", ns=(1, 1))
     again = dataset.with_samples(dataset.samples)
-    assert again.digest != before and sorted(reads) == ["a", "a", "b", "c", "d"]
+    assert again.digest != before
+    assert sorted(reads) == ["a", "a", "b", "c", "d"]
 
 
 def test_a_file_that_vanished_is_missing(root):

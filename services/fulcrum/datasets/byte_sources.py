@@ -33,6 +33,7 @@ class FileSource:
     root: Path
 
     def read(self, source: str) -> bytes:
+        """Bytes of one file. Raises MissingFiles, or InvalidDataset when it may not be read."""
         try:
             return (self.root / source).read_bytes()
         except FileNotFoundError as error:
@@ -43,6 +44,7 @@ class FileSource:
             ) from error
 
     def stamp(self, source: str) -> tuple[int, int]:
+        """Size and mtime of one file."""
         try:
             stat = os.stat(self.root / source)
         except OSError as error:

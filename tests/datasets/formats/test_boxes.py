@@ -59,7 +59,8 @@ def test_boxes_become_labelled_crops(tmp_path):
 )
 def test_the_usual_layouts_give_the_split(tmp_path, labels, images, split):
     dataset = load_dataset(put_coco(tmp_path, labels, images))
-    assert {s.split for s in dataset.samples} == {split} and len(dataset) == 3
+    assert {s.split for s in dataset.samples} == {split}
+    assert len(dataset) == 3
 
 
 def test_crops_of_one_image_stay_in_one_split(tmp_path):

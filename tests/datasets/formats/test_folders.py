@@ -26,7 +26,8 @@ def test_class_folders_give_labels(tmp_path):
         ("dog/1.JPG", "dog", None),
         ("dog/deep/2.png", "dog", None),
     ]
-    assert dataset.class_names == ("cat", "dog") and dataset.ids.tolist()[0] == "cat/1.webp"
+    assert dataset.class_names == ("cat", "dog")
+    assert dataset.ids.tolist()[0] == "cat/1.webp"
 
 
 @pytest.mark.parametrize("splits", [("train", "val"), ("discover", "select", "confirm"), ("test",)])
@@ -138,4 +139,5 @@ def test_a_plain_folder_is_a_data_set_without_labels(tmp_path):
     put_picture(tmp_path / "2.jpg")
     dataset = load_dataset(tmp_path)
     assert table(dataset) == [("1.png", None, None), ("2.jpg", None, None)]
-    assert dataset.class_names == () and dataset.name == tmp_path.name
+    assert dataset.class_names == ()
+    assert dataset.name == tmp_path.name

@@ -50,7 +50,8 @@ def test_rows_give_images_class_names_and_columns(tmp_path):
     dataset = load_dataset(save(tmp_path / "set", [table(0), table(3, 2)]))
     assert dataset.class_names == ("cat", "dog", "fox")
     assert [s.label for s in dataset.samples] == ["cat", "dog", "fox", "cat", "dog"]
-    assert dataset.ids.tolist()[3] == "train/000000003" and dataset.split_names == ("train",)
+    assert dataset.ids.tolist()[3] == "train/000000003"
+    assert dataset.split_names == ("train",)
     assert [dataset.read_bytes(s) for s in dataset.samples] == [encoded(picture(i)) for i in range(5)]
     assert dataset.samples[4].groups == {"sticker": "word"}
     assert dataset.samples[4].metadata == {"score": "0.5"}
@@ -62,7 +63,8 @@ def test_a_dictionary_of_splits_is_one_data_set(tmp_path):
     save(tmp_path / "test", [table(3)], _split="other")
     (tmp_path / "dataset_dict.json").write_text('{"splits": ["train", "test"]}')
     dataset = load_dataset(tmp_path)
-    assert dataset.split_names == ("test", "train") and len(dataset.split("test")) == 3
+    assert dataset.split_names == ("test", "train")
+    assert len(dataset.split("test")) == 3
     assert dataset.read_bytes(dataset.split("test").samples[2]) == encoded(picture(5))
 
 
@@ -75,9 +77,9 @@ def test_the_cache_layout_takes_splits_from_the_file_names(tmp_path):
 
 def test_arrow_files_with_a_footer_are_read_too(tmp_path):
     save(tmp_path, [table(0)])
-    with pa.OSFile(str(tmp_path / "data-00000-of-00001.arrow"), "wb") as file:
-        with pa.ipc.new_file(file, table(0).schema) as writer:
-            writer.write_table(table(0))
+    name = str(tmp_path / "data-00000-of-00001.arrow")
+    with pa.OSFile(name, "wb") as file, pa.ipc.new_file(file, table(0).schema) as writer:
+        writer.write_table(table(0))
     assert len(load_dataset(tmp_path)) == 3
 
 
@@ -159,9 +161,9 @@ def test_compressed_arrow_is_refused(tmp_path):
     folder = save(tmp_path, [table(0)])
     content = pa.table({"image": pa.array([{"bytes": b"\0" * 1_000_000, "path": None}], IMAGE)})
     options = pa.ipc.IpcWriteOptions(compression="zstd")
-    with pa.OSFile(str(folder / "data-00000-of-00001.arrow"), "wb") as file:
-        with pa.ipc.new_stream(file, content.schema, options=options) as writer:
-            writer.write_table(content)
+    name = str(folder / "data-00000-of-00001.arrow")
+    with pa.OSFile(name, "wb") as file, pa.ipc.new_stream(file, content.schema, options=options) as writer:
+        writer.write_table(content)
     with pytest.raises(InvalidDataset, match="compressed"):
         load_dataset(folder)
 

@@ -1,4 +1,4 @@
-"""CSV, JSONL and Parquet manifests: one content, three encodings, and everything that can be wrong with them."""
+"""CSV, JSONL and Parquet manifests: one content, three encodings, and what can be wrong with them."""
 
 import csv
 import json
@@ -16,7 +16,8 @@ from ..images import put_picture
 ROWS = [
     {
         "id": "b", "source": "images/b.png", "label": "dog", "split": "confirm", "pair_id": "p1",
-        "group_sticker": "word", "covariate_size": 0.5, "mask_path": "masks/b.png", "licence": "CC0", "note": "x,\ny",
+        "group_sticker": "word", "covariate_size": 0.5, "mask_path": "masks/b.png", "licence": "CC0",
+        "note": "x,\ny",
     },
     {
         "id": "a", "source": "images/a.png", "label": "cat", "split": "discover", "pair_id": "p1",

@@ -75,7 +75,8 @@ def test_one_tar_file_and_split_folders_are_data_sets_too(tmp_path):
         ("val/000/0", "dog", "val"),
     ]
     single = load_dataset(tmp_path / "val" / "000.tar")
-    assert single.samples[0].label == "dog" and single.name == "000"
+    assert single.samples[0].label == "dog"
+    assert single.name == "000"
 
 
 def link(name, kind, target="/etc/passwd"):

@@ -1,5 +1,6 @@
 """Upright RGB or a domain error, whatever the bytes are."""
 
+import contextlib
 import io
 import struct
 import zlib
@@ -52,7 +53,8 @@ def test_other_modes_become_rgb_and_say_so(mode):
     buffer = io.BytesIO()
     image.save(buffer, "PNG", **({"transparency": b"\x00\x80\xff"} if mode == "P" else {}))
     decoded = decode_image(buffer.getvalue())
-    assert decoded.pixels.shape == (40, 48, 3) and decoded.was_converted
+    assert decoded.pixels.shape == (40, 48, 3)
+    assert decoded.was_converted
 
 
 def test_cmyk_jpeg_becomes_rgb():
@@ -84,10 +86,8 @@ def test_damaged_bytes_give_an_image_or_a_domain_error(seed, kind):
     content = bytearray(encoded(picture(4), kind))
     for _ in range(int(rng.integers(1, 6))):
         content[int(rng.integers(len(content)))] = int(rng.integers(256))
-    try:
+    with contextlib.suppress(UnreadableImage, ImageTooLarge):  # any other exception fails the test
         assert decode_image(bytes(content)).pixels.ndim == 3
-    except (UnreadableImage, ImageTooLarge) as error:
-        assert str(error)
 
 
 def test_formats_that_are_not_read_are_refused():

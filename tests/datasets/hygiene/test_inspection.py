@@ -52,7 +52,8 @@ def test_planted_duplicates_across_splits_are_reported_by_their_strongest_link(p
 def test_duplicates_inside_a_split_are_listed_and_do_not_leak(planted):
     report = inspect_dataset(planted, n_threads=1)
     found = [{planted.samples[n].id for n in cluster} for cluster in report.duplicates]
-    assert {"inside_a.png", "inside_b.png"} in found and len(found) == 4
+    assert {"inside_a.png", "inside_b.png"} in found
+    assert len(found) == 4
     leaking = {i for leak in report.leakage.leaks for ids in leak.ids.values() for i in ids}
     assert not leaking & {"inside_a.png", "inside_b.png", "alone.png"}
 
@@ -108,9 +109,11 @@ def test_columns_describe_the_images_whatever_the_number_of_threads(tmp_path):
     calls = []
     one = inspect_dataset(dataset, n_threads=1, progress=lambda done, total: calls.append((done, total)))
     many = inspect_dataset(dataset, n_threads=4)
-    assert one.pixels_sha256 == many.pixels_sha256 and one.bytes_sha256 == dataset.bytes_sha256
+    assert one.pixels_sha256 == many.pixels_sha256
+    assert one.bytes_sha256 == dataset.bytes_sha256
     np.testing.assert_array_equal(one.phashes, many.phashes)
-    assert one.widths[3] == 43 and one.heights[dataset.number("turned.jpg")] == 60
+    assert one.widths[3] == 43
+    assert one.heights[dataset.number("turned.jpg")] == 60
     assert (one.n_rotated, one.n_converted) == (1, 1)
     assert calls[-1] == (11, 11)
 
@@ -119,7 +122,9 @@ def test_images_without_split_take_no_part_in_the_leakage_report(tmp_path):
     for name in ("a.png", "b.png"):
         put_picture(tmp_path / name, 0)
     report = inspect_dataset(load_dataset(tmp_path), n_threads=1)
-    assert len(report.duplicates) == 1 and report.leakage.clean and report.leakage.n_images == {}
+    assert len(report.duplicates) == 1
+    assert report.leakage.clean
+    assert report.leakage.n_images == {}
 
 
 FRACTIONS = {"discover": 0.5, "select": 0.25, "confirm": 0.25}
@@ -140,7 +145,8 @@ def unsplit(tmp_path):
 
 def test_new_splits_leak_nothing_and_meet_their_shares_in_every_class(unsplit):
     report = inspect_dataset(unsplit, n_threads=1)
-    assert len(report.duplicates) == 1 and len(report.duplicates[0]) == 4
+    assert len(report.duplicates) == 1
+    assert len(report.duplicates[0]) == 4
     split = assign_splits(unsplit, FRACTIONS, seed=3, clusters=report.clusters)
     assert find_leakage(split, report.clusters).clean
     for label in unsplit.class_names:

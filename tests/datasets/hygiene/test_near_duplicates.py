@@ -48,14 +48,14 @@ def clustered_hashes(draw):
     return np.array(words, dtype=np.uint64)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(clustered_hashes(), st.integers(0, 10))
 def test_near_pairs_are_those_of_brute_force(hashes, radius):
     a, b = near_pairs(hashes, radius)
     assert list(zip(a.tolist(), b.tolist(), strict=True)) == brute_force(hashes, radius)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=50, deadline=None)
 @given(clustered_hashes(), st.integers(0, 10))
 def test_hash_clusters_are_the_connected_components(hashes, radius):
     assert hash_clusters(hashes, radius).tolist() == components(len(hashes), brute_force(hashes, radius))

@@ -84,7 +84,7 @@ def in_scope(dense, scope, has_cls):
             return dense[:, [p + has_cls for p in scope.patches]]
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(dense=sparse_arrays, batch=st.integers(1, 5), per_shard=st.integers(1, 5))
 def test_both_ways_round_give_back_the_dense_array(dense, batch, per_shard):
     with TemporaryDirectory() as folder:
@@ -98,7 +98,7 @@ def test_both_ways_round_give_back_the_dense_array(dense, batch, per_shard):
             np.testing.assert_array_equal(found.images, np.flatnonzero(dense[:, :, latent].any(axis=1)))
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=50, deadline=None)
 @given(dense=sparse_arrays, has_cls=st.booleans(), data=st.data())
 def test_affected_images_are_exactly_those_of_the_dense_array(dense, has_cls, data):
     n_patches = dense.shape[1] - has_cls
@@ -124,7 +124,7 @@ def test_affected_images_are_exactly_those_of_the_dense_array(dense, has_cls, da
             np.testing.assert_array_equal(maxima, expected[expected > 0])
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=20, deadline=None)
 @given(dense=sparse_arrays)
 def test_statistics_are_those_of_the_dense_array(dense):
     with TemporaryDirectory() as folder:
@@ -181,7 +181,8 @@ def test_a_token_gets_its_latents_in_ascending_order(tmp_path):
     index = build(tmp_path, dense)
     for number in (0, 5, 10):
         one = index.image(number)
-        assert one.offsets.shape == (8,) and one.d_sae == 40
+        assert one.offsets.shape == (8,)
+        assert one.d_sae == 40
         for token in range(7):
             latents = one.latents[one.offsets[token] : one.offsets[token + 1]]
             np.testing.assert_array_equal(latents, np.flatnonzero(dense[number, token]))

@@ -23,7 +23,7 @@ _DECODED: Final = ("Image", "Audio", "Video")  # features whose payload is no co
 
 @dataclass(frozen=True)
 class ArrowSource:
-    """Images in memory-mapped Arrow files; `source` is `file.arrow::row`, or a path where only that is stored."""
+    """Images in memory-mapped Arrow files; `source` is `file.arrow::row`, or a path if that is stored."""
 
     root: Path
     image_column: str

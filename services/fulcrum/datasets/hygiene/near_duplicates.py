@@ -127,7 +127,6 @@ def _near_blocks(values: NDArray[np.uint64], radius: int) -> Iterator[Pairs]:
 
 def _masks(radius: int, n: int) -> list[np.uint64]:
     """Bit masks of the choices of pieces that cost least: sorts against comparisons in the buckets."""
-
     if radius == 0:
         return [np.uint64(2**64 - 1)]
 
