@@ -77,12 +77,21 @@ def run_without(packages: list[str], modules: list[str]) -> subprocess.Completed
         "import importlib\n"
         f"for m in {modules!r}: importlib.import_module(m)\n"
     )
-    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False,
-                          env={"PYTHONPATH": str(ROOT / "services"), "PATH": "/usr/bin:/bin"})
+    return subprocess.run(
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        check=False,
+        env={"PYTHONPATH": str(ROOT / "services"), "PATH": "/usr/bin:/bin"},
+    )
 
 
 def test_domain_data_sets_and_statistics_import_without_torch():
-    wanted = [m for m in MODULES if m.startswith(("fulcrum.domain", "fulcrum.datasets", "fulcrum.science.validation"))]
+    wanted = [
+        m
+        for m in MODULES
+        if m.startswith(("fulcrum.domain", "fulcrum.datasets", "fulcrum.science.validation"))
+    ]
     assert len(wanted) > 10
     done = run_without(["torch", "open_clip", "timm", "torchvision"], wanted)
     assert done.returncode == 0, done.stderr
@@ -90,7 +99,9 @@ def test_domain_data_sets_and_statistics_import_without_torch():
 
 def test_the_command_line_starts_without_torch():
     # `fulcrum --help` must answer at once; a subcommand imports what it needs.
-    done = run_without(["torch", "open_clip", "timm", "torchvision", "matplotlib", "scipy"], ["fulcrum.cli.main"])
+    done = run_without(
+        ["torch", "open_clip", "timm", "torchvision", "matplotlib", "scipy"], ["fulcrum.cli.main"]
+    )
     assert done.returncode == 0, done.stderr
 
 
@@ -115,6 +126,7 @@ def test_every_entry_of_a_registry_has_a_test():
 
 def test_every_command_offers_json():
     import typer
+
     from fulcrum.cli.main import app
 
     def commands(group, path):
@@ -125,13 +137,16 @@ def test_every_command_offers_json():
                 yield " ".join([*path, name]), command
 
     found = dict(commands(typer.main.get_command(app), []))
-    assert {"demo", "explain", "steer", "suggest", "validate", "train-sae", "index", "bench steer"} <= set(found)
+    assert {"demo", "explain", "steer", "suggest", "validate", "train-sae", "index", "bench steer"} <= set(
+        found
+    )
     without = [name for name, c in found.items() if not any("--json" in p.opts for p in c.params)]
     assert without == []
 
 
 def test_the_readme_names_every_command_and_both_of_its_own():
     import typer
+
     from fulcrum.cli.main import app
 
     readme = (ROOT / "README.md").read_text()
@@ -146,7 +161,9 @@ def test_ci_runs_the_readmes_test_command():
 
 
 def test_nothing_committed_names_a_package_host_or_unpickles():
-    tracked = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True).stdout.split()
+    tracked = subprocess.run(
+        ["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True
+    ).stdout.split()
     hosts = re.compile(r"https?://[a-z.]*(pypi|pythonhosted|debian|npmjs)")
     loads = re.compile(r"pickle\.load|weights_only=False")
     bad = []

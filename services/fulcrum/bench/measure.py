@@ -11,7 +11,7 @@ import torch
 
 
 def interleaved(contenders: Mapping[str, Callable[[], object]], rounds: int) -> dict[str, dict[str, Any]]:
-    """Per contender `wall_s` and `cpu_s`, each min / median / max over the rounds; one warm-up round is not counted."""
+    """Per contender `wall_s` and `cpu_s`: min / median / max over the rounds, without the warm-up round."""
     wall: dict[str, list[float]] = {name: [] for name in contenders}
     cpu: dict[str, list[float]] = {name: [] for name in contenders}
     for round_ in range(rounds + 1):
@@ -45,6 +45,7 @@ def environment(threads: int, device: str) -> dict[str, Any]:
         "processor": platform.processor() or platform.machine(),
         "python": platform.python_version(),
         "versions": {
-            name: importlib.metadata.version(name) for name in ("fulcrum", "torch", "open_clip_torch", "numpy")
+            name: importlib.metadata.version(name)
+            for name in ("fulcrum", "torch", "open_clip_torch", "numpy")
         },
     }

@@ -67,7 +67,8 @@ def bench_steer(ref: ModelRef, rounds: int, threads: int, device: str) -> dict[s
 
     @torch.no_grad()
     def encode() -> Tensor:
-        return loaded.model.encode_image(images, normalize=False)
+        embeddings: Tensor = loaded.model.encode_image(images, normalize=False)
+        return embeddings
 
     with torch.no_grad():
         sparse = sae.encode_sparse(state.x[0])
@@ -88,8 +89,12 @@ def bench_steer(ref: ModelRef, rounds: int, threads: int, device: str) -> dict[s
     scale = float(encode().abs().max())
     for name, difference in differences.items():
         if difference > 1e-3 * scale:
-            raise ComputationFailed(f"{name}: embeddings differ by {difference:g}, so their times mean nothing")
-    results = interleaved({"sweep": sweep, "full_forwards": full_forwards, "batched_full": batched_full}, rounds)
+            raise ComputationFailed(
+                f"{name}: embeddings differ by {difference:g}, so their times mean nothing"
+            )
+    results = interleaved(
+        {"sweep": sweep, "full_forwards": full_forwards, "batched_full": batched_full}, rounds
+    )
     results |= interleaved({"split": split, "encode_image": encode}, 2 * rounds)
     results |= interleaved({"attribution": attribute, "suffix": suffix}, 6 * rounds)
     return {

@@ -33,8 +33,8 @@ def bench_validate(
 ) -> dict[str, Any]:
     """`single_2pct`: the naive run of every image over the affected-only run, both with decoding and the SAE.
 
-    The base answers are known to both (the naive side is charged one steered pass over all images, no base pass).
-    No activation is kept between rounds. Raises ComputationFailed when the two disagree.
+    The base answers are known to both (the naive side is charged one steered pass over all images, no base
+    pass). No activation is kept between rounds. Raises ComputationFailed when the two disagree.
     """
     torch.set_num_threads(threads)
     residency = Residency(device)
@@ -55,7 +55,9 @@ def bench_validate(
     difference = float(np.abs(fast - slow).max())
     equal = bool((fast.argmax(axis=1) == slow.argmax(axis=1)).all())
     if not equal or difference > 1e-4:
-        raise ComputationFailed(f"affected-only and naive logits differ by {difference:g}; predictions equal: {equal}")
+        raise ComputationFailed(
+            f"affected-only and naive logits differ by {difference:g}; predictions equal: {equal}"
+        )
     results = interleaved(
         {
             "naive": lambda: run.naive_logits(plan, numbers, base=False),
@@ -73,7 +75,10 @@ def bench_validate(
         "n_affected": len(affected),
         "affected_share": len(affected) / len(dataset),
         "n_predictions_changed": int((slow.argmax(axis=1) != base.argmax(axis=1)).sum()),
-        "ratios": {"single_2pct": ratio(results, "naive", "affected_only", device), "predictions_equal": equal},
+        "ratios": {
+            "single_2pct": ratio(results, "naive", "affected_only", device),
+            "predictions_equal": equal,
+        },
         "largest_logit_difference": difference,
         "index_bytes_per_image": index.bytes_per_image["total"],
         "contenders": results,

@@ -10,7 +10,9 @@ from rich.table import Table
 from fulcrum.cli import options
 from fulcrum.cli.output import emit_json, out
 
-app = typer.Typer(help="Benchmarks: contenders interleaved in one run, answers compared before times.", no_args_is_help=True)
+app = typer.Typer(
+    help="Benchmarks: contenders interleaved in one run, answers compared before times.", no_args_is_help=True
+)
 
 Rounds = Annotated[int, typer.Option(min=1, help="Interleaved rounds.")]
 Threads = Annotated[int, typer.Option(min=1, help="Threads of torch.")]

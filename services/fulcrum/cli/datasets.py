@@ -27,7 +27,8 @@ DatasetPath = Annotated[
     ),
 ]
 IndexFolder = Annotated[
-    Path | None, typer.Option("--index-dir", help="Where latent indexes are kept. Default: .fulcrum beside the data set.")
+    Path | None,
+    typer.Option("--index-dir", help="Where latent indexes are kept. Default: .fulcrum beside the data set."),
 ]
 Where = Annotated[
     list[str],

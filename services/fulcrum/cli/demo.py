@@ -20,7 +20,10 @@ def demo(
         Path, typer.Option("--out", "-o", help="Folder for the drawn data set, its index and the report.")
     ] = Path("fulcrum-demo"),
     exit_: Annotated[
-        bool, typer.Option("--exit", help="End after the story. (There is nothing to keep serving yet: it ends anyway.)")
+        bool,
+        typer.Option(
+            "--exit", help="End after the story. (There is nothing to keep serving yet: it ends anyway.)"
+        ),
     ] = False,
     seed: Annotated[int, typer.Option(help="Of the drawn world and the controls.")] = 0,
     device: options.Device = "auto",
@@ -77,8 +80,8 @@ def _print(story: "Story") -> None:
         out.print(f"   suppressing {latents} {outcome} (margin {suggestion.margin_after:+.2f})")
     group = story.group
     out.print(
-        f"\n[bold]2. One correction for the failure.[/bold] {len(group.correction.edits)} latents, found on the discover "
-        f"split: attacked {group.group_accuracy_before:.1%} -> {group.group_accuracy_after:.1%}, "
+        f"\n[bold]2. One correction for the failure.[/bold] {len(group.correction.edits)} latents, found on the "
+        f"discover split: attacked {group.group_accuracy_before:.1%} -> {group.group_accuracy_after:.1%}, "
         f"clean {group.clean_accuracy_before:.1%} -> {group.clean_accuracy_after:.1%}"
     )
     out.print(prediction_table("The same image", story.effect.before, story.effect.after, n=4))
@@ -86,14 +89,18 @@ def _print(story: "Story") -> None:
     proof = Table(header_style="bold")
     for name in ("", "before", "after"):
         proof.add_column(name, justify="right")
-    proof.add_row("attacked top-1", f"{findings.attacked_top1:.1%}", f"{findings.corrected_attacked_top1:.1%}")
+    proof.add_row(
+        "attacked top-1", f"{findings.attacked_top1:.1%}", f"{findings.corrected_attacked_top1:.1%}"
+    )
     proof.add_row("clean top-1", f"{findings.clean_top1:.1%}", f"{findings.corrected_clean_top1:.1%}")
     out.print(proof)
     out.print(
-        f"   n = {findings.n_confirm} pairs; McNemar p = {findings.mcnemar_p:.2g}; at most {findings.nfr_upper95:.2%} of all "
-        f"images broken (95 %); {findings.attacked_as_word:.0%} of the attacked errors were the written word"
+        f"   n = {findings.n_confirm} pairs; McNemar p = {findings.mcnemar_p:.2g}; at most {findings.nfr_upper95:.2%} "
+        f"of all images broken (95 %); {findings.attacked_as_word:.0%} of the attacked errors were the written word"
     )
-    out.print(f"   95 % of 100 matched controls gain no more than {100 * findings.control_p95_gain:+.1f} points")
+    out.print(
+        f"   95 % of 100 matched controls gain no more than {100 * findings.control_p95_gain:+.1f} points"
+    )
     out.print(f"   verdict: [bold]{story.validated.report.verdict.badge}[/bold]")
     colours = {"pass": "green", "fail": "red", "undecided": "yellow"}
     for gate in story.validated.report.gates:

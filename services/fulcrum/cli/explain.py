@@ -20,9 +20,7 @@ def explain(
     random_weights: options.RandomWeights = False,
     sae: options.SaePath = None,
     target: options.Target_ = None,
-    method: Annotated[
-        str, typer.Option(help="act_x_grad, integrated_gradients or ablation.")
-    ] = "act_x_grad",
+    method: Annotated[str, typer.Option(help="act_x_grad, integrated_gradients or ablation.")] = "act_x_grad",
     n_latents: Annotated[int, typer.Option(min=1, help="How many latents to show and measure.")] = 12,
     device: options.Device = "auto",
     json: options.Json = False,
@@ -64,7 +62,7 @@ def _latents_table(result: Attribution) -> Table:
     target = result.target
     what = target.class_name + (f" over {target.versus}" if target.kind == "margin" else "")
     table = Table(
-        title=f"{target.kind} of {what} = {result.target_value:.3f}, attributed by {result.method} at {result.hook_point}",
+        title=f"{target.kind} of {what} = {result.target_value:.3f}, by {result.method} at {result.hook_point}",
         title_justify="left",
         header_style="bold",
         caption="Scores do not sum to the target. The measured effect is what leaving the latent out takes away.",
@@ -75,6 +73,10 @@ def _latents_table(result: Attribution) -> Table:
     for row in result.latents:
         effect = "" if row.measured_effect is None else f"{row.measured_effect:+.3f}"
         table.add_row(
-            str(row.latent), f"{row.score:+.3f}", effect, f"{row.max_activation:.2f}", str(row.n_tokens_active)
+            str(row.latent),
+            f"{row.score:+.3f}",
+            effect,
+            f"{row.max_activation:.2f}",
+            str(row.n_tokens_active),
         )
     return table

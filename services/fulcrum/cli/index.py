@@ -40,7 +40,9 @@ def index(
     if json:
         emit_json(result)
         return
-    out.print(f"{result['n_images']} images of [bold]{loaded.name}[/bold] at {built.key.hook_point}: {built.folder}")
+    out.print(
+        f"{result['n_images']} images of [bold]{loaded.name}[/bold] at {built.key.hook_point}: {built.folder}"
+    )
     out.print(
         f"{built.bytes_per_image['total']:,.0f} bytes per image, {result['l0']:.1f} active latents per token, "
         f"{result['dead_share']:.1%} of the latents never fire"

@@ -9,7 +9,14 @@ import typer
 
 from fulcrum.domain.errors import EmptyPrompts, InvalidInput, InvalidSettings, UnknownSae, UnreadableImage
 from fulcrum.domain.models import ModelRef
-from fulcrum.domain.tasks import DEFAULT_TEMPLATES, ClassSet, CosineTarget, LogitTarget, LogProbTarget, MarginTarget
+from fulcrum.domain.tasks import (
+    DEFAULT_TEMPLATES,
+    ClassSet,
+    CosineTarget,
+    LogitTarget,
+    LogProbTarget,
+    MarginTarget,
+)
 
 if TYPE_CHECKING:
     from fulcrum.domain.tasks import Target
@@ -20,21 +27,33 @@ DEMO = "demo"
 Image = Annotated[Path, typer.Argument(help="PNG, JPEG or WebP file.", show_default=False)]
 Prompts = Annotated[
     str | None,
-    typer.Option("--prompts", "-p", help="Class prompts, separated by commas. Default: the demo world's classes."),
+    typer.Option(
+        "--prompts", "-p", help="Class prompts, separated by commas. Default: the demo world's classes."
+    ),
 ]
 Template = Annotated[
     list[str] | None,
-    typer.Option("--template", help="Prompt template with {} where the class goes; may be given several times."),
+    typer.Option(
+        "--template", help="Prompt template with {} where the class goes; may be given several times."
+    ),
 ]
 Model = Annotated[
     str,
-    typer.Option("--model", "-m", help="'demo', an OpenCLIP architecture, 'hf-hub:owner/name' or 'local-dir:folder'."),
+    typer.Option(
+        "--model", "-m", help="'demo', an OpenCLIP architecture, 'hf-hub:owner/name' or 'local-dir:folder'."
+    ),
 ]
 Pretrained = Annotated[
-    str | None, typer.Option("--pretrained", help="OpenCLIP tag, or a checkpoint file (safetensors, or tensors-only .pt).")
+    str | None,
+    typer.Option(
+        "--pretrained", help="OpenCLIP tag, or a checkpoint file (safetensors, or tensors-only .pt)."
+    ),
 ]
 RandomWeights = Annotated[
-    bool, typer.Option("--random-weights", help="Use an untrained model: for trying things out, never for findings.")
+    bool,
+    typer.Option(
+        "--random-weights", help="Use an untrained model: for trying things out, never for findings."
+    ),
 ]
 SaePath = Annotated[
     str | None,
@@ -45,7 +64,9 @@ SaePath = Annotated[
     ),
 ]
 Device = Annotated[str, typer.Option("--device", help="auto, cpu, cuda or cuda:<number>.")]
-Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout, and nothing else there.")]
+Json = Annotated[
+    bool, typer.Option("--json", help="Print one JSON object on stdout, and nothing else there.")
+]
 Target_ = Annotated[
     str | None,
     typer.Option(
@@ -65,7 +86,9 @@ class Setup:
     sae: str
 
 
-def open_engine(model: str, pretrained: str | None, random_weights: bool, sae: str | None, device: str) -> Setup:
+def open_engine(
+    model: str, pretrained: str | None, random_weights: bool, sae: str | None, device: str
+) -> Setup:
     """Loads model and SAE as the options say."""
     from fulcrum.engine.local import LocalEngine
 
@@ -87,7 +110,9 @@ def model_ref(model: str, pretrained: str | None, random_weights: bool) -> Model
     if model != DEMO:
         return ModelRef(model, pretrained, random_weights)
     if pretrained is not None or random_weights:
-        raise InvalidSettings("the demo model brings its weights: leave out --pretrained and --random-weights")
+        raise InvalidSettings(
+            "the demo model brings its weights: leave out --pretrained and --random-weights"
+        )
     from fulcrum.demo.shipped import demo_model
 
     return demo_model()

@@ -51,7 +51,9 @@ def emit_json(value: Any) -> None:
     print(json.dumps(plain(value), allow_nan=False))
 
 
-def prediction_table(title: str, prediction: Prediction, after: Prediction | None = None, n: int = 8) -> Table:
+def prediction_table(
+    title: str, prediction: Prediction, after: Prediction | None = None, n: int = 8
+) -> Table:
     """Classes by probability; with `after`, both columns of one comparison."""
     table = Table(title=title, title_justify="left", header_style="bold")
     table.add_column("class")

@@ -19,7 +19,9 @@ def steer(
     scale: Annotated[
         list[str] | None, typer.Option(help="'latent=gain' (0 suppresses, above 1 amplifies); several times.")
     ] = None,
-    correction: Annotated[Path | None, typer.Option(help="A saved correction (JSON) instead of edits.")] = None,
+    correction: Annotated[
+        Path | None, typer.Option(help="A saved correction (JSON) instead of edits.")
+    ] = None,
     scope: Annotated[str, typer.Option(help="all, cls, patches, or patch numbers such as '3,4,9'.")] = "all",
     save: Annotated[Path | None, typer.Option(help="Write the correction to this JSON file.")] = None,
     prompts: options.Prompts = None,
@@ -29,7 +31,9 @@ def steer(
     random_weights: options.RandomWeights = False,
     sae: options.SaePath = None,
     target: options.Target_ = None,
-    n_controls: Annotated[int, typer.Option(min=0, help="Random pushes of the same size to compare with.")] = 32,
+    n_controls: Annotated[
+        int, typer.Option(min=0, help="Random pushes of the same size to compare with.")
+    ] = 32,
     seed: Annotated[int, typer.Option(help="Of the controls.")] = 0,
     device: options.Device = "auto",
     json: options.Json = False,
@@ -58,9 +62,7 @@ def steer(
         emit_json({"correction": to_dict(chosen), "correction_sha256": chosen.sha256, "effect": effect})
         return
     verb = "flips to" if effect.flipped else "stays"
-    out.print(
-        prediction_table(f"{effect.before.top} {verb} {effect.after.top}", effect.before, effect.after)
-    )
+    out.print(prediction_table(f"{effect.before.top} {verb} {effect.after.top}", effect.before, effect.after))
     for edit, fired in zip(chosen.edits, effect.diagnostics.fired, strict=True):
         out.print(f"latent {edit.latent} ({edit.kind}): {'fired' if fired else 'did not fire here'}")
     if not effect.diagnostics.condition_met:

@@ -12,6 +12,7 @@ from fulcrum.cli.output import emit_json, err, out
 from fulcrum.domain.corrections import Origin, to_dict
 from fulcrum.domain.errors import InvalidInput
 from fulcrum.domain.results import GroupSuggestion, Suggestion
+from fulcrum.domain.tasks import ClassSet
 
 
 def suggest(
@@ -19,10 +20,12 @@ def suggest(
     wanted: Annotated[str | None, typer.Option(help="The class that the image should be.")] = None,
     max_latents: Annotated[int, typer.Option(min=1, help="Largest set to suggest for one image.")] = 5,
     dataset: Annotated[
-        Path | None, typer.Option("--dataset", "-d", help="Data set, for a failure group instead of one image.")
+        Path | None,
+        typer.Option("--dataset", "-d", help="Data set, for a failure group instead of one image."),
     ] = None,
     where: Annotated[
-        list[str] | None, typer.Option("--where", "-w", help="The failure group: 'column=value'; several must hold.")
+        list[str] | None,
+        typer.Option("--where", "-w", help="The failure group: 'column=value'; several must hold."),
     ] = None,
     clean: Annotated[
         list[str] | None,
@@ -57,7 +60,9 @@ def suggest(
     if not where:
         raise InvalidInput("say which images fail: --where 'column=value'")
     if split == "confirm":
-        raise InvalidInput("the confirm split proves corrections; searching on it would make its proof worthless")
+        raise InvalidInput(
+            "the confirm split proves corrections; searching on it would make its proof worthless"
+        )
     import numpy as np
 
     from fulcrum.cli.progress import bar
@@ -82,7 +87,13 @@ def suggest(
         )
     _save(found, save)
     if json:
-        emit_json({**_plain_group(found), "correction": to_dict(found.correction), "sha256": found.correction.sha256})
+        emit_json(
+            {
+                **_plain_group(found),
+                "correction": to_dict(found.correction),
+                "sha256": found.correction.sha256,
+            }
+        )
         return
     out.print(
         f"Suppressing {len(found.correction.edits)} latents takes the failure group from "
@@ -118,10 +129,18 @@ def _save(found: GroupSuggestion, path: Path | None) -> None:
 
 
 def _for_image(
-    image: Path, wanted: str, max_latents: int, save: Path | None, task: options.ClassSet, setup: options.Setup, json: bool
+    image: Path,
+    wanted: str,
+    max_latents: int,
+    save: Path | None,
+    task: ClassSet,
+    setup: options.Setup,
+    json: bool,
 ) -> None:
     data = options.read_image(image)
-    found: list[Suggestion] = list(setup.engine.suggest(setup.model, setup.sae, data, task, wanted, max_latents))
+    found: list[Suggestion] = list(
+        setup.engine.suggest(setup.model, setup.sae, data, task, wanted, max_latents)
+    )
     corrections = [
         setup.engine.correction(
             setup.model, setup.sae, s.edits, task=task, origin=Origin("image_search", (options.sha256(data),))
@@ -137,7 +156,9 @@ def _for_image(
     if not found:
         out.print(f"No latent of this image is estimated to speak against {wanted!r}.")
         return
-    table = Table(title=f"Edits after which {image.name} is {wanted}", title_justify="left", header_style="bold")
+    table = Table(
+        title=f"Edits after which {image.name} is {wanted}", title_justify="left", header_style="bold"
+    )
     for name in ("latents (gain)", "flips", "minimal", "margin before", "after", "flips between gains"):
         table.add_column(name)
     for s in found:

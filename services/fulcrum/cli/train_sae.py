@@ -16,17 +16,23 @@ from fulcrum.domain.models import ModelRef, Variant
 def train(
     dataset: datasets.DatasetPath,
     save: Annotated[Path, typer.Option("--out", "-o", help="Folder for the SAE.", show_default=False)],
-    variant: Annotated[str, typer.Option(help="relu, topk, batch_topk, jumprelu, gated or matryoshka.")] = "topk",
+    variant: Annotated[
+        str, typer.Option(help="relu, topk, batch_topk, jumprelu, gated or matryoshka.")
+    ] = "topk",
     hook_point: Annotated[
         str | None, typer.Option(help="For example visual.blocks.6.resid_post. Default: the middle block.")
     ] = None,
     d_sae: Annotated[int, typer.Option(min=1, help="Number of latents.")] = 2048,
     k: Annotated[int, typer.Option(min=1, help="Active latents per token (TopK variants).")] = 16,
-    n_tokens: Annotated[int, typer.Option(min=1, help="Tokens to train on, over as many epochs as that takes.")] = 1_000_000,
+    n_tokens: Annotated[
+        int, typer.Option(min=1, help="Tokens to train on, over as many epochs as that takes.")
+    ] = 1_000_000,
     learning_rate: Annotated[float, typer.Option(help="Peak of the schedule.")] = 2e-3,
     batch_size: Annotated[int, typer.Option(min=1, help="Tokens per step.")] = 2048,
     seed: Annotated[int, typer.Option(help="Same seed, same numbers.")] = 0,
-    split: Annotated[str | None, typer.Option(help="Train on this split only; judge on the other images.")] = None,
+    split: Annotated[
+        str | None, typer.Option(help="Train on this split only; judge on the other images.")
+    ] = None,
     model: options.Model = options.DEMO,
     pretrained: options.Pretrained = None,
     random_weights: options.RandomWeights = False,
@@ -116,7 +122,8 @@ def train(
             table.add_row(name, f"{flat[name]:.4f}", f"{flat['untrained_' + name]:.4f}")
     out.print(table)
     out.print(
-        f"{report.tokens:,} tokens in {report.seconds:.0f} s, {result['waiting_share']:.0%} of it waiting for activations"
+        f"{report.tokens:,} tokens in {report.seconds:.0f} s, "
+        f"{result['waiting_share']:.0%} of it waiting for activations"
     )
 
 

@@ -1,9 +1,11 @@
 """`fulcrum validate`: what a correction fixes and breaks on a data set, and the verdict."""
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+from numpy.typing import NDArray
 from rich.table import Table
 
 from fulcrum.cli import datasets, options
@@ -13,11 +15,17 @@ from fulcrum.domain.errors import InvalidInput
 
 
 def validate(
-    correction: Annotated[Path, typer.Option("--correction", "-c", help="Saved correction (JSON).", show_default=False)],
+    correction: Annotated[
+        Path, typer.Option("--correction", "-c", help="Saved correction (JSON).", show_default=False)
+    ],
     dataset: datasets.DatasetPath,
     where: Annotated[
         list[str] | None,
-        typer.Option("--where", "-w", help="Which images show the failure: 'column=value'; several must hold. Default: all."),
+        typer.Option(
+            "--where",
+            "-w",
+            help="Which images show the failure: 'column=value'; several must hold. Default: all.",
+        ),
     ] = None,
     legitimate: Annotated[
         list[str] | None, typer.Option(help="Images on which the cue may speak: 'column=value'.")
@@ -25,12 +33,18 @@ def validate(
     protect: Annotated[
         list[str] | None, typer.Option(help="A group that must not be harmed: 'column=value'; several times.")
     ] = None,
-    split: Annotated[str, typer.Option(help="select (counted looks) or confirm (sealed: one look).")] = "confirm",
+    split: Annotated[
+        str, typer.Option(help="select (counted looks) or confirm (sealed: one look).")
+    ] = "confirm",
     n_controls: Annotated[int, typer.Option(min=0, help="Matched controls; 0 leaves the gate out.")] = 100,
     harm_margin: Annotated[float, typer.Option(help="Largest share of images that may be broken.")] = 0.01,
-    min_gain: Annotated[float, typer.Option(help="Smallest gain on the failure that is worth a correction.")] = 0.02,
+    min_gain: Annotated[
+        float, typer.Option(help="Smallest gain on the failure that is worth a correction.")
+    ] = 0.02,
     seed: Annotated[int, typer.Option(help="Of controls and bootstrap.")] = 0,
-    table: Annotated[Path | None, typer.Option(help="Write the per-image table here (CSV or Parquet).")] = None,
+    table: Annotated[
+        Path | None, typer.Option(help="Write the per-image table here (CSV or Parquet).")
+    ] = None,
     index_dir: datasets.IndexFolder = None,
     prompts: options.Prompts = None,
     template: options.Template = None,
@@ -70,11 +84,13 @@ def validate(
         seed=seed,
     )
     judged = opened.dataset.splits == split
-    before = plan(int(judged.sum()), int((judged if target is None else judged & target).sum()), specification)
+    before = plan(
+        int(judged.sum()), int((judged if target is None else judged & target).sum()), specification
+    )
     if not json and before.mde is not None:
         err.print(
-            f"{before.n} images, {before.n_target} of the failure mode: effects from {100 * before.mde:.2f} points overall "
-            f"can be seen (80 % power); a harm bound of {harm_margin:.1%} needs {before.images_for_harm} images"
+            f"{before.n} images, {before.n_target} of the failure mode: effects from {100 * before.mde:.2f} points "
+            f"overall can be seen (80 % power); a harm bound of {harm_margin:.1%} needs {before.images_for_harm} images"
         )
     question = Question(
         correction=chosen,
@@ -87,7 +103,10 @@ def validate(
     )
     with bar("validate", "") as progress:
         validated = validate_correction(
-            opened.run, question, opened.index_dir / "looks.jsonl", lambda name, done, total: progress(done, total)
+            opened.run,
+            question,
+            opened.index_dir / "looks.jsonl",
+            lambda name, done, total: progress(done, total),
         )
     report = validated.report
     if table is not None:
@@ -95,7 +114,9 @@ def validate(
     if json:
         emit_json(report.to_dict())
         return
-    gates = Table(title=f"{report.verdict.badge}", title_justify="left", title_style="bold", header_style="bold")
+    gates = Table(
+        title=f"{report.verdict.badge}", title_justify="left", title_style="bold", header_style="bold"
+    )
     for name in ("gate", "answer", "reason"):
         gates.add_column(name)
     colours = {"pass": "green", "fail": "red", "undecided": "yellow"}
@@ -107,7 +128,11 @@ def validate(
     flips = Table(title="Right before and after", title_justify="left", header_style="bold")
     for name in ("images", "n", "before", "after", "fixed", "broken", "p"):
         flips.add_column(name, justify="right")
-    for name, row in (("failure mode", report.target), ("others", report.unaffected), ("all", report.overall)):
+    for name, row in (
+        ("failure mode", report.target),
+        ("others", report.unaffected),
+        ("all", report.overall),
+    ):
         if row is not None:
             flips.add_row(
                 name, str(row.n), f"{row.accuracy_before:.1%}", f"{row.accuracy_after:.1%}", str(row.fixed),
@@ -122,12 +147,12 @@ def validate(
     )
 
 
-def _write_table(columns: dict[str, object], path: Path) -> None:
+def _write_table(columns: Mapping[str, NDArray[Any]], path: Path) -> None:
     import pyarrow as pa
     import pyarrow.csv
     import pyarrow.parquet
 
-    content = pa.table({name: pa.array(list(values)) for name, values in columns.items()})  # type: ignore[call-overload]  # columns are arrays
+    content = pa.table({name: pa.array(values) for name, values in columns.items()})
     match path.suffix.lower():
         case ".csv":
             pyarrow.csv.write_csv(content, path)

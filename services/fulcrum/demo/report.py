@@ -50,7 +50,9 @@ class FlipCard:
 
 def write_report(story: Story, path: Path) -> None:
     """Writes the file; its folder must exist."""
-    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    environment = Environment(
+        autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
     environment.filters |= {"pct": lambda x: f"{x:.1%}", "points": lambda x: f"{100 * x:+.1f}"}
     text = files("fulcrum.demo").joinpath("report.html.j2").read_text(encoding="utf-8")
     path.write_text(environment.from_string(text).render(**_content(story)), encoding="utf-8")
@@ -65,7 +67,10 @@ def _content(story: Story) -> dict[str, Any]:
     shown = story.attribution.latents[:8]
     controls = {
         kind: (p[:, _judged(story)] == validated.given.labels[_judged(story)]).mean(axis=1)
-        - (validated.given.base_logits.argmax(axis=1)[_judged(story)] == validated.given.labels[_judged(story)]).mean()
+        - (
+            validated.given.base_logits.argmax(axis=1)[_judged(story)]
+            == validated.given.labels[_judged(story)]
+        ).mean()
         for kind, p in validated.given.control_predictions.items()
         if validated.given.labels is not None
     }
@@ -80,7 +85,9 @@ def _content(story: Story) -> dict[str, Any]:
         "report": report,
         "plan": story.plan,
         "image": pictures.png_uri(image, 3),
-        "heat": pictures.png_uri(pictures.overlay(image, _token_map(story, story.image_number, story.group.correction.latents)), 3),
+        "heat": pictures.png_uri(
+            pictures.overlay(image, _token_map(story, story.image_number, story.group.correction.latents)), 3
+        ),
         "label": sample.label,
         "word": target.class_name,
         "attribution": story.attribution,
@@ -101,7 +108,9 @@ def _content(story: Story) -> dict[str, Any]:
         "latents": _latent_cards(story),
         "n_edits": len(story.group.correction.edits),
         "dose_chart": pictures.dose_chart(
-            [d.gain for d in story.doses], [d.attacked_top1 for d in story.doses], [d.clean_top1 for d in story.doses]
+            [d.gain for d in story.doses],
+            [d.attacked_top1 for d in story.doses],
+            [d.clean_top1 for d in story.doses],
         ),
         "controls_chart": pictures.controls_chart(report.target.net if report.target else 0.0, controls),
         "fixed": _flips(story, fixed=True),
@@ -114,7 +123,8 @@ def _content(story: Story) -> dict[str, Any]:
 def _judged(story: Story) -> NDArray[np.bool_]:
     """Rows of the validation that are unseen images of the failure mode."""
     given = story.validated.given
-    assert given.splits is not None and given.target is not None
+    assert given.splits is not None
+    assert given.target is not None
     judged: NDArray[np.bool_] = (np.asarray(given.splits) == given.split) & given.target
     return judged
 
@@ -129,9 +139,11 @@ def _token_map(story: Story, number: int, latents: tuple[int, ...]) -> NDArray[n
     tower = story.run.steerable.tower
     tokens = np.repeat(np.arange(len(known.offsets) - 1), np.diff(known.offsets))
     chosen = np.isin(known.latents, latents)
-    summed = np.bincount(tokens[chosen], weights=known.values[chosen], minlength=tower.n_tokens)
+    summed = np.bincount(
+        tokens[chosen], weights=known.values[chosen].astype(np.float64), minlength=tower.n_tokens
+    )
     rows, columns = tower.grid
-    patches: NDArray[np.floating] = summed[tower.n_tokens - rows * columns :].reshape(rows, columns)
+    patches: NDArray[np.float64] = summed[tower.n_tokens - rows * columns :].reshape(rows, columns)
     return patches
 
 
@@ -178,10 +190,13 @@ def _latent_cards(story: Story) -> list[LatentCard]:
 def _flips(story: Story, *, fixed: bool) -> list[FlipCard]:
     """Images of the confirm split that the correction fixed or broke, by the change of their margin."""
     given, numbers, names = story.validated.given, story.validated.numbers, story.run.task.names
-    assert given.labels is not None and given.splits is not None
+    assert given.labels is not None
+    assert given.splits is not None
     base, corrected = given.base_logits.argmax(axis=1), given.corrected_logits.argmax(axis=1)
     right, still = base == given.labels, corrected == given.labels
-    rows = np.flatnonzero((~right & still if fixed else right & ~still) & (np.asarray(given.splits) == "confirm"))
+    rows = np.flatnonzero(
+        (~right & still if fixed else right & ~still) & (np.asarray(given.splits) == "confirm")
+    )
     change = np.abs(given.corrected_logits - given.base_logits).max(axis=1)
     rows = rows[np.argsort(-change[rows], kind="stable")][:_N_CARDS]
     return [

@@ -136,16 +136,24 @@ def tell(folder: Path, engine: LocalEngine, on_step: Tell | None = None, seed: i
     if not correction.edits:
         raise ComputationFailed("the search found no edit that helps the attacked images of the demo world")
     effect = engine.steer(
-        model, sae, data, correction, task, target, firing_rates=np.asarray(index.statistics.image_rate), seed=seed
+        model,
+        sae,
+        data,
+        correction,
+        task,
+        target,
+        firing_rates=np.asarray(index.statistics.image_rate),
+        seed=seed,
     )
     doses = _doses(run, correction.latents, at(attack, "select"), at(is_twin, "select"), step)
 
     confirm = split == "confirm"
     specification = Specification(
-        protected_groups=(ProtectedGroup("sticker_kind", "none"),), worst_group_columns=("frame", "background", "class")
+        protected_groups=(ProtectedGroup("sticker_kind", "none"),),
+        worst_group_columns=("frame", "background", "class"),
     )
     before_run = plan(int(confirm.sum()), int((confirm & attack).sum()), specification)
-    bank = {word: v for word, v in zip(NEUTRAL_WORDS, engine.encode_texts(model, NEUTRAL_WORDS), strict=True)}
+    bank = dict(zip(NEUTRAL_WORDS, engine.encode_texts(model, NEUTRAL_WORDS), strict=True))
     question = Question(
         correction=correction,
         split="confirm",
@@ -159,7 +167,18 @@ def tell(folder: Path, engine: LocalEngine, on_step: Tell | None = None, seed: i
     findings = _findings(run, validated, at(attack, "confirm"), at(is_twin, "confirm"))
     (folder / "correction.json").write_text(json.dumps(to_dict(correction), indent=2) + "\n")
     return Story(
-        engine, run, dataset, number, attribution, suggestions, group, effect, doses, before_run, validated, findings
+        engine,
+        run,
+        dataset,
+        number,
+        attribution,
+        suggestions,
+        group,
+        effect,
+        doses,
+        before_run,
+        validated,
+        findings,
     )
 
 
@@ -173,7 +192,9 @@ def _clean_twins(dataset: Dataset) -> NDArray[np.bool_]:
 def _clearest_failure(run: DatasetRun, attacked: Numbers) -> int:
     """An attacked image that is taken for its word with the middling margin: typical, not extreme."""
     logits, labels = run.base_logits[attacked], run.labels[attacked]
-    words = np.array([run.task.names.index(run.dataset.samples[n].metadata["sticker_word"]) for n in attacked])
+    words = np.array(
+        [run.task.names.index(run.dataset.samples[n].metadata["sticker_word"]) for n in attacked]
+    )
     as_word = logits.argmax(axis=1) == words
     if not as_word.any():
         raise ComputationFailed("the demo model reads no sticker: it was trained badly")
@@ -192,7 +213,8 @@ def _doses(
     right = logits.argmax(axis=2) == run.labels[both]
     n = len(attacked)
     return tuple(
-        DosePoint(gain, float(right[i, :n].mean()), float(right[i, n:].mean())) for i, gain in enumerate(GAINS)
+        DosePoint(gain, float(right[i, :n].mean()), float(right[i, n:].mean()))
+        for i, gain in enumerate(GAINS)
     )
 
 

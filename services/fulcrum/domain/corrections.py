@@ -62,7 +62,7 @@ class Correction:
     sae_sha256: str
     hook_point: str
     edits: tuple[Edit, ...]
-    scope: Scope = Scope()
+    scope: Scope = field(default_factory=Scope)
     conditions: tuple[Condition, ...] = ()
     task: ClassSet | None = None
     origin: Origin = field(default_factory=Origin)

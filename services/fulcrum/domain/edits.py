@@ -53,7 +53,9 @@ class Cap:
     def __post_init__(self) -> None:
         _check(self.kind, self.latent, value=self.value)
         if self.value < 0:
-            raise InvalidEdit(f"cap of latent {self.latent} is {self.value}: latents are >= 0, so it must be >= 0")
+            raise InvalidEdit(
+                f"cap of latent {self.latent} is {self.value}: latents are >= 0, so it must be >= 0"
+            )
 
 
 @dataclass(frozen=True)

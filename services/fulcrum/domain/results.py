@@ -84,7 +84,9 @@ class EditDiagnostics:
     condition_met: bool
     relative_change: FloatArray  # (n_tokens,) |x' - x| / |x|
     reencode_error: float  # max |SAE(x')_j - z'_j| over edited latents and tokens in scope
-    moved_latents: tuple[tuple[int, float], ...]  # (latent, change of its image maximum), unedited ones, largest first
+    moved_latents: tuple[
+        tuple[int, float], ...
+    ]  # (latent, change of its image maximum), unedited ones, largest first
     changed: bool  # False: x' is bit-identical to x
 
 
@@ -126,7 +128,9 @@ class DoseResponse:
     class_names: tuple[str, ...]
     target_values: FloatArray  # (n_gains,)
     target: Target
-    flip_interval: tuple[float, float] | None  # gains around the first change of prediction, walking away from 1
+    flip_interval: (
+        tuple[float, float] | None
+    )  # gains around the first change of prediction, walking away from 1
     monotone: bool
 
 

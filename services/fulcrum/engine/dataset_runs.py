@@ -55,7 +55,7 @@ class DatasetRun:
         index: LatentIndex,
         states_budget_bytes: int = _STATES_BUDGET_BYTES,
     ) -> None:
-        """Raises InvalidDataset when labels of the data set are not in the class set, CorruptIndex for another index."""
+        """Raises InvalidDataset when labels of the data set are not in the class set."""
         self.steerable, self.head, self.task = steerable, head, task
         self.dataset, self.index = dataset, index
         strangers = sorted(set(dataset.labels.tolist()) - set(task.names) - {""})
@@ -232,7 +232,10 @@ class DatasetRun:
         if self._states_bytes + size > self._states_budget:
             return
         self._states_bytes += size
-        self._states[number] = (state.x[row].clone(), None if state.carry is None else state.carry[row].clone())
+        self._states[number] = (
+            state.x[row].clone(),
+            None if state.carry is None else state.carry[row].clone(),
+        )
 
     def naive_logits(
         self, plan: EditPlan, numbers: Numbers, progress: Progress | None = None, *, base: bool = True
@@ -280,4 +283,6 @@ def embeddings_of(steerable: Steerable, state: HookState, n_padded: int = BATCH_
     if n < n_padded:
         rows = torch.cat([rows, rows[-1:].expand(n_padded - n)])
     padded = state.rows(rows)
-    return suffix_embeddings(steerable.tower, padded, padded.x, torch.arange(n_padded, device=rows.device), n_padded)[:n]
+    return suffix_embeddings(
+        steerable.tower, padded, padded.x, torch.arange(n_padded, device=rows.device), n_padded
+    )[:n]

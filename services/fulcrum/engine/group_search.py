@@ -50,11 +50,15 @@ def suggest_for_group(
         raise InvalidDataset(f"{len(both)} images are in the failure group and among the clean ones")
     numbers = np.concatenate([group, clean])
     if len(numbers) > _MAX_IMAGES:
-        raise InvalidDataset(f"the search holds {len(numbers)} images in memory: at most {_MAX_IMAGES} are allowed")
+        raise InvalidDataset(
+            f"the search holds {len(numbers)} images in memory: at most {_MAX_IMAGES} are allowed"
+        )
     labels = run.labels[numbers]
     if (labels < 0).any():
         first = run.dataset.samples[int(numbers[int(np.argmax(labels < 0))])].id
-        raise InvalidDataset(f"image {first!r} has no label of the class set: the search needs one for each image")
+        raise InvalidDataset(
+            f"image {first!r} has no label of the class set: the search needs one for each image"
+        )
 
     state = _held(run, numbers, on_prefix)
     known = run.index.images(numbers)
@@ -106,7 +110,9 @@ def _held(run: DatasetRun, numbers: Numbers, progress: Progress | None) -> HookS
     for chunk, state in run.states(numbers):
         if x is None:
             x = state.x.new_empty(len(numbers), *state.x.shape[1:])
-            carry = None if state.carry is None else state.carry.new_empty(len(numbers), *state.carry.shape[1:])
+            carry = (
+                None if state.carry is None else state.carry.new_empty(len(numbers), *state.carry.shape[1:])
+            )
         rows = torch.tensor([place[int(n)] for n in chunk], device=state.x.device)
         x[rows] = state.x
         if carry is not None and state.carry is not None:

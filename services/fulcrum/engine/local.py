@@ -102,7 +102,10 @@ class LocalEngine:
         with torch.no_grad():
             sparse = steerable.sae.encode_sparse(state.x[0].to(steerable.sae.W_dec.dtype))
         return ImageLatents(
-            sparse.offsets.cpu().numpy(), sparse.latents.cpu().numpy(), sparse.values.cpu().numpy(), sparse.d_sae
+            sparse.offsets.cpu().numpy(),
+            sparse.latents.cpu().numpy(),
+            sparse.values.cpu().numpy(),
+            sparse.d_sae,
         )
 
     def attribute(

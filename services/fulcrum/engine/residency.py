@@ -109,4 +109,3 @@ class Residency:
             return head, embeddings.numel() * embeddings.element_size()
 
         return self._heads.get_or_make((ref, task), make)
-

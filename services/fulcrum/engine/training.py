@@ -10,6 +10,7 @@ from torch import Tensor
 
 from fulcrum.datasets.samples import Dataset
 from fulcrum.domain.hook_points import HookPoint
+from fulcrum.domain.results import FloatArray
 from fulcrum.engine.image_batches import image_batches
 from fulcrum.science.attribution.targets import ZeroShotHead
 from fulcrum.science.sae.base import Sae
@@ -115,7 +116,8 @@ def quality_card(
     if head is None:
         return QualityCard(trained, untrained, None, None)
     place = {name: i for i, name in enumerate(head.class_names)}
-    labels, cosines = [], {name: [] for name in ("original", "trained", "untrained", "zero")}
+    labels: list[int] = []
+    cosines: dict[str, list[FloatArray]] = {n: [] for n in ("original", "trained", "untrained", "zero")}
     done = 0
     for batch in image_batches(loaded, dataset, numbers):
         n = len(batch.numbers)

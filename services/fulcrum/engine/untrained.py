@@ -34,7 +34,7 @@ def untrained_sae(text: str, loaded: LoadedModel, seed: int = 0) -> Sae:
     if variant == "matryoshka":
         options["prefixes"] = [d_sae]
     config = SaeConfig(
-        variant,  # type: ignore[arg-type]  # one of VARIANTS
+        variant,
         d_in,
         d_sae,
         hook_point=str(hook_point),

@@ -26,7 +26,7 @@ from fulcrum.engine.local import check_correction
 from fulcrum.engine.looks_file import append_look, read_looks
 from fulcrum.science.steering.edits import EditPlan
 from fulcrum.science.validation.inputs import ValidationInput
-from fulcrum.science.validation.looks import Look
+from fulcrum.science.validation.looks import Look, Looks
 from fulcrum.science.validation.report import ValidationReport, validate
 from fulcrum.science.validation.ripple import moves
 from fulcrum.science.validation.specification import Specification
@@ -100,7 +100,9 @@ def validate_correction(
     again = np.isin(numbers, touched)
     if len(touched):
         # Noise can only enter where a forward pass is run again; the other answers are the same numbers.
-        repeat[again] = run.recomputed_logits(touched, _NOISE_BATCH_SIZE, lambda d, t: step("noise floor", d, t))
+        repeat[again] = run.recomputed_logits(
+            touched, _NOISE_BATCH_SIZE, lambda d, t: step("noise floor", d, t)
+        )
         identity[again] = run.recomputed_logits(touched)
 
     control_predictions: dict[str, NDArray[Any]] = {}
@@ -119,7 +121,9 @@ def validate_correction(
             control_predictions["matched_latents"] = whole(
                 predictions_of_plans(run, plans, target_judged, lambda d, t: step("control latents", d, t))
             )
-        directions = random_direction_predictions(run, plan, target_judged, question.n_controls, question.seed)
+        directions = random_direction_predictions(
+            run, plan, target_judged, question.n_controls, question.seed
+        )
         if len(directions):
             control_predictions["random_directions"] = whole(directions)
 
@@ -127,7 +131,7 @@ def validate_correction(
     groups: dict[str, NDArray[Any]] = {name: column[numbers] for name, column in dataset.groups.items()}
     pairs = dataset.pair_ids[numbers]
     clusters = np.where(pairs == "", dataset.ids[numbers], pairs)
-    looks = read_looks(looks_path) if looks_path is not None else None
+    looks = read_looks(looks_path) if looks_path is not None else Looks()
     given = ValidationInput(
         base_logits=run.base_logits[numbers],
         corrected_logits=corrected,
@@ -148,7 +152,7 @@ def validate_correction(
         control_predictions=control_predictions,
         repeat_logits=repeat,
         identity_logits=identity,
-        **({} if looks is None else {"looks": looks}),
+        looks=looks,
         subject=subject_of(run, question.correction),
         provenance=provenance(run, question),
     )
