@@ -210,7 +210,8 @@ class _GroupSearch:
             ranked = [e for e in self.rank(state.edits, state.failing) if e.latent not in used]
             room = max_edits - len(state.edits)
             singles = ranked[: min(width, max_rejections - n_rejected)]
-            sizes = [2**k for k in range(1, 12) if 2**k <= min(len(ranked), room)]
+            most = min(len(ranked), room)
+            sizes = [2**k for k in range(1, 12) if 2**k < most] + ([most] if most > 1 else [])
             trials = self.states(
                 [(*state.edits, e) for e in singles] + [(*state.edits, *ranked[:size]) for size in sizes]
             )

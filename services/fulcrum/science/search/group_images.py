@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from fulcrum.domain.edits import Edit, ProjectOut, Scale, Scope, acts_only_where_it_fires
@@ -40,8 +40,8 @@ class HeldGroup:
         sae: Sae,
         state: HookState,
         head: ZeroShotHead,
-        labels: Sequence[int],
-        in_group: Sequence[bool],
+        labels: Sequence[int] | Int[np.ndarray, " n_labels"],
+        in_group: Sequence[bool] | Bool[np.ndarray, " n_marks"],
         *,
         scope: Scope | None = None,
         gain: float = 0.0,
