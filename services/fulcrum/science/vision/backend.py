@@ -2,53 +2,9 @@
 
 # ruff: noqa: E402 - OpenCLIP can only be imported once the missing operators are declared
 
-import importlib.util
-from pathlib import Path
 from typing import Any
 
-import torch
-
-# Schemas live as long as the library object that defined them.
-_declared: list[torch.library.Library] = []
-
-_SCHEMAS = (
-    "nms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor",
-    "qnms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor",
-)
-
-
-def declare_missing_torchvision_ops(package: Path | None = None) -> bool:
-    """Makes `import torchvision` work where its compiled part does not fit torch; True if it had to.
-
-    A CUDA build of torchvision beside a CPU-only torch cannot load its library, and then dies on registering
-    a fake kernel for `torchvision::nms`, an operator without a schema. CLIP uses none of these operators, so
-    declaring their schemas is enough. Where the library loads nothing is declared.
-    """
-    if package is None:
-        spec = importlib.util.find_spec("torchvision")
-        if spec is None or spec.origin is None:
-            return False
-        package = Path(spec.origin).parent
-    libraries = [
-        p
-        for name in ("_C_stable", "_C")
-        for p in sorted(package.glob(f"{name}*.so")) + sorted(package.glob(f"{name}*.pyd"))
-    ]
-    for library in libraries:
-        try:
-            torch.ops.load_library(str(library))  # type: ignore[no-untyped-call]  # untyped in torch
-        except OSError:
-            continue
-        return False
-    library_object = torch.library.Library("torchvision", "DEF")  # type: ignore[no-untyped-call]  # as above
-    for schema in _SCHEMAS:
-        try:
-            library_object.define(schema)  # type: ignore[no-untyped-call]  # as above
-        except RuntimeError:  # declared already, by this function or by another package with the same problem
-            continue
-    _declared.append(library_object)
-    return True
-
+from fulcrum.science.vision.torchvision_ops import declare_missing_torchvision_ops
 
 declare_missing_torchvision_ops()
 
@@ -74,7 +30,6 @@ __all__ = [
     "VisionTransformer",
     "convert_state_dict",
     "convert_to_custom_text_state_dict",
-    "declare_missing_torchvision_ops",
     "image_transform_v2",
     "merge_preprocess_dict",
     "open_clip",
