@@ -26,7 +26,8 @@ class SaeLens:
         fields: dict[str, Any] = {"d_in": spec.d_in, "d_sae": spec.d_sae, "k": spec.k}
         fields["normalize_activations"] = "expected_average_only_in"
         if sparse:
-            fields["use_sparse_activations"] = True
+            # Its sparse products have no backward on a CPU when latents are rescaled by decoder norms.
+            fields |= {"use_sparse_activations": True, "rescale_acts_by_decoder_norm": False}
         if spec.variant == "matryoshka":
             fields["matryoshka_widths"] = spec.prefixes
         name = _CLASSES[spec.variant]
