@@ -87,8 +87,8 @@ def run(
     peers = list(options.peers) or installed_peers(options.variant)
     missing = sorted(set(peers) - set(installed_peers(options.variant)))
     if missing or not peers:
-        names = ", ".join(sorted({PACKAGES[name][1] for name in missing or PACKAGES}))
-        raise MissingDependency(f"for {options.variant} install {names} (dependency group `bench`)")
+        packages = ", ".join(sorted({PACKAGES[name][1] for name in missing or PACKAGES}))
+        raise MissingDependency(f"for {options.variant} install {packages} (dependency group `bench`)")
     names = [OURS, *peers]
     ask = worker or _fresh_process
     speeds = _speeds(options, names, ask, report)
