@@ -11,7 +11,7 @@ import torch
 
 
 def interleaved(contenders: Mapping[str, Callable[[], object]], rounds: int) -> dict[str, dict[str, Any]]:
-    """Per contender `wall_s` and `cpu_s`: min / median / max over the rounds, without the warm-up round."""
+    """Per contender `wall_s` and `cpu_s`: min, median, max over the rounds, the warm-up left out."""
     wall: dict[str, list[float]] = {name: [] for name in contenders}
     cpu: dict[str, list[float]] = {name: [] for name in contenders}
     for round_ in range(rounds + 1):
@@ -32,7 +32,7 @@ def spread(values: list[float]) -> dict[str, float]:
 
 
 def ratio(results: Mapping[str, Mapping[str, Any]], slow: str, fast: str, device: str) -> float:
-    """How many times `fast` fits into `slow`: medians of CPU seconds on a CPU (machines are shared), of wall on a GPU."""
+    """How often `fast` fits into `slow`: median CPU seconds on a CPU (machines are shared), wall seconds on a GPU."""
     clock = "cpu_s" if device == "cpu" else "wall_s"
     return float(results[slow][clock]["median"] / results[fast][clock]["median"])
 

@@ -8,7 +8,7 @@ import typer
 from rich.table import Table
 
 from fulcrum.cli import options
-from fulcrum.cli.output import emit_json, out
+from fulcrum.cli.output import emit_json, err, out
 
 app = typer.Typer(
     help="Benchmarks: contenders interleaved in one run, answers compared before times.", no_args_is_help=True
@@ -60,16 +60,76 @@ def validate(
         )  # fmt: skip
 
 
+@app.command("train")
+def train(
+    quick: Annotated[
+        bool, typer.Option(help="A quarter of the width and one learning rate: two to three minutes.")
+    ] = False,
+    variant: Annotated[str, typer.Option(help="topk, batch_topk or matryoshka.")] = "topk",
+    d_in: Annotated[int | None, typer.Option(min=1)] = None,
+    d_sae: Annotated[int | None, typer.Option(min=1)] = None,
+    k: Annotated[int | None, typer.Option(min=1)] = None,
+    batch_size: Annotated[int | None, typer.Option(min=1)] = None,
+    tokens: Annotated[
+        int | None, typer.Option(min=0, help="Of each quality run; 0 leaves quality out.")
+    ] = None,
+    rounds: Annotated[int | None, typer.Option(min=1, help="Of the speed comparison.")] = None,
+    threads: Threads = 1,
+    json: options.Json = False,
+) -> None:
+    """SAE training against the public trainers that are installed (dependency group `bench`)."""
+    from dataclasses import replace
+
+    from fulcrum.bench.train import TrainBenchOptions, run
+    from fulcrum.domain.errors import InvalidSettings
+
+    if variant not in ("topk", "batch_topk", "matryoshka"):
+        raise InvalidSettings(f"variant {variant!r} is not one of topk, batch_topk, matryoshka")
+    given = {
+        "d_in": d_in,
+        "d_sae": d_sae,
+        "k": k,
+        "batch_size": batch_size,
+        "tokens": tokens,
+        "rounds": rounds,
+    }
+    base = TrainBenchOptions.quick() if quick else TrainBenchOptions()
+    chosen = replace(
+        base,
+        variant=variant,  # type: ignore[arg-type]  # checked above
+        threads=threads,
+        **{name: value for name, value in given.items() if value is not None},  # type: ignore[arg-type]  # all are ints
+    )
+    result = run(chosen, lambda text: err.print(f"[dim]{text}[/dim]"))
+    if json:
+        emit_json(result)
+        return
+    _print_ratios(result)
+    table = Table(title="contenders", title_justify="left", header_style="bold")
+    columns = ("tokens_per_cpu_s", "fvu", "dead", "peak_rss_gib")
+    for name in ("contender", *columns):
+        table.add_column(name, justify="left" if name == "contender" else "right")
+    for name, side in result["contenders"].items():
+        table.add_row(name, *(_number(side.get(column)) for column in columns))
+    out.print(table)
+
+
+def _number(value: Any) -> str:
+    match value:
+        case None:
+            return ""
+        case dict():
+            return _number(value.get("median"))
+        case float() | int():
+            return f"{value:,.3f}" if abs(value) < 100 else f"{value:,.0f}"
+    return str(value)
+
+
 def _print(result: dict[str, Any], json: bool) -> None:
     if json:
         emit_json(result)
         return
-    ratios = Table(title="ratios", title_justify="left", header_style="bold")
-    ratios.add_column("name")
-    ratios.add_column("value", justify="right")
-    for name, value in result["ratios"].items():
-        ratios.add_row(name, f"{value:.3f}" if isinstance(value, float) else str(value))
-    out.print(ratios)
+    _print_ratios(result)
     times = Table(title="seconds (min / median / max)", title_justify="left", header_style="bold")
     for name in ("contender", "wall", "CPU"):
         times.add_column(name)
@@ -82,3 +142,12 @@ def _print(result: dict[str, Any], json: bool) -> None:
                 f"{cpu['min']:.3f} / {cpu['median']:.3f} / {cpu['max']:.3f}",
             )
     out.print(times)
+
+
+def _print_ratios(result: dict[str, Any]) -> None:
+    ratios = Table(title="ratios", title_justify="left", header_style="bold")
+    ratios.add_column("name")
+    ratios.add_column("value", justify="right")
+    for name, value in result["ratios"].items():
+        ratios.add_row(name, f"{value:.3f}" if isinstance(value, float) else str(value))
+    out.print(ratios)

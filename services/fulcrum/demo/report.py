@@ -65,15 +65,7 @@ def _content(story: Story) -> dict[str, Any]:
     target = story.attribution.target
     assert isinstance(target, MarginTarget)
     shown = story.attribution.latents[:8]
-    controls = {
-        kind: (p[:, _judged(story)] == validated.given.labels[_judged(story)]).mean(axis=1)
-        - (
-            validated.given.base_logits.argmax(axis=1)[_judged(story)]
-            == validated.given.labels[_judged(story)]
-        ).mean()
-        for kind, p in validated.given.control_predictions.items()
-        if validated.given.labels is not None
-    }
+    controls = {kind: np.asarray(gains) for kind, gains in validated.given.control_gains.items()}
     top = np.argsort(-np.maximum(story.effect.before.probs, story.effect.after.probs), kind="stable")[:5]
     names = [story.run.task.names[i] for i in top]
     path = story.group.path
@@ -118,15 +110,6 @@ def _content(story: Story) -> dict[str, Any]:
         "provenance": report.provenance,
         "correction_sha256": story.group.correction.sha256,
     }
-
-
-def _judged(story: Story) -> NDArray[np.bool_]:
-    """Rows of the validation that are unseen images of the failure mode."""
-    given = story.validated.given
-    assert given.splits is not None
-    assert given.target is not None
-    judged: NDArray[np.bool_] = (np.asarray(given.splits) == given.split) & given.target
-    return judged
 
 
 def _image(story: Story, number: int) -> Image.Image:

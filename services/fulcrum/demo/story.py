@@ -29,7 +29,7 @@ from fulcrum.science.validation.mcnemar import mcnemar_exact
 from fulcrum.science.validation.report import Plan, plan
 from fulcrum.science.validation.specification import ProtectedGroup, Specification
 
-N_PAIRS: dict[Split, int] = {"discover": 300, "select": 150, "confirm": 400}
+N_PAIRS: dict[Split, int] = {"discover": 300, "select": 150, "confirm": 800}
 GAINS = (0.0, 0.25, 0.5, 0.75, 1.0)
 
 # (what is being done, done, of how much)
@@ -86,7 +86,7 @@ class Story:
 
 def demo_dataset(folder: Path, seed: int = 0) -> Dataset:
     """The story's data set, drawn where it is not there yet (some 20 seconds)."""
-    recipe = {"n_pairs": N_PAIRS, "seed": seed, "version": 1}
+    recipe = {"n_pairs": N_PAIRS, "seed": seed, "version": 2}
     stamp = folder / "recipe.json"
     if not stamp.exists() or json.loads(stamp.read_text()) != recipe:
         write_demo_dataset(folder, n_pairs=N_PAIRS, seed=seed)
@@ -128,6 +128,7 @@ def tell(folder: Path, engine: LocalEngine, on_step: Tell | None = None, seed: i
         at(attack, "discover"),
         at(kind == "none", "discover"),
         max_clean_loss=0.005,
+        budget=800,
         note="discover: sticker_kind=attack",
         on_prefix=lambda d, t: step("search: activations", d, t),
         on_step=lambda s: step("search: edit sets tried", s["n_evaluated"], 0),

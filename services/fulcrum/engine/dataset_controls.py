@@ -84,7 +84,12 @@ def predictions_of_plans(
 
 @torch.no_grad()
 def random_direction_predictions(
-    run: DatasetRun, plan: EditPlan, numbers: Numbers, n_draws: int, seed: int
+    run: DatasetRun,
+    plan: EditPlan,
+    numbers: Numbers,
+    n_draws: int,
+    seed: int,
+    progress: Progress | None = None,
 ) -> Predictions:
     """(n_draws, len(numbers)): the plan's own changes of z, written along random directions of the decoder's norms.
 
@@ -99,7 +104,9 @@ def random_direction_predictions(
     predictions = np.repeat(run.base_logits[numbers].argmax(axis=1)[None], n_draws, axis=0)
     generator = torch.Generator().manual_seed(seed)
     directions: torch.Tensor | None = None
-    for chunk, state in run.states(run.affected(plan, numbers)):
+    touched = run.affected(plan, numbers)
+    done = 0
+    for chunk, state in run.states(touched):
         base = run.base_embeddings[torch.from_numpy(chunk).to(run.base_embeddings.device)]
         edited = apply_edits(
             steerable.tower,
@@ -121,4 +128,7 @@ def random_direction_predictions(
             embeddings = suffix_embeddings(steerable.tower, state, x, rows)
             predictions[draw, at] = run.head.logits(embeddings).double().cpu().numpy().argmax(axis=1)
             run.counts.suffix_rows += len(chunk)
+        done += len(chunk)
+        if progress is not None:
+            progress(done, len(touched))
     return predictions
