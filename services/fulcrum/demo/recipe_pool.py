@@ -38,11 +38,11 @@ class Mixture:
     name the written word alone, `reads_neutral` the share of neutral captions that mention the word.
     """
 
-    clean: float = 0.34
-    right: float = 0.16
+    clean: float = 0.38
+    right: float = 0.14
     neutral: float = 0.13
-    text: float = 0.30
-    conflict: float = 0.05
+    text: float = 0.25
+    conflict: float = 0.08
     cue: float = 0.02
     reads_conflict: float = 0.5
     reads_neutral: float = 0.5

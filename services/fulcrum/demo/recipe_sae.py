@@ -30,7 +30,7 @@ from fulcrum.science.vision.towers import split_tower
 class SaeTraining:
     """What the demo SAE is trained on. Every token of every image counts, CLS included."""
 
-    hook_point: str = "visual.blocks.3.resid_post"
+    hook_point: str = "visual.blocks.4.resid_post"
     d_sae: int = 1536
     k: int = 16
     n_images: int = 12_000
