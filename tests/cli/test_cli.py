@@ -2,6 +2,7 @@
 
 import io
 import json
+import zlib
 
 import numpy as np
 import pytest
@@ -203,6 +204,7 @@ def test_bad_input_is_one_clear_line(fulcrum, photo, tmp_path, world):
     fail(fulcrum("explain", tmp_path / "cut.png", "--json"), "UNREADABLE_IMAGE")
     header = bytearray(whole.getvalue())
     header[16:24] = (100_000).to_bytes(4, "big") * 2
+    header[29:33] = zlib.crc32(header[12:29]).to_bytes(4, "big")
     (tmp_path / "bomb.png").write_bytes(bytes(header))
     assert "100000" in fail(fulcrum("explain", tmp_path / "bomb.png", "--json"), "IMAGE_TOO_LARGE")
     fail(fulcrum("explain", photo, "--prompts", " , ", "--json"), "EMPTY_PROMPTS")

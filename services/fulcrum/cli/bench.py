@@ -66,10 +66,10 @@ def train(
         bool, typer.Option(help="A quarter of the width and one learning rate: two to three minutes.")
     ] = False,
     variant: Annotated[str, typer.Option(help="topk, batch_topk or matryoshka.")] = "topk",
-    d_in: Annotated[int | None, typer.Option(min=1)] = None,
-    d_sae: Annotated[int | None, typer.Option(min=1)] = None,
-    k: Annotated[int | None, typer.Option(min=1)] = None,
-    batch_size: Annotated[int | None, typer.Option(min=1)] = None,
+    d_in: Annotated[int | None, typer.Option(min=1, help="Width of the activations.")] = None,
+    d_sae: Annotated[int | None, typer.Option(min=1, help="Latents.")] = None,
+    k: Annotated[int | None, typer.Option(min=1, help="Active latents per token.")] = None,
+    batch_size: Annotated[int | None, typer.Option(min=1, help="Tokens per step.")] = None,
     tokens: Annotated[
         int | None, typer.Option(min=0, help="Of each quality run; 0 leaves quality out.")
     ] = None,

@@ -22,6 +22,7 @@ from fulcrum.domain.tasks import ClassSet
 from fulcrum.engine.image_batches import BATCH_SIZE, ImageBatch, image_batches
 from fulcrum.engine.residency import Steerable
 from fulcrum.science.attribution.targets import ZeroShotHead
+from fulcrum.science.sae.sparse import HeldLatents, SparseLatents
 from fulcrum.science.steering.conditions import conditions_met
 from fulcrum.science.steering.edits import EditPlan, apply_edits, check_plan
 from fulcrum.science.steering.forward import steered_embeddings, suffix_embeddings
@@ -158,6 +159,7 @@ class DatasetRun:
                 readout=self.head,
                 batch_size=BATCH_SIZE,
                 before=self.base_embeddings[torch.from_numpy(chunk).to(device)],
+                held=self.held_latents(chunk),
             )
             self.counts.suffix_rows += int(steered.changed.sum())
             rows = torch.from_numpy(place[chunk[pairs[:, 1]]]).to(device)
@@ -169,6 +171,20 @@ class DatasetRun:
         if (first != np.arange(len(numbers))).any():
             embeddings = embeddings[:, torch.from_numpy(first).to(device)]
         return embeddings
+
+    def held_latents(self, numbers: Numbers) -> HeldLatents | None:
+        """The latents of these images from the index; None where it keeps them rounded."""
+        if self.index.layout.value_dtype != "float32":
+            return None
+        known = self.index.images(numbers)
+        device = self.base_embeddings.device
+        sparse = SparseLatents(
+            torch.from_numpy(known.offsets).to(device),
+            torch.from_numpy(known.latents).to(device),
+            torch.from_numpy(known.values).to(device),
+            known.d_sae,
+        )
+        return HeldLatents(sparse, self.steerable.tower.n_tokens)
 
     def recomputed_logits(
         self, numbers: Numbers, batch_size: int = BATCH_SIZE, progress: Progress | None = None

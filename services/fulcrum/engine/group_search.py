@@ -11,7 +11,6 @@ from fulcrum.domain.edits import Scope
 from fulcrum.domain.errors import InvalidDataset
 from fulcrum.domain.results import GroupSuggestion
 from fulcrum.engine.dataset_runs import DatasetRun, Numbers, Progress
-from fulcrum.science.sae.sparse import SparseLatents
 from fulcrum.science.search.group import group_search
 from fulcrum.science.search.group_images import HeldGroup
 from fulcrum.science.vision.split import HookState
@@ -61,14 +60,7 @@ def suggest_for_group(
         )
 
     state = _held(run, numbers, on_prefix)
-    known = run.index.images(numbers)
-    device = state.x.device
-    sparse = SparseLatents(
-        torch.from_numpy(known.offsets).to(device),
-        torch.from_numpy(known.latents).to(device),
-        torch.from_numpy(known.values).to(device),
-        known.d_sae,
-    )
+    known = run.held_latents(numbers)
     held = HeldGroup(
         run.steerable.tower,
         run.steerable.sae,
@@ -78,7 +70,7 @@ def suggest_for_group(
         [True] * len(group) + [False] * len(clean),
         scope=scope,
         gain=gain,
-        sparse=sparse,
+        sparse=None if known is None else known.sparse,
     )
     found = group_search(
         held,

@@ -48,8 +48,8 @@ class Question:
 
     `same_cue_legitimate` (n,) marks images on which the cue may speak (a sticker that tells the truth).
     `concept_bank` are held-out prompts whose nearness to the images is watched.
-    Controls are run on at most `max_control_images` images of the failure mode, drawn by `seed`: 100 draws of each of two
-    kinds are 200 times the work of the correction itself, and their spread is known well from some hundred images.
+    Controls are run on at most `max_control_images` images of the failure mode, drawn by `seed`: 100 draws of each of
+    two kinds are 200 times the work of the correction itself, and some hundred images show their spread well.
     """
 
     correction: Correction

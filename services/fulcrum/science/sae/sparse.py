@@ -56,3 +56,34 @@ class SparseLatents:
         z = self.values.new_zeros(self.n_tokens, self.d_sae)
         z[self.token_ids(), self.latents] = self.values
         return z
+
+
+class HeldLatents:
+    """Latents of images that were encoded before, to be read as dense columns of chosen images.
+
+    `sparse` holds the tokens of image 0, then those of image 1, and so on, `n_tokens` each.
+    """
+
+    def __init__(self, sparse: SparseLatents, n_tokens: int) -> None:
+        self.sparse, self.n_tokens = sparse, n_tokens
+
+    def __call__(self, images: Int[Tensor, " n_images"], latents: Int[Tensor, " n"]) -> Tensor:
+        """(n_images, n_tokens, n) values, 0 where a latent does not fire."""
+        sparse, device = self.sparse, self.sparse.offsets.device
+        images, latents = images.to(device), latents.to(device)
+        n_images = images.shape[0]
+        z = sparse.values.new_zeros(n_images * self.n_tokens, latents.shape[0])
+        first = sparse.offsets[images * self.n_tokens]
+        counts = sparse.offsets[(images + 1) * self.n_tokens] - first
+        row = torch.repeat_interleave(torch.arange(n_images, device=device), counts)
+        starts = torch.cumsum(counts, 0) - counts
+        entry = torch.arange(row.shape[0], device=device) - starts[row] + first[row]
+        column = torch.full((sparse.d_sae,), -1, dtype=torch.long, device=device)
+        column[latents] = torch.arange(latents.shape[0], device=device)
+        at = column[sparse.latents[entry]]
+        kept = at >= 0
+        entry, row, at = entry[kept], row[kept], at[kept]
+        # The token of an entry: the last one whose offset is not beyond it.
+        token = torch.searchsorted(sparse.offsets, entry, right=True) - 1 - images[row] * self.n_tokens
+        z[row * self.n_tokens + token, at] = sparse.values[entry]
+        return z.view(n_images, self.n_tokens, latents.shape[0])

@@ -18,7 +18,7 @@ from fulcrum.science.attribution.active import ActiveLatents
 from fulcrum.science.attribution.gradients import along_directions, suffix_gradient
 from fulcrum.science.attribution.targets import TargetFunction, ZeroShotHead
 from fulcrum.science.sae.base import Sae
-from fulcrum.science.sae.sparse import SparseLatents
+from fulcrum.science.sae.sparse import HeldLatents, SparseLatents
 from fulcrum.science.search.group import Edits, GroupEvaluation
 from fulcrum.science.steering.edits import EditPlan, apply_edits
 from fulcrum.science.steering.forward import steered_embeddings
@@ -66,6 +66,10 @@ class HeldGroup:
         check_reaches_output(tower, self.scope)
         self.gain, self.clean_weight, self.batch_size = gain, clean_weight, batch_size
         tokens = scope_tokens(tower, self.scope, state.x.device)
+        if sparse is None:
+            with torch.no_grad():
+                sparse = sae.encode_sparse(state.x.to(sae.W_dec.dtype).flatten(0, 1))
+        self._held = HeldLatents(sparse, state.x.shape[1])
         self.active = ActiveLatents.of(tower, sae, state.x, tokens, sparse)
         rows, latents, _ = self.active.pairs()
         self._fires = {
@@ -95,6 +99,7 @@ class HeldGroup:
                 images.tolist(),
                 before=self.before,
                 batch_size=self.batch_size,
+                held=self._held,
             )
             self.n_forward_rows += int(steered.changed.sum())
             with torch.no_grad():

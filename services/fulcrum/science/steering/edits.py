@@ -119,11 +119,13 @@ def apply_edits(
     *,
     logits: Float[Tensor, "n_images n_classes"] | None = None,
     readout: Readout | None = None,
+    read_latents: Callable[[Tensor], Tensor] | None = None,
 ) -> EditedActivations:
     """Edited copies of `x`, one row per plan; `x` itself is never written to.
 
     A token at which a plan has nothing to do is bit-identical to the unedited one. `logits` (unedited) and
-    `readout` (for the class names) are needed only by conditions on the prediction.
+    `readout` (for the class names) are needed only by conditions on the prediction. `read_latents(latents)` gives
+    z (n_images, n_tokens, n) where it is known already; otherwise `x` is encoded here.
 
     Several `project_out` edits act together: the smallest change of x after which
     `<x', d_j> = keep_j <x, d_j>` for each of them (least squares where directions depend on each
@@ -146,7 +148,10 @@ def apply_edits(
     latents = torch.tensor(union, dtype=torch.long, device=x.device)
     # The SAE's own precision: half-precision activations would lose the small latents.
     precise = x.to(sae.W_dec.dtype)
-    z = encode_selected(sae, precise, latents)
+    if read_latents is None:
+        z = encode_selected(sae, precise, latents)
+    else:
+        z = read_latents(latents).to(sae.W_dec)
 
     column = {latent: i for i, latent in enumerate(union)}
     met_by_plan = torch.ones(len(distinct), n_images, dtype=torch.bool)

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -9,6 +10,7 @@ from torch import Tensor
 
 from fulcrum.domain.errors import ComputationFailed
 from fulcrum.science.sae.base import Sae
+from fulcrum.science.sae.sparse import HeldLatents
 from fulcrum.science.steering.conditions import Readout, needs_logits
 from fulcrum.science.steering.edits import EditPlan, apply_edits, plan_rows
 from fulcrum.science.vision.split import HookState, SplitTower
@@ -64,12 +66,14 @@ def steered_embeddings(
     readout: Readout | None = None,
     batch_size: int = 64,
     before: Float[Tensor, "n_images d_embed"] | None = None,
+    held: HeldLatents | None = None,
 ) -> Steered:
     """Embeddings of every image and of every plan; the suffix runs only on what a plan changed.
 
     `rows[i]` is the image of plan i (default: one plan per image, or all plans on the only image). Unedited
     rows go through the suffix in the same batch as the edited ones where they fit. `before` may bring the
-    unedited embeddings of the same state, for callers which evaluate many plans on the same images.
+    unedited embeddings of the same state, for callers which evaluate many plans on the same images, and `held`
+    its latents: with many plans, encoding again for each batch of them costs more than the suffix.
     Raises what `apply_edits` raises, and ComputationFailed.
     """
     n_images = state.x.shape[0]
@@ -115,6 +119,7 @@ def steered_embeddings(
             local,
             logits=None if logits is None else logits[images],
             readout=readout,
+            read_latents=None if held is None else partial(held, images),
         )
         changed.append(edited.changed.any(dim=1))
         met.append(edited.conditions_met)
