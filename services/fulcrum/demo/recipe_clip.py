@@ -207,7 +207,7 @@ def _train_worker(rank: int, job: _Job) -> None:
                 group["lr"] = lr * pace
         rows = rng.integers(len(pool.scenes), size=training.batch_size)
         loss = _batch_loss(model, tokenizer, pool, rows, job.mixture, rng)
-        loss.backward()  # type: ignore[no-untyped-call]  # torch does not annotate it
+        loss.backward()
         _average_gradients(parameters, training.n_processes)
         torch.nn.utils.clip_grad_norm_(parameters, 1.0)
         for optimizer in optimizers:

@@ -126,7 +126,9 @@ def _token_map(story: Story, number: int, latents: tuple[int, ...]) -> NDArray[n
         tokens[chosen], weights=known.values[chosen].astype(np.float64), minlength=tower.n_tokens
     )
     rows, columns = tower.grid
-    patches: NDArray[np.float64] = summed[tower.n_tokens - rows * columns :].reshape(rows, columns)
+    patches: NDArray[np.float64] = summed.astype(np.float64)[tower.n_tokens - rows * columns :].reshape(
+        rows, columns
+    )
     return patches
 
 

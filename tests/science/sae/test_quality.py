@@ -7,12 +7,12 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tests.science.sae.drawn import drawn_sae, tokens
 
 from fulcrum.domain.errors import ComputationFailed, InvalidInput
 from fulcrum.domain.models import Variant
 from fulcrum.science.sae.quality import evaluate_sae, faithfulness, untrained_twin
 from fulcrum.science.sae.variants import VARIANTS
-from tests.science.sae.drawn import drawn_sae, tokens
 
 
 @pytest.mark.parametrize("variant", list(VARIANTS))

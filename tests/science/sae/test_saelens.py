@@ -8,12 +8,12 @@ from typing import Any
 
 import pytest
 import torch
+from tests.science.sae.drawn import drawn_sae, tokens
 
 from fulcrum.domain.errors import InvalidSaeConfig
 from fulcrum.domain.models import Variant
 from fulcrum.science.sae.storage import load_sae, save_sae
 from fulcrum.science.sae.variants import VARIANTS
-from tests.science.sae.drawn import drawn_sae, tokens
 
 D_IN, D_SAE = 8, 24
 

@@ -148,10 +148,11 @@ def apply_edits(
     latents = torch.tensor(union, dtype=torch.long, device=x.device)
     # The SAE's own precision: half-precision activations would lose the small latents.
     precise = x.to(sae.W_dec.dtype)
-    if read_latents is None:
-        z = encode_selected(sae, precise, latents)
-    else:
-        z = read_latents(latents).to(sae.W_dec)
+    z = (
+        encode_selected(sae, precise, latents)
+        if read_latents is None
+        else read_latents(latents).to(sae.W_dec)
+    )
 
     column = {latent: i for i, latent in enumerate(union)}
     met_by_plan = torch.ones(len(distinct), n_images, dtype=torch.bool)

@@ -33,14 +33,14 @@ def declare_missing_torchvision_ops(package: Path | None = None) -> bool:
     ]
     for library in libraries:
         try:
-            torch.ops.load_library(str(library))  # type: ignore[no-untyped-call]  # untyped in torch
+            torch.ops.load_library(str(library))
         except OSError:
             continue
         return False
-    library_object = torch.library.Library("torchvision", "DEF")  # type: ignore[no-untyped-call]  # as above
+    library_object = torch.library.Library("torchvision", "DEF")
     for schema in _SCHEMAS:
         try:
-            library_object.define(schema)  # type: ignore[no-untyped-call]  # as above
+            library_object.define(schema)
         except RuntimeError:  # declared already, by this function or by another package with the same problem
             continue
     _declared.append(library_object)

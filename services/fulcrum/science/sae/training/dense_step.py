@@ -39,7 +39,7 @@ class DenseStep:
             value.grad = None
         with torch.enable_grad():
             loss, residual, z = self._loss(u, ramp)
-            loss.backward()  # type: ignore[no-untyped-call]  # torch's stub
+            loss.backward()
         with torch.no_grad():
             decoder = self._weights["W_dec"]
             assert decoder.grad is not None
