@@ -84,24 +84,32 @@ class Story:
     findings: Findings
 
 
-def demo_dataset(folder: Path, seed: int = 0) -> Dataset:
+def demo_dataset(folder: Path, seed: int = 0, n_pairs: dict[Split, int] | None = None) -> Dataset:
     """The story's data set, drawn where it is not there yet (some 20 seconds)."""
-    recipe = {"n_pairs": N_PAIRS, "seed": seed, "version": 2}
+    pairs = n_pairs or N_PAIRS
+    recipe = {"n_pairs": pairs, "seed": seed, "version": 3}
     stamp = folder / "recipe.json"
     if not stamp.exists() or json.loads(stamp.read_text()) != recipe:
-        write_demo_dataset(folder, n_pairs=N_PAIRS, seed=seed)
+        write_demo_dataset(folder, n_pairs=pairs, seed=seed)
         stamp.write_text(json.dumps(recipe))
     return load_dataset(folder / "manifest.csv", name="demo world")
 
 
-def tell(folder: Path, engine: LocalEngine, on_step: Tell | None = None, seed: int = 0) -> Story:
+def tell(
+    folder: Path,
+    engine: LocalEngine,
+    on_step: Tell | None = None,
+    seed: int = 0,
+    n_pairs: dict[Split, int] | None = None,
+) -> Story:
     """Plays the story; data set and index stay in `folder`, so a second time is quicker.
 
-    Found on discover, doses chosen on select, proven on confirm.
+    Found on discover, doses chosen on select, proven on confirm. `n_pairs` None: N_PAIRS, which is what the
+    verdict needs.
     """
     step = on_step or (lambda what, done, total: None)
     step("draw the demo world", 0, 1)
-    dataset = demo_dataset(folder / "data", seed)
+    dataset = demo_dataset(folder / "data", seed, n_pairs)
     model, sae, task = demo_model(), demo_sae(), demo_task()
     steerable = engine.residency.steerable(model, sae)
     index = open_or_build_index(steerable, dataset, folder / "index", lambda d, t: step("index", d, t))
