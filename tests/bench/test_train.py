@@ -96,7 +96,7 @@ def test_a_diverged_run_is_an_error() -> None:
 
 def test_a_missing_peer_is_named() -> None:
     with pytest.raises(MissingDependency, match="eai-sparsify"):
-        run(TrainBenchOptions(peers=("sparsify",)), worker=FakeWorker([]))
+        run(TrainBenchOptions(peers=("eai_sparsify",)), worker=FakeWorker([]))
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,7 @@ OURS = "fulcrum"
 
 CONTENDERS: dict[str, Callable[[Spec], Contender]] = {
     OURS: Ours,
-    "sparsify": Sparsify,
+    "eai_sparsify": Sparsify,
     "sae_lens": SaeLens,
     "sae_lens_sparse": partial(SaeLens, sparse=True),
     "dictionary_learning": DictionaryLearning,
@@ -24,7 +24,7 @@ CONTENDERS: dict[str, Callable[[Spec], Contender]] = {
 
 # Import name and distribution of each public package.
 PACKAGES: dict[str, tuple[str, str]] = {
-    "sparsify": ("sparsify", "eai-sparsify"),
+    "eai_sparsify": ("sparsify", "eai-sparsify"),
     "sae_lens": ("sae_lens", "sae-lens"),
     "sae_lens_sparse": ("sae_lens", "sae-lens"),
     "dictionary_learning": ("dictionary_learning", "dictionary-learning"),
@@ -32,7 +32,7 @@ PACKAGES: dict[str, tuple[str, str]] = {
 }
 
 _VARIANTS: dict[str, tuple[BenchVariant, ...]] = {
-    "sparsify": ("topk",),
+    "eai_sparsify": ("topk",),
     "sae_lens": ("topk", "batch_topk", "matryoshka"),
     "sae_lens_sparse": ("topk",),
     "dictionary_learning": ("topk", "batch_topk", "matryoshka"),
