@@ -3,6 +3,7 @@
 import io
 import json
 import zlib
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -147,6 +148,34 @@ def test_from_a_failure_group_to_a_verdict(fulcrum, world, tmp_path):
     )
     assert status == 0
     assert "look 2 at confirm" in output
+
+
+def test_a_data_set_without_splits_is_divided_the_same_way_each_time(fulcrum, world, tmp_path, photo):
+    folder = tmp_path / "photos"
+    for line in (world / "manifest.csv").read_text().splitlines()[1:49]:
+        _, source, label = line.split(",")[:3]
+        (folder / label).mkdir(parents=True, exist_ok=True)
+        (folder / label / Path(source).name).write_bytes((world / source).read_bytes())
+    first = next(folder.rglob("*.png"))
+    (first.parent / "copy.png").write_bytes(first.read_bytes())
+    status, output, err = fulcrum("index", "-d", folder, "--check", "--json")
+    assert status == 0
+    found = json.loads(output)
+    assert "divided into" in err
+    assert any("copy" in "".join(cluster) for cluster in found["hygiene"]["duplicates"])
+    assert found["hygiene"]["n_leaks"] == 0  # duplicates stay together
+    again = succeed(fulcrum("index", "-d", folder, "--json"))
+    assert again["dataset_digest"] == found["dataset_digest"]
+    saved = tmp_path / "c.json"
+    succeed(fulcrum("steer", first, "--suppress", "1", "--save", saved, "--json", "--n-controls", 0))
+    report = succeed(fulcrum("validate", "-c", saved, "-d", folder, "--n-controls", 0, "--json"))
+    assert report["overall"]["n"] == report["counted"]["evaluated"] > 10
+    assert report["verdict"]["name"] != "generalises"
+    own = succeed(fulcrum("index", "-d", world, "--json"))
+    divided = succeed(fulcrum("index", "-d", world, "--new-splits", "--index-dir", tmp_path / "i", "--json"))
+    assert own["dataset_digest"] != divided["dataset_digest"]
+    status, output, _ = fulcrum("index", "-d", world, "--check")
+    assert "0 unreadable images" in output
 
 
 def test_suggestions_for_one_image(fulcrum, world, tmp_path):

@@ -9,6 +9,7 @@ import typer
 from numpy.typing import NDArray
 
 from fulcrum.cli import options
+from fulcrum.cli.output import err
 from fulcrum.cli.progress import bar
 from fulcrum.domain.errors import InvalidDataset
 from fulcrum.domain.tasks import ClassSet
@@ -30,6 +31,14 @@ IndexFolder = Annotated[
     Path | None,
     typer.Option("--index-dir", help="Where latent indexes are kept. Default: .fulcrum beside the data set."),
 ]
+NewSplits = Annotated[
+    bool,
+    typer.Option(
+        "--new-splits",
+        help="Divide the images into discover, select and confirm (4 : 2 : 4, duplicates together), whatever splits "
+        "they have. Done without asking where they have none.",
+    ),
+]
 Where = Annotated[
     list[str],
     typer.Option(
@@ -50,20 +59,39 @@ class Opened:
     index_dir: Path
 
 
+_SHARES = {"discover": 0.4, "select": 0.2, "confirm": 0.4}
+
+
+def load(path: Path, new_splits: bool) -> "Dataset":
+    """The data set, with splits: its own, or (where it has none, or with `new_splits`) the same ones each time."""
+    from fulcrum.datasets.formats import load_dataset
+    from fulcrum.datasets.hygiene import assign_splits, inspect_dataset
+
+    dataset = load_dataset(path)
+    if dataset.split_names and not new_splits:
+        return dataset
+    with bar("looking for duplicates", "images") as progress:
+        report = inspect_dataset(dataset, progress=progress)
+    divided = assign_splits(dataset, _SHARES, seed=0, clusters=report.clusters)
+    sizes = ", ".join(f"{int((divided.splits == name).sum())} {name}" for name in _SHARES)
+    err.print(f"{dataset.name} was divided into {sizes} (duplicates stay together; the same each time)")
+    return divided
+
+
 def open_run(
     setup: options.Setup,
     dataset_path: Path,
+    new_splits: bool,
     index_dir: Path | None,
     prompts: str | None,
     template: list[str] | None,
     model: str,
 ) -> Opened:
     """Loads the data set and opens (or builds, with a progress bar) its index."""
-    from fulcrum.datasets.formats import load_dataset
     from fulcrum.engine.dataset_runs import DatasetRun
     from fulcrum.engine.indexing import open_or_build_index
 
-    dataset = load_dataset(dataset_path)
+    dataset = load(dataset_path, new_splits)
     task = dataset_task(dataset, prompts, template, model)
     folder = index_dir or default_index_dir(dataset_path)
     residency = setup.engine.residency

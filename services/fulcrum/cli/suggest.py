@@ -34,6 +34,7 @@ def suggest(
     split: Annotated[str, typer.Option(help="Split to search on; confirm stays sealed.")] = "discover",
     max_clean_loss: Annotated[float, typer.Option(help="Largest loss of clean accuracy, as a share.")] = 0.01,
     max_edits: Annotated[int, typer.Option(min=1, help="Largest correction of a group.")] = 64,
+    new_splits: datasets.NewSplits = False,
     index_dir: datasets.IndexFolder = None,
     save: Annotated[Path | None, typer.Option(help="Write the (first) correction to this JSON file.")] = None,
     prompts: options.Prompts = None,
@@ -69,7 +70,7 @@ def suggest(
     from fulcrum.engine.group_search import suggest_for_group
 
     setup = options.open_engine(model, pretrained, random_weights, sae, device)
-    opened = datasets.open_run(setup, dataset, index_dir, prompts, template, model)
+    opened = datasets.open_run(setup, dataset, new_splits, index_dir, prompts, template, model)
     inside = np.zeros(len(opened.dataset), dtype=bool)
     inside[opened.dataset.numbers(split=split) if split else np.arange(len(inside))] = True
     group = datasets.parse_where(opened.dataset, where) & inside

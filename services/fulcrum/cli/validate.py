@@ -45,6 +45,7 @@ def validate(
     table: Annotated[
         Path | None, typer.Option(help="Write the per-image table here (CSV or Parquet).")
     ] = None,
+    new_splits: datasets.NewSplits = False,
     index_dir: datasets.IndexFolder = None,
     prompts: options.Prompts = None,
     template: options.Template = None,
@@ -68,7 +69,7 @@ def validate(
 
     chosen = read_correction(correction)
     setup = options.open_engine(model, pretrained, random_weights, sae, device)
-    opened = datasets.open_run(setup, dataset, index_dir, prompts, template, model)
+    opened = datasets.open_run(setup, dataset, new_splits, index_dir, prompts, template, model)
     target = datasets.parse_where(opened.dataset, where) if where else None
     allowed = datasets.parse_where(opened.dataset, legitimate) if legitimate else None
     groups = []
