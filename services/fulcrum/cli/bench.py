@@ -102,7 +102,7 @@ def train(
     )
     result = run(chosen, lambda text: err.print(f"[dim]{text}[/dim]"))
     if json:
-        emit_json(result)
+        emit_json({**result, **result["ratios"]})  # the ratios also stand where nobody has to look for them
         return
     _print_ratios(result)
     table = Table(title="contenders", title_justify="left", header_style="bold")
@@ -127,7 +127,7 @@ def _number(value: Any) -> str:
 
 def _print(result: dict[str, Any], json: bool) -> None:
     if json:
-        emit_json(result)
+        emit_json({**result, **result["ratios"]})  # the ratios also stand where nobody has to look for them
         return
     _print_ratios(result)
     times = Table(title="seconds (min / median / max)", title_justify="left", header_style="bold")
