@@ -261,10 +261,45 @@ def test_bad_input_is_one_clear_line(fulcrum, photo, tmp_path, world):
         fulcrum("suggest", "-d", world, "-w", "sticker_kind=attack", "--split", "confirm", "--json"),
         "INVALID_INPUT",
     )
+    fail(
+        fulcrum("suggest", "-d", world, "-w", "sticker_kind=attack", "--split", "", "--json"), "INVALID_INPUT"
+    )
+    missing = tmp_path / "missing" / "c.json"
+    fail(fulcrum("steer", photo, "--suppress", "1", "--save", missing, "--json"), "INVALID_SETTINGS")
+    fail(fulcrum("explain", photo.parent, "--json"), "UNREADABLE_IMAGE")
+    fail(fulcrum("demo", "--out", photo, "--json"), "FILE_ERROR")
     (tmp_path / "no.json").write_text("{}")
     fail(fulcrum("validate", "-c", tmp_path / "no.json", "-d", world, "--json"), "INVALID_EDIT")
     (tmp_path / "m.csv").write_text("id,source,label\n1,gone.png,boat\n")
     assert "gone.png" in fail(fulcrum("index", "-d", tmp_path / "m.csv", "--json"), "MISSING_FILES")
+
+
+def test_labels_may_hold_a_comma(fulcrum, world, tmp_path):
+    rows = (world / "manifest.csv").read_text().splitlines()[1:9]
+    lines = ["id,source,label,split"]
+    for row in rows:
+        name, source, label = row.split(",")[:3]
+        (tmp_path / f"{name}.png").write_bytes((world / source).read_bytes())
+        lines.append(f'{name},{name}.png,"{label}, drawn",discover')
+    (tmp_path / "m.csv").write_text("\n".join(lines) + "\n")
+    saved = tmp_path / "c.json"
+    image = tmp_path / f"{rows[0].split(',')[0]}.png"
+    succeed(fulcrum("steer", image, "--suppress", "1", "--save", saved, "--json", "--n-controls", 0))
+    command = (
+        "validate",
+        "-c",
+        saved,
+        "-d",
+        tmp_path / "m.csv",
+        "--split",
+        "discover",
+        "--n-controls",
+        0,
+        "--json",
+    )
+    report = succeed(fulcrum(*command))
+    assert report["overall"]["n"] == 8
+    assert all(", drawn" in name for name in report["provenance"]["class_names"])
 
 
 def test_weights_that_do_not_load_are_never_replaced_by_random_ones(fulcrum, photo, tmp_path):

@@ -81,6 +81,13 @@ def test_equal_numbers_written_differently_are_one_correction():
         {"edits": [{"kind": "scale", "latent": 1}]},
         {"edits": [], "surprise": 1, "model_sha256": "", "sae_sha256": "", "hook_point": ""},
         {"edits": [{"kind": "scale", "latent": 1, "gain": "many"}]},
+        {"edits": [{"kind": "scale", "latent": 1, "gain": 10**400}]},
+        {"edits": [{"kind": "project_out", "latent": 1, "direction": "enc"}]},
+        {"edits": [], "drop_error": "false", "model_sha256": "", "sae_sha256": "", "hook_point": ""},
+        {"edits": [], "scope": {"kind": "patchs"}, "model_sha256": "", "sae_sha256": "", "hook_point": ""},
+        {"edits": [], "scope": {"kind": "patch_list", "patches": "12"}},
+        {"edits": [], "conditions": [{"kind": "latent", "latent": 1, "operator": ">", "threshold": 1}]},
+        {"edits": [], "conditions": [{"kind": "predicted_class", "class_names": "dog"}]},
     ],
 )
 def test_what_is_no_correction_is_refused(content):

@@ -86,6 +86,42 @@ def test_a_report_agrees_with_the_flip_table_of_a_naive_run(run, found):
     assert needed <= set(done.report.provenance)
 
 
+def test_an_image_on_which_the_correction_was_found_proves_nothing_whatever_its_split(run, found):
+    suggestion = found[0]
+    numbers = np.flatnonzero(run.dataset.splits == "confirm")
+    on_confirm = tuple(run.dataset.bytes_sha256[n] for n in numbers[:5])
+    cheat = dataclasses.replace(
+        suggestion.correction,
+        origin=dataclasses.replace(suggestion.correction.origin, image_sha256=on_confirm),
+    )
+    done = validate_correction(run, Question(cheat, "confirm", specification=NO_CONTROLS, n_controls=0))
+    # The five, and the twins that share a pair with them.
+    assert done.report.counted.evaluated <= len(numbers) - 5
+    again = validate_correction(
+        run, Question(suggestion.correction, "confirm", specification=NO_CONTROLS, n_controls=0)
+    )
+    assert again.report.counted.evaluated == len(numbers)
+    assert set(suggestion.correction.origin.image_sha256) >= {run.dataset.bytes_sha256[n] for n in found[1]}
+
+
+def test_without_a_failure_mode_no_gate_waits_for_images_outside_of_it(run, found):
+    done = validate_correction(run, Question(found[0].correction, "confirm", n_controls=100))
+    names = {g.name for g in done.report.gates}
+    assert "clean_loss" not in names
+    assert done.report.ripple.n > 0
+    assert {c.n_controls for c in done.report.controls} == {100}
+
+
+def test_a_look_at_select_counts_among_those_it_is_adjusted_for(run, found, tmp_path):
+    question = Question(found[0].correction, "select", specification=NO_CONTROLS, n_controls=0)
+    looks = tmp_path / "looks.jsonl"
+    first = validate_correction(run, question, looks)
+    assert (first.report.selection.n_looks, first.report.selection.n_corrections) == (1, 1)
+    worse = dataclasses.replace(found[0].correction, edits=found[0].correction.edits[:1])
+    second = validate_correction(run, dataclasses.replace(question, correction=worse), looks)
+    assert (second.report.selection.n_looks, second.report.selection.n_corrections) == (2, 2)
+
+
 def test_looks_at_confirm_are_counted_on_the_badge(run, found, tmp_path):
     question = Question(found[0].correction, "confirm", specification=NO_CONTROLS, n_controls=0)
     looks = tmp_path / "looks.jsonl"

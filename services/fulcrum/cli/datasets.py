@@ -116,7 +116,9 @@ def dataset_task(dataset: "Dataset", prompts: str | None, template: list[str] | 
         task = options.class_set(None, template, model)
         if set(dataset.class_names) <= set(task.names):
             return task
-    return options.class_set(",".join(dataset.class_names), template, model)
+    # Not through the text of --prompts: a label may hold a comma.
+    templates = tuple(template) if template else options.default_templates(model)
+    return ClassSet(dataset.class_names, templates)
 
 
 def parse_where(dataset: "Dataset", where: list[str]) -> NDArray[np.bool_]:

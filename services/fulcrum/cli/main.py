@@ -53,6 +53,13 @@ def run(arguments: list[str] | None = None) -> None:
         else:
             print(f"error: {error} [{error.reason}]", file=sys.stderr)
         raise SystemExit(2) from None
+    except OSError as error:  # a folder that is missing, full, or not ours to write to
+        what = f"{error.strerror or error}: {error.filename}" if error.filename else str(error)
+        if "--json" in arguments:
+            print(json.dumps({"error": {"reason": "FILE_ERROR", "message": what}}))
+        else:
+            print(f"error: {what} [FILE_ERROR]", file=sys.stderr)
+        raise SystemExit(2) from None
     except KeyboardInterrupt:
         print("stopped", file=sys.stderr)
         raise SystemExit(130) from None

@@ -148,6 +148,14 @@ def read_image(path: Path) -> bytes:
         raise UnreadableImage(f"cannot read {str(path)!r}: {error.strerror or error}") from error
 
 
+def check_parent(path: Path | None) -> None:
+    """Raises InvalidSettings before any work is done for a file whose folder does not exist."""
+    if path is not None and (not path.parent.is_dir() or path.is_dir()):
+        raise InvalidSettings(
+            f"cannot write {str(path)!r}: its folder does not exist, or it is a folder itself"
+        )
+
+
 def sha256(data: bytes) -> str:
     """Name of an image."""
     return hashlib.sha256(data).hexdigest()
@@ -165,13 +173,16 @@ def class_set(prompts: str | None, templates: list[str] | None, model: str) -> C
     names = tuple(part.strip() for part in prompts.split(","))
     if not any(names):
         raise EmptyPrompts("the class prompts are empty: give at least one, separated by commas")
-    if templates:
-        return ClassSet(names, tuple(templates))
-    if model == DEMO:
-        from fulcrum.demo.shipped import demo_task
+    return ClassSet(names, tuple(templates) if templates else default_templates(model))
 
-        return ClassSet(names, demo_task().templates)
-    return ClassSet(names, DEFAULT_TEMPLATES)
+
+def default_templates(model: str) -> tuple[str, ...]:
+    """The templates that the demo model was trained with, CLIP's plainest for others."""
+    if model != DEMO:
+        return DEFAULT_TEMPLATES
+    from fulcrum.demo.shipped import demo_task
+
+    return demo_task().templates
 
 
 def parse_target(text: str | None, task: ClassSet) -> "Target | None":

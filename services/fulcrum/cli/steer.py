@@ -39,12 +39,15 @@ def steer(
     json: options.Json = False,
 ) -> None:
     """Edit latents of one image and compare the answers before and after, with controls."""
+    options.check_parent(save)
     data = options.read_image(image)
     task = options.class_set(prompts, template, model)
     wanted = options.parse_target(target, task)
     edits = parse_edits(suppress, scale)
     if bool(edits) == (correction is not None):
         raise InvalidEdit("say what to edit: either --suppress / --scale, or --correction")
+    if correction is not None and scope != "all":
+        raise InvalidEdit("a saved correction has its own scope: leave out --scope")
     setup = options.open_engine(model, pretrained, random_weights, sae, device)
     if correction is not None:
         chosen = read_correction(correction)

@@ -47,6 +47,7 @@ def suggest(
     json: options.Json = False,
 ) -> None:
     """Find edits: minimal alternatives for one image, or one correction for a whole failure group."""
+    options.check_parent(save)
     if (image is None) == (dataset is None):
         raise InvalidInput("give either an image (with --wanted) or --dataset (with --where)")
     if image is not None:
@@ -60,9 +61,10 @@ def suggest(
     assert dataset is not None
     if not where:
         raise InvalidInput("say which images fail: --where 'column=value'")
-    if split == "confirm":
+    if split not in ("discover", "select"):
         raise InvalidInput(
-            "the confirm split proves corrections; searching on it would make its proof worthless"
+            f"split {split!r} is not one of discover, select: confirm proves corrections, and searching on it would "
+            "make its proof worthless"
         )
     import numpy as np
 
@@ -72,7 +74,7 @@ def suggest(
     setup = options.open_engine(model, pretrained, random_weights, sae, device)
     opened = datasets.open_run(setup, dataset, new_splits, index_dir, prompts, template, model)
     inside = np.zeros(len(opened.dataset), dtype=bool)
-    inside[opened.dataset.numbers(split=split) if split else np.arange(len(inside))] = True
+    inside[opened.dataset.numbers(split=split)] = True
     group = datasets.parse_where(opened.dataset, where) & inside
     others = (datasets.parse_where(opened.dataset, clean) if clean else ~group) & inside & ~group
     with bar("search", "images") as progress:

@@ -8,7 +8,7 @@ from rich.table import Table
 
 from fulcrum.cli import datasets, options
 from fulcrum.cli.output import emit_json, err, out
-from fulcrum.domain.errors import InvalidSaeConfig
+from fulcrum.domain.errors import InvalidDataset, InvalidSaeConfig
 from fulcrum.domain.hook_points import HookPoint
 from fulcrum.domain.models import ModelRef, Variant
 
@@ -62,6 +62,12 @@ def train(
     everyone = np.arange(len(data))
     trained_on = everyone if split is None else data.numbers(split=split)
     held_out = np.setdiff1d(everyone, trained_on) if split is not None else everyone
+    judged = held_out[:512] if len(held_out) else everyone[:512]
+    labelled = all(data.samples[int(i)].label is not None for i in judged)
+    task = datasets.dataset_task(data, prompts, None, model) if labelled else None
+    strangers = sorted({str(data.samples[int(i)].label) for i in judged} - set(task.names)) if task else []
+    if strangers:
+        raise InvalidDataset(f"labels {strangers[:5]} are not among the class prompts: leave out --prompts")
     source = DatasetActivations(loaded, hook, data, trained_on, seed)
     config = TrainConfig(
         variant=variant,  # type: ignore[arg-type]  # checked above
@@ -88,10 +94,7 @@ def train(
                     f"{at.tokens_per_s:,.0f} tokens/s, {at.eta_s:.0f} s left"
                 )
 
-        sae, report = train_sae(config, source, on_progress, checkpoint_folder(save))
-    judged = held_out[:512] if len(held_out) else everyone[:512]
-    labelled = all(data.samples[int(i)].label is not None for i in judged)
-    task = datasets.dataset_task(data, prompts, None, model) if labelled else None
+        sae, report = train_sae(config, source, on_progress, checkpoint_folder(save, data, trained_on))
     head = None if task is None else residency.head(ref, task)
     card = quality_card(loaded, sae.to(where), data, judged, head)
     save_sae(sae, save, card.flat())

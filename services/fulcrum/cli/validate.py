@@ -67,6 +67,9 @@ def validate(
     from fulcrum.science.validation.report import plan
     from fulcrum.science.validation.specification import ProtectedGroup, Specification
 
+    options.check_parent(table)
+    if table is not None and table.suffix.lower() not in (".csv", ".parquet"):
+        raise InvalidInput(f"the table's file must end in .csv or .parquet, got {table.name!r}")
     chosen = read_correction(correction)
     setup = options.open_engine(model, pretrained, random_weights, sae, device)
     opened = datasets.open_run(setup, dataset, new_splits, index_dir, prompts, template, model)
@@ -76,6 +79,10 @@ def validate(
     for text in protect or []:
         datasets.parse_where(opened.dataset, [text])
         column, _, value = text.partition("=")
+        if column == "label":
+            raise InvalidInput(
+                "--protect takes a group column; every class is judged by the worst-group gate"
+            )
         groups.append(ProtectedGroup(column.removeprefix("group_"), value))
     specification = Specification(
         harm_margin=harm_margin,
@@ -140,6 +147,12 @@ def validate(
                 str(row.broken), f"{row.p:.2g}",
             )  # fmt: skip
     out.print(flips)
+    if report.selection is not None:
+        looks = report.selection
+        out.print(
+            f"{looks.n_looks} looks at select with {looks.n_corrections} corrections so far: "
+            f"p = {looks.p:.2g}, adjusted q = {looks.q:.2g}"
+        )
     n = int(np.count_nonzero(judged))
     out.print(
         f"{validated.n_affected} of {n} images can be changed by this correction; "
@@ -154,11 +167,8 @@ def _write_table(columns: Mapping[str, NDArray[Any]], path: Path) -> None:
     import pyarrow.parquet
 
     content = pa.table({name: pa.array(values) for name, values in columns.items()})
-    match path.suffix.lower():
-        case ".csv":
-            pyarrow.csv.write_csv(content, path)
-        case ".parquet":
-            pyarrow.parquet.write_table(content, path)
-        case other:
-            raise InvalidInput(f"the table's file must end in .csv or .parquet, got {other!r}")
+    if path.suffix.lower() == ".csv":
+        pyarrow.csv.write_csv(content, path)
+    else:
+        pyarrow.parquet.write_table(content, path)
     err.print(f"wrote {content.num_rows} rows to {path}")

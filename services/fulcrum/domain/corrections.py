@@ -116,6 +116,14 @@ def from_dict(content: dict[str, Any]) -> Correction:
         scope = values.pop("scope", {})
         task = values.pop("task", None)
         origin = values.pop("origin", {})
+        if not isinstance(values.get("drop_error", False), bool):
+            raise InvalidEdit(f"drop_error must be true or false, got {values['drop_error']!r}")
+        for name, listed in (
+            ("patches", scope.get("patches", [])),
+            ("image_sha256", origin.get("image_sha256", [])),
+        ):
+            if not isinstance(listed, list | tuple):
+                raise InvalidEdit(f"{name} must be a list, got {listed!r}")
         return Correction(
             edits=edits,
             conditions=conditions,
@@ -124,7 +132,7 @@ def from_dict(content: dict[str, Any]) -> Correction:
             origin=Origin(**{**origin, "image_sha256": tuple(origin.get("image_sha256", ()))}),
             **values,
         )
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
         raise InvalidEdit(f"not a correction: {error}") from error
 
 
@@ -136,4 +144,6 @@ def _one(kinds: dict[str, Any], content: dict[str, Any], what: str) -> Any:
     for key, value in values.items():
         if key == "latent" and (isinstance(value, bool) or not isinstance(value, int)):
             raise InvalidEdit(f"latent of a {kind!r} {what} must be a whole number, got {value!r}")
+        if key == "class_names" and not isinstance(value, tuple):
+            raise InvalidEdit(f"class_names of a {what} must be a list, got {value!r}")
     return kinds[kind](**values)

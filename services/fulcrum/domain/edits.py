@@ -93,6 +93,10 @@ class ProjectOut:
 
     def __post_init__(self) -> None:
         _check(self.kind, self.latent, keep=self.keep)
+        if self.direction not in ("decoder", "encoder"):
+            raise InvalidEdit(
+                f"direction {self.direction!r} of latent {self.latent} is not decoder or encoder"
+            )
 
 
 @dataclass(frozen=True)
@@ -118,6 +122,8 @@ class Scope:
     patches: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
+        if self.kind not in ("all", "cls", "patches", "patch_list"):
+            raise InvalidEdit(f"scope {self.kind!r} is not one of all, cls, patches, patch_list")
         if self.kind == "patch_list" and not self.patches:
             raise InvalidEdit("scope 'patch_list' needs at least one patch")
         if self.kind != "patch_list" and self.patches:
@@ -137,6 +143,8 @@ class LatentCondition:
 
     def __post_init__(self) -> None:
         _check("condition", self.latent, threshold=self.threshold)
+        if self.operator not in (">=", "<="):
+            raise InvalidEdit(f"operator {self.operator!r} of a latent condition is not >= or <=")
 
 
 @dataclass(frozen=True)

@@ -4,8 +4,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from fulcrum.domain.edits import Cap, Edit, ProjectOut, Scale
+from fulcrum.domain.edits import Cap, Edit, ProjectOut, Scale, acts_only_where_it_fires
 from fulcrum.engine.dataset_runs import DatasetRun, Numbers, Progress
+from fulcrum.science.steering.controls import rotated_deltas
 from fulcrum.science.steering.edits import EditPlan, apply_edits
 from fulcrum.science.steering.forward import suffix_embeddings
 
@@ -30,14 +31,17 @@ def matched_latent_plans(run: DatasetRun, plan: EditPlan, n_draws: int, seed: in
     usable = (rate > 0) & (size > 0)
     usable[edited] = False
     candidates = np.flatnonzero(usable)
-    acting = [e for e in plan.edits if rate[e.latent] > 0 and size[e.latent] > 0]
+    # An edit that needs a firing latent and has none does nothing; the others push also where z is 0.
+    acting = [e for e in plan.edits if size[e.latent] > 0 or not acts_only_where_it_fires(e)]
     if len(candidates) < max(2, len(acting)) or not acting:
         return []
     place = np.stack([np.log(rate[candidates]), np.log(size[candidates])], axis=1)
     rng = np.random.default_rng([seed, 1])
     pools = []
     for edit in acting:
-        here = np.array([np.log(rate[edit.latent]), np.log(size[edit.latent])])
+        # A silent latent has no contribution to match: its stand-ins are the rarest ones.
+        rarest = 0.5 / run.index.layout.n_images
+        here = np.log([max(rate[edit.latent], rarest), size[edit.latent] or size[candidates].min()])
         distance = np.linalg.norm(place - here, axis=1)
         pools.append(candidates[np.argsort(distance, kind="stable")[: max(_NEAREST, len(acting))]])
     plans = []
@@ -91,11 +95,11 @@ def random_direction_predictions(
     seed: int,
     progress: Progress | None = None,
 ) -> Predictions:
-    """(n_draws, len(numbers)): the plan's own changes of z, written along random directions of the decoder's norms.
+    """(n_draws, len(numbers)): the plan's own changes of z, written along randomly turned decoder directions.
 
-    A draw is one direction per edited latent, the same on every image and token, as the true direction is; so
-    what differs from the correction is the direction alone. Empty for `project_out` and `drop_error`, whose
-    change is not one of z.
+    A draw turns all edited directions together, the same on every image and token: norms and the angles between
+    them stay, so that every token is pushed exactly as far as by the correction, somewhere else.
+    Empty for `project_out` and `drop_error`, whose change is not one of z.
     """
     if plan.drop_error or any(isinstance(e, ProjectOut) for e in plan.edits):
         return np.zeros((0, len(numbers)), dtype=np.int64)
@@ -117,9 +121,7 @@ def random_direction_predictions(
             readout=run.head,
         )
         if directions is None:
-            true = steerable.sae.directions(edited.latents)
-            drawn = torch.randn(n_draws, *true.shape, generator=generator).to(true)
-            directions = drawn / drawn.norm(dim=2, keepdim=True) * true.norm(dim=1)[None, :, None]
+            directions = rotated_deltas(steerable.sae.directions(edited.latents), n_draws, generator)
         dz = edited.z_edited - edited.z
         rows = torch.arange(len(chunk), device=state.x.device)
         at = [place[int(n)] for n in chunk]

@@ -88,7 +88,12 @@ def suggest_for_group(
         edits=found.edits,
         scope=scope or Scope(),
         task=run.task,
-        origin=Origin("group_search", dataset_digest=run.dataset.digest, note=note),
+        origin=Origin(
+            "group_search",
+            image_sha256=tuple(run.dataset.bytes_sha256[int(n)] for n in numbers),
+            dataset_digest=run.dataset.digest,
+            note=note,
+        ),
     )
     return found.suggestion(correction)
 

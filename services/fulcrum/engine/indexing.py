@@ -21,6 +21,8 @@ def index_key(steerable: Steerable, dataset: Dataset) -> IndexKey:
         hook_point=str(steerable.sae_info.hook_point),
         preprocess_sha256=info.preprocess_sha256,
         dataset_digest=dataset.digest,
+        device_type=steerable.loaded.device.type,
+        dtype=info.dtype,
     )
 
 

@@ -1,5 +1,6 @@
 """An SAE from the activations of a data set: prefix only, full batches, kept in memory where they fit."""
 
+import hashlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -145,6 +146,7 @@ def quality_card(
     return QualityCard(trained, untrained, judged("trained"), judged("untrained"))
 
 
-def checkpoint_folder(out: Path) -> Path:
-    """Where a run that writes its SAE to `out` keeps its checkpoint."""
-    return out / "checkpoint"
+def checkpoint_folder(out: Path, dataset: Dataset, numbers: np.ndarray) -> Path:
+    """Where a run on these images keeps its checkpoint: a run on others must not take it for its own."""
+    images = hashlib.sha256("".join(dataset.bytes_sha256[int(n)] for n in np.sort(numbers)).encode())
+    return out / f"checkpoint-{images.hexdigest()[:12]}"

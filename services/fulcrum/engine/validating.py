@@ -1,7 +1,9 @@
 """A correction on a split of a data set: affected-only answers, controls, noise floor, and the verdict."""
 
+import dataclasses
 import getpass
 import importlib.metadata
+import os
 import platform
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -90,9 +92,10 @@ def validate_correction(
         raise InvalidDataset(
             f"data set {dataset.name!r} has no split {question.split!r}: it has {list(dataset.split_names)}"
         )
-    dataset.require_labels()
     numbers = np.flatnonzero((splits == question.split) | (splits == "discover")).astype(np.int64)
     judged = numbers[splits[numbers] == question.split]
+    # Whatever the splits say now, an image on which the correction was found proves nothing about it.
+    seen = np.isin(np.array(dataset.bytes_sha256), question.correction.origin.image_sha256)
     target = np.ones(len(dataset), dtype=bool) if question.target is None else question.target
     step = on_step or (lambda name, done, total: None)
 
@@ -126,7 +129,8 @@ def validate_correction(
         split=question.split,
         image_ids=dataset.ids[numbers].tolist(),
         splits=splits[numbers],
-        target=target[numbers],
+        target=None if question.target is None else target[numbers],
+        seen=seen[numbers],
         condition_met=_condition_met(run, plan, numbers),
         same_cue_legitimate=None if legitimate is None else legitimate[numbers],
         groups=groups,
@@ -145,7 +149,12 @@ def validate_correction(
     report = validate(given, question.specification)
     if looks_path is not None:
         p = report.overall.p if report.target is None else report.target.p
-        append_look(looks_path, Look(question.correction.sha256, dataset.digest, question.split, p))
+        look = Look(question.correction.sha256, dataset.digest, question.split, p)
+        append_look(looks_path, look)
+        if question.split == "select":
+            # This look is one of those that it has to be adjusted for.
+            counted = looks.record(look).selection(look.correction_sha256, look.dataset_digest)
+            report = dataclasses.replace(report, selection=counted)
     counts = run.counts
     return Validated(report, given, numbers, len(touched), counts.prefix_images, counts.suffix_rows)
 
@@ -189,15 +198,24 @@ def provenance(run: DatasetRun, question: Question) -> dict[str, Any]:
             name: importlib.metadata.version(name) for name in ("torch", "open_clip_torch", "numpy", "scipy")
         },
         "python": platform.python_version(),
-        "user": getpass.getuser(),
+        "user": _user(),
         "time": datetime.now(UTC).isoformat(timespec="seconds"),
     }
+
+
+def _user() -> str:
+    """Name of the account; its number where it has none, as in many containers."""
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):
+        return f"uid {os.getuid()}"
 
 
 def _control_gains(
     run: DatasetRun, plan: EditPlan, targets: Numbers, question: Question, step: Steps
 ) -> dict[str, NDArray[np.float64]]:
     """Net gain of every control on (a sample of) the judged images of the failure mode."""
+    targets = targets[run.labels[targets] >= 0]
     if not len(targets):
         return {}
     if len(targets) > question.max_control_images:

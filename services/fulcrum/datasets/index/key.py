@@ -18,10 +18,13 @@ class IndexKey:
     hook_point: str
     preprocess_sha256: str
     dataset_digest: str
+    # Another device or precision rounds otherwise, and a TopK SAE turns the last bit into another set of latents.
+    device_type: str = "cpu"
+    dtype: str = "float32"
 
     @property
     def sha256(self) -> str:
-        """One name for the five."""
+        """One name for them all."""
         content = json.dumps(dataclasses.asdict(self), sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(content.encode()).hexdigest()
 

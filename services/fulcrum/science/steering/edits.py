@@ -164,7 +164,7 @@ def apply_edits(
             met_by_plan[i] = conditions_met(
                 plan.conditions, lambda n: z[:, :, column[n]].amax(dim=1), logits, class_names, n_images
             )
-    met = met_by_plan[of_row, index]
+    met = met_by_plan[of_row, index.cpu()]
 
     scopes = [scope_tokens(tower, plan.scope) for plan in distinct]
     in_scope = (torch.stack(scopes) if scopes else torch.zeros(0, n_tokens, dtype=torch.bool))[of_row].to(
