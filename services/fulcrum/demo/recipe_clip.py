@@ -4,6 +4,7 @@ import gzip
 import json
 import logging
 import math
+import os
 import tempfile
 import time
 from dataclasses import dataclass
@@ -175,7 +176,7 @@ class _Job:
 
 
 def _train_worker(rank: int, job: _Job) -> None:
-    training, log = job.training, job.log
+    training, log, parent = job.training, job.log, os.getppid()
     torch.set_num_threads(1)
     logging.disable(logging.WARNING)  # OpenCLIP warns that the weights are random; here they must be
     torch.distributed.init_process_group(
@@ -195,7 +196,8 @@ def _train_worker(rank: int, job: _Job) -> None:
     clock = torch.zeros(1)
     while True:
         # The first process's clock decides for all, so that none waits for one that has stopped.
-        clock[0] = time.monotonic() - start
+        # Where the recipe itself was killed nobody waits for its workers any more: they end too.
+        clock[0] = time.monotonic() - start if os.getppid() == parent else math.inf
         torch.distributed.broadcast(clock, 0)
         elapsed = clock.item()
         if elapsed >= budget:
