@@ -14,6 +14,7 @@ from fulcrum.domain.results import (
     FloatArray,
     IntArray,
     Prediction,
+    SteeredPrediction,
     Suggestion,
 )
 from fulcrum.domain.tasks import ClassSet, Target
@@ -57,6 +58,17 @@ class InferenceEngine(Protocol):
 
     def predict(self, model: ModelRef, images: Sequence[bytes], task: ClassSet) -> list[Prediction]:
         """Zero-shot predictions."""
+        ...
+
+    def predict_steered(
+        self,
+        model: ModelRef,
+        sae: str,
+        images: Sequence[bytes],
+        correction: Correction,
+        task: ClassSet,
+    ) -> list[SteeredPrediction]:
+        """Zero-shot predictions of many images without and with a correction, paired."""
         ...
 
     def attribute(

@@ -8,13 +8,24 @@
      │   ├─ InvalidEdit · LatentOutOfRange
      │   ├─ SaeDoesNotFit · InvalidSaeConfig
      │   ├─ InvalidDataset · DatasetWithoutLabels · SingleClassDataset · MissingFiles
-     │   └─ InvalidSettings
+     │   ├─ InvalidSettings
+     │   └─ InvalidRequest · PayloadTooLarge
      ├─ NotFound              the named thing does not exist here
      │   ├─ UnknownModel · UnknownSae · UnknownDataset
+     │   ├─ UnknownImage · UnknownCorrection · UnknownSession · UnknownConcept · UnknownResult
+     │   └─ UnknownProject · UnknownUser · UnknownToken · UnknownArtifact
+     ├─ Denied                who asks may not
+     │   ├─ Unauthenticated · Forbidden
+     ├─ Conflict              the state of the thing does not allow it
+     │   ├─ AlreadyExists · StaleVersion · MissingPrecondition · IdempotencyConflict · AlreadyRunning
+     ├─ Unavailable           may work later: `retry_after_s` says when
+     │   ├─ Overloaded · RateLimited · ServiceUnavailable · OutOfMemory · DeadlineExceeded
+     ├─ Cancelled             the caller went away
      ├─ CorruptFile           the thing exists, but its bytes are not what they must be
-     │   ├─ CorruptCheckpoint · CorruptIndex
+     │   ├─ CorruptCheckpoint · CorruptIndex · CorruptArtifact
      ├─ MissingDependency     an optional package is not installed
-     └─ ComputationFailed     the numbers could not be computed (never returned as nan or None)
+     ├─ ComputationFailed     the numbers could not be computed (never returned as nan or None)
+     └─ InternalError         a bug of ours: the message holds no traceback, the log does
 
 The domain knows no HTTP or gRPC code; those tables live at the borders.
 """
@@ -26,6 +37,7 @@ class FulcrumError(Exception):
     """Base of all errors a user may see. `reason` is stable and unique for each class."""
 
     reason: ClassVar[str] = "FULCRUM_ERROR"
+    retry_after_s: float | None = None  # when the same request may work; None where repeating it is useless
 
 
 class InvalidInput(FulcrumError):
@@ -130,6 +142,18 @@ class InvalidSettings(InvalidInput):
     reason = "INVALID_SETTINGS"
 
 
+class InvalidRequest(InvalidInput):
+    """A request whose body, parameters or message cannot be read as what the call takes."""
+
+    reason = "INVALID_REQUEST"
+
+
+class PayloadTooLarge(InvalidInput):
+    """More bytes, rows or items than one call may carry."""
+
+    reason = "PAYLOAD_TOO_LARGE"
+
+
 class NotFound(FulcrumError):
     """The named thing does not exist here."""
 
@@ -154,6 +178,160 @@ class UnknownDataset(NotFound):
     reason = "UNKNOWN_DATASET"
 
 
+class UnknownImage(NotFound):
+    """No image of this id or content hash."""
+
+    reason = "UNKNOWN_IMAGE"
+
+
+class UnknownCorrection(NotFound):
+    """No correction, or no version of it, with this id."""
+
+    reason = "UNKNOWN_CORRECTION"
+
+
+class UnknownSession(NotFound):
+    """No session of this id."""
+
+    reason = "UNKNOWN_SESSION"
+
+
+class UnknownConcept(NotFound):
+    """Nothing is recorded about this latent."""
+
+    reason = "UNKNOWN_CONCEPT"
+
+
+class UnknownResult(NotFound):
+    """No stored result of this id."""
+
+    reason = "UNKNOWN_RESULT"
+
+
+class UnknownProject(NotFound):
+    """No project of this id, or none that the asker may know of."""
+
+    reason = "UNKNOWN_PROJECT"
+
+
+class UnknownUser(NotFound):
+    """No user of this id or name."""
+
+    reason = "UNKNOWN_USER"
+
+
+class UnknownToken(NotFound):
+    """No API token, login or login link of this id."""
+
+    reason = "UNKNOWN_TOKEN"
+
+
+class UnknownArtifact(NotFound):
+    """No artifact with this content hash."""
+
+    reason = "UNKNOWN_ARTIFACT"
+
+
+class Denied(FulcrumError):
+    """Who asks may not."""
+
+    reason = "DENIED"
+
+
+class Unauthenticated(Denied):
+    """No valid session, token or internal secret came with the request."""
+
+    reason = "UNAUTHENTICATED"
+
+
+class Forbidden(Denied):
+    """The role or the token does not allow this."""
+
+    reason = "FORBIDDEN"
+
+
+class Conflict(FulcrumError):
+    """The state of the thing does not allow what was asked."""
+
+    reason = "CONFLICT"
+
+
+class AlreadyExists(Conflict):
+    """A thing of this name or content exists."""
+
+    reason = "ALREADY_EXISTS"
+
+
+class StaleVersion(Conflict):
+    """The thing changed since it was read."""
+
+    reason = "STALE_VERSION"
+
+
+class MissingPrecondition(Conflict):
+    """The change needs an If-Match header, so that nobody overwrites what they have not seen."""
+
+    reason = "MISSING_PRECONDITION"
+
+
+class IdempotencyConflict(Conflict):
+    """The Idempotency-Key was used with another request, or its first request still runs."""
+
+    reason = "IDEMPOTENCY_CONFLICT"
+
+
+class AlreadyRunning(Conflict):
+    """Another Fulcrum uses this folder or port."""
+
+    reason = "ALREADY_RUNNING"
+
+
+class Unavailable(FulcrumError):
+    """May work later; `retry_after_s` says when."""
+
+    reason = "UNAVAILABLE"
+
+    def __init__(self, message: str, retry_after_s: float | None = None) -> None:
+        super().__init__(message)
+        self.retry_after_s = retry_after_s
+
+
+class Overloaded(Unavailable):
+    """The queue is full or the request waited too long in it."""
+
+    reason = "OVERLOADED"
+
+
+class RateLimited(Unavailable):
+    """The asker used up their share for now."""
+
+    reason = "RATE_LIMITED"
+
+
+class ServiceUnavailable(Unavailable):
+    """A service is not reachable, still loading, or draining."""
+
+    reason = "SERVICE_UNAVAILABLE"
+
+
+class OutOfMemory(Unavailable):
+    """The device ran out of memory, also with half the batch."""
+
+    reason = "OUT_OF_MEMORY"
+
+
+class DeadlineExceeded(Unavailable):
+    """The answer did not come within the time that the caller gave."""
+
+    reason = "DEADLINE_EXCEEDED"
+
+
+class Cancelled(FulcrumError):
+    """The caller went away; the work was dropped."""
+
+    reason = "CANCELLED"
+
+
 class CorruptFile(FulcrumError):
     """The bytes are not what they must be."""
 
@@ -172,6 +350,12 @@ class CorruptIndex(CorruptFile):
     reason = "CORRUPT_INDEX"
 
 
+class CorruptArtifact(CorruptFile):
+    """Stored bytes whose hash is no longer their name."""
+
+    reason = "CORRUPT_ARTIFACT"
+
+
 class MissingDependency(FulcrumError):
     """An optional package is needed and not installed; the message names it."""
 
@@ -182,3 +366,9 @@ class ComputationFailed(FulcrumError):
     """The result could not be computed (non-finite activations, no convergence)."""
 
     reason = "COMPUTATION_FAILED"
+
+
+class InternalError(FulcrumError):
+    """A bug of ours. The message names the request; the traceback stays in the log."""
+
+    reason = "INTERNAL_ERROR"

@@ -120,6 +120,15 @@ class Effect:
 
 
 @dataclass(frozen=True)
+class SteeredPrediction:
+    """One image of many, before and after a correction."""
+
+    before: Prediction
+    after: Prediction
+    changed: bool  # False: the correction left the activations bit-identical
+
+
+@dataclass(frozen=True)
 class DoseResponse:
     """The answer of the model over a grid of gains for one set of latents."""
 

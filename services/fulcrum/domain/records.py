@@ -1,0 +1,260 @@
+"""What the store keeps: one frozen dataclass for each word of the platform.
+
+`version` counts the changes of a row from 1 and is its ETag; immutable things have none. Times are aware, in UTC.
+"""
+
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any, Generic, Literal, TypeVar
+
+from fulcrum.domain.corrections import Correction
+from fulcrum.domain.models import ModelInfo, ModelRef, SaeInfo
+from fulcrum.domain.provenance import Provenance
+
+T = TypeVar("T")
+
+Role = Literal["viewer", "analyst", "reviewer", "admin"]  # each may do what the ones before it may
+Scope = Literal[
+    "read", "write", "admin"
+]  # of an API token, each with the ones before it; the role still limits
+LoadState = Literal["registered", "loading", "ready", "failed"]
+ResultKind = Literal["prediction", "attribution", "effect", "dose_response", "suggestions"]
+CorrectionState = Literal["draft", "evaluated", "in_review", "approved", "rejected", "superseded"]
+
+
+@dataclass(frozen=True)
+class Page(Generic[T]):
+    """Items, newest first, and the cursor of the next page: None at the end."""
+
+    items: tuple[T, ...]
+    next_cursor: str | None = None
+
+
+@dataclass(frozen=True)
+class User:
+    """A person. `is_admin` is about the platform; roles are about projects."""
+
+    id: str
+    name: str
+    created_at: datetime
+    is_admin: bool = False
+    disabled: bool = False
+    version: int = 1
+
+
+@dataclass(frozen=True)
+class ApiToken:
+    """A token without its secret, which is shown once and stored as a hash."""
+
+    id: str
+    user_id: str
+    name: str
+    scopes: tuple[Scope, ...]
+    created_at: datetime
+    expires_at: datetime | None = None
+    last_used_at: datetime | None = None
+    revoked_at: datetime | None = None
+
+
+@dataclass(frozen=True)
+class Login:
+    """A browser session without its secret."""
+
+    id: str
+    user_id: str
+    created_at: datetime
+    expires_at: datetime
+
+
+@dataclass(frozen=True)
+class Project:
+    """What a group works on; everything below belongs to one."""
+
+    id: str
+    name: str
+    created_at: datetime
+    version: int = 1
+
+
+@dataclass(frozen=True)
+class Member:
+    """A user's role in a project."""
+
+    project_id: str
+    user_id: str
+    role: Role
+
+
+@dataclass(frozen=True)
+class ModelRecord:
+    """A registered model. `info` is known once it was loaded; `error` says why it could not be."""
+
+    id: str
+    project_id: str
+    name: str
+    ref: ModelRef
+    created_by: str
+    created_at: datetime
+    state: LoadState = "registered"
+    info: ModelInfo | None = None
+    error: str | None = None
+    version: int = 1
+
+
+@dataclass(frozen=True)
+class SaeRecord:
+    """A registered SAE of a registered model. `source` is the engine's name for it, never a path from a client."""
+
+    id: str
+    project_id: str
+    name: str
+    model_id: str
+    source: str
+    created_by: str
+    created_at: datetime
+    state: LoadState = "registered"
+    info: SaeInfo | None = None
+    error: str | None = None
+    version: int = 1
+
+
+@dataclass(frozen=True)
+class ImageRecord:
+    """An uploaded image; its bytes are the artifact `sha256`."""
+
+    id: str
+    project_id: str
+    sha256: str
+    media_type: str
+    size_bytes: int
+    width: int
+    height: int
+    filename: str
+    created_by: str
+    created_at: datetime
+    version: int = 1
+
+
+@dataclass(frozen=True)
+class DatasetRecord:
+    """A data set. `digest` names its content once it was imported."""
+
+    id: str
+    project_id: str
+    name: str
+    created_by: str
+    created_at: datetime
+    description: str = ""
+    state: Literal["empty", "importing", "ready", "failed"] = "empty"
+    digest: str | None = None
+    n_images: int = 0
+    class_names: tuple[str, ...] = ()
+    n_by_split: dict[str, int] = field(default_factory=dict)
+    version: int = 1
+
+
+@dataclass(frozen=True)
+class SessionRecord:
+    """A person's log of what they asked and expected."""
+
+    id: str
+    project_id: str
+    title: str
+    created_by: str
+    created_at: datetime
+    version: int = 1
+
+
+@dataclass(frozen=True)
+class SessionEntry:
+    """One line of the log; never changed. `result_id` points to the stored result where there is one."""
+
+    id: str
+    session_id: str
+    kind: Literal["hypothesis", "note", "result"]
+    content: dict[str, Any]
+    created_by: str
+    created_at: datetime
+    result_id: str | None = None
+    image_id: str | None = None
+
+
+@dataclass(frozen=True)
+class CorrectionRecord:
+    """A named correction; its content lives in its versions."""
+
+    id: str
+    project_id: str
+    name: str
+    created_by: str
+    created_at: datetime
+    description: str = ""
+    state: CorrectionState = "draft"
+    model_id: str | None = None
+    sae_id: str | None = None
+    latest: int = 1  # number of the newest version
+    version: int = 1
+
+
+@dataclass(frozen=True)
+class CorrectionVersion:
+    """An immutable version; `sha256` is the hash of its canonical JSON."""
+
+    correction_id: str
+    number: int
+    sha256: str
+    correction: Correction
+    created_by: str
+    created_at: datetime
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class ConceptRecord:
+    """What people and programs say a latent stands for, newest label first in `history`."""
+
+    id: str
+    project_id: str
+    sae_id: str
+    latent: int
+    created_by: str
+    created_at: datetime
+    label: str = ""
+    label_source: Literal["auto", "person"] = "person"
+    label_score: float | None = None
+    note: str = ""
+    history: tuple[dict[str, Any], ...] = ()
+    version: int = 1
+
+
+@dataclass(frozen=True)
+class ResultRecord:
+    """An answer of the engine as it was given, with what was asked and how it came about; never changed.
+
+    `key` is the hash of question and digests: the same key is the same question of the same model.
+    """
+
+    id: str
+    project_id: str
+    kind: ResultKind
+    key: str
+    request: dict[str, Any]
+    response: dict[str, Any]
+    provenance: Provenance
+    created_by: str
+    created_at: datetime
+    image_id: str | None = None
+
+
+@dataclass(frozen=True)
+class AuditEvent:
+    """Who did what to which thing. `hash` covers the event and `previous_hash`: a removed line shows."""
+
+    sequence: int
+    at: datetime
+    user_id: str | None
+    action: str
+    subject: str
+    detail: dict[str, Any]
+    previous_hash: str
+    hash: str

@@ -1,0 +1,1 @@
+"""Logs, figures and traces, the same in every service."""
