@@ -1,0 +1,95 @@
+"""Who asks, and what they may do: roles in a project, cut down by the scopes of the token they came with."""
+
+from dataclasses import dataclass
+from typing import Any, Protocol, get_args
+
+from fulcrum.domain.errors import Forbidden, NotFound, UnknownProject
+from fulcrum.domain.records import Role, Scope, User
+
+ROLES: tuple[Role, ...] = get_args(Role)  # each may do what the ones before it may
+SCOPES: tuple[Scope, ...] = get_args(Scope)
+# A token of a lesser scope cannot use the rest of its owner's role.
+SCOPE_OF_ROLE: dict[Role, Scope] = {
+    "viewer": "read",
+    "analyst": "write",
+    "reviewer": "write",
+    "admin": "admin",
+}
+
+
+class OfProject(Protocol):
+    """A record that belongs to a project."""
+
+    @property
+    def project_id(self) -> str:
+        """Whose."""
+        ...
+
+
+@dataclass(frozen=True)
+class Asker:
+    """The user of this request. `scopes` are all of them for a browser login; `token_id` is None there.
+
+    Pass the open transaction of the request: `asker.project(tx, body.project_id, "analyst")`.
+    """
+
+    user: User
+    scopes: tuple[Scope, ...]
+    token_id: str | None = None
+    login_id: str | None = None
+
+    def require_scope(self, scope: Scope) -> None:
+        """Raises Forbidden when the token has only lesser scopes."""
+        if all(SCOPES.index(mine) < SCOPES.index(scope) for mine in self.scopes):
+            raise Forbidden(
+                f"this needs a token with the scope {scope!r}, and this one has {list(self.scopes)}"
+            )
+
+    def require_platform_admin(self) -> None:
+        """Raises Forbidden unless the user administers the platform, with the scope `admin`."""
+        if not self.user.is_admin:
+            raise Forbidden(f"this is for administrators of the platform, and {self.user.name!r} is none")
+        self.require_scope("admin")
+
+    def role(self, tx: Any, project_id: str) -> Role | None:
+        """Role in a project; administrators of the platform are admins everywhere."""
+        if self.user.is_admin:
+            return "admin"
+        found: Role | None = tx.members.role(project_id, self.user.id)
+        return found
+
+    def project(self, tx: Any, project_id: str | None, role: Role) -> str:
+        """Id of the project to work in; None takes the asker's oldest one.
+
+        Raises UnknownProject where the asker is no member (whether it exists is none of their business), Forbidden
+        where the role or the token is not enough.
+        """
+        if project_id is None:
+            project_id = self._default_project(tx)
+        else:
+            tx.projects.get(project_id)
+        self._require(tx, project_id, role, UnknownProject(f"no project {project_id!r}"))
+        return project_id
+
+    def may(self, tx: Any, record: OfProject, role: Role, unknown: NotFound) -> None:
+        """Passes if the asker has this role where `record` belongs; raises `unknown` for a stranger, else Forbidden.
+
+        `unknown` should read exactly as if the record did not exist.
+        """
+        self._require(tx, record.project_id, role, unknown)
+
+    def _require(self, tx: Any, project_id: str, role: Role, unknown: NotFound) -> None:
+        mine = self.role(tx, project_id)
+        if mine is None:
+            raise unknown
+        self.require_scope(SCOPE_OF_ROLE[role])
+        if ROLES.index(mine) < ROLES.index(role):
+            raise Forbidden(f"this needs the role {role!r} in project {project_id}, and yours is {mine!r}")
+
+    def _default_project(self, tx: Any) -> str:
+        found = tx.members.project_ids(self.user.id)
+        if not found:
+            raise UnknownProject(
+                "you are not a member of any project: ask an administrator, or pass project_id"
+            )
+        return str(found[0])

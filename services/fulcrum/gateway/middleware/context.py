@@ -1,0 +1,80 @@
+"""The outermost layer: request ids, the access log, figures, security headers, and the answer to whatever escaped."""
+
+import re
+import time
+
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from fulcrum import telemetry
+from fulcrum.domain.identifiers import new_id
+from fulcrum.gateway.errors import as_domain_error, problem_response
+
+_ACCEPTED_ID = re.compile(r"[A-Za-z0-9._:-]{1,64}")  # what may stand in a log line and a header unchanged
+
+SECURITY_HEADERS = {
+    "X-Content-Type-Options": "nosniff",
+    "X-Frame-Options": "DENY",
+    "Referrer-Policy": "no-referrer",
+    "Cross-Origin-Opener-Policy": "same-origin",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Permissions-Policy": "camera=(), geolocation=(), microphone=()",
+    # Pages bring a policy of their own; nothing else here is meant to be rendered.
+    "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'; sandbox",
+    "Cache-Control": "no-store",
+}
+
+log = telemetry.logger(__name__)
+
+
+class RequestContext:
+    """Gives each request an id (the caller's, where it is well-formed) and sees to it that an answer goes out."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Handles one connection of the ASGI server."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        given = Headers(scope=scope).get("x-request-id", "")
+        request_id = given if _ACCEPTED_ID.fullmatch(given) else new_id("req")
+        scope.setdefault("state", {})["request_id"] = request_id
+        mark = telemetry.request_id.set(request_id)
+        started = time.perf_counter()
+        status = 0
+
+        async def send_with_headers(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                headers = MutableHeaders(scope=message)
+                headers["X-Request-Id"] = request_id
+                for name, value in SECURITY_HEADERS.items():
+                    headers.setdefault(name, value)
+            await send(message)
+
+        try:
+            await self._app(scope, receive, send_with_headers)
+        except Exception as error:
+            shown = as_domain_error(error, request_id)
+            if (
+                status
+            ):  # too late for another answer: the server closes the connection, and the caller notices
+                raise
+            await problem_response(shown, request_id)(scope, receive, send_with_headers)
+        finally:
+            self._observe(scope, status, time.perf_counter() - started)
+            telemetry.request_id.reset(mark)
+
+    def _observe(self, scope: Scope, status: int, seconds: float) -> None:
+        asker = scope["state"].get("asker")
+        log.info(
+            "request",
+            method=scope["method"],
+            path=scope["path"],  # without the query: it may hold a login link
+            status=status,
+            duration_ms=round(1000 * seconds, 2),
+            user_id=None if asker is None else asker.user.id,
+        )

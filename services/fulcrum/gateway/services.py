@@ -1,0 +1,66 @@
+"""What the endpoints stand on, opened once for the application: store, artifacts, engine, Redis."""
+
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+
+import anyio
+from redis.asyncio import Redis
+
+from fulcrum.gateway.settings import Settings
+from fulcrum.rpc.async_client import AsyncRemoteEngine
+from fulcrum.rpc.channels import TlsFiles
+from fulcrum.store import Store, open_store
+from fulcrum.store.artifacts import Artifacts, open_artifacts
+
+
+@dataclass(frozen=True)
+class Services:
+    """Lives in `app.state.services` between start and stop."""
+
+    settings: Settings
+    store: Store
+    artifacts: Artifacts
+    engine: AsyncRemoteEngine
+    redis: Redis
+
+
+@asynccontextmanager
+async def open_services(
+    settings: Settings,
+    *,
+    engine: AsyncRemoteEngine | None = None,
+    store: Store | None = None,
+    artifacts: Artifacts | None = None,
+    redis: Redis | None = None,
+) -> AsyncIterator[Services]:
+    """Opens what is None from the settings, and closes only that again."""
+    async with AsyncExitStack() as stack:
+        if store is None:
+            store = await anyio.to_thread.run_sync(open_store, settings.database_url)
+            stack.push_async_callback(anyio.to_thread.run_sync, store.close)
+        if artifacts is None:
+            artifacts = open_artifacts(settings.artifacts_url)
+        if redis is None:
+            redis = Redis.from_url(
+                settings.redis_url.get_secret_value(), socket_timeout=2, socket_connect_timeout=2
+            )
+            stack.push_async_callback(redis.aclose)
+        if engine is None:
+            engine = open_engine(settings)
+            stack.push_async_callback(engine.aclose)
+        yield Services(settings, store, artifacts, engine, redis)
+
+
+def open_engine(settings: Settings) -> AsyncRemoteEngine:
+    """The inference service behind the settings' address. Opens no connection yet."""
+    token = settings.inference_token
+    tls = None
+    if settings.inference_tls_ca is not None:
+        tls = TlsFiles(settings.inference_tls_ca, settings.inference_tls_cert, settings.inference_tls_key)
+    return AsyncRemoteEngine(
+        settings.inference_address,
+        token=None if token is None else token.get_secret_value(),
+        tls=tls,
+        timeout_s=settings.inference_timeout_s,
+    )
