@@ -1,0 +1,168 @@
+"""Domain errors as `google.rpc.Status` and back: translated once, here.
+
+The reason names the class; the code is what a client without Fulcrum understands.
+"""
+
+from typing import Any, NamedTuple
+
+import grpc
+from google.protobuf.message import DecodeError
+from google.rpc import error_details_pb2, status_pb2
+
+from fulcrum.domain import errors
+
+DOMAIN = "fulcrum"
+_DETAILS_KEY = "grpc-status-details-bin"
+
+# Message and details travel in HTTP/2 trailers, which are limited to a few KB; a longer message would lose the status.
+_MESSAGE_BYTES = 1500
+
+CODES: dict[type[errors.FulcrumError], grpc.StatusCode] = {
+    errors.FulcrumError: grpc.StatusCode.INTERNAL,
+    errors.InvalidInput: grpc.StatusCode.INVALID_ARGUMENT,
+    errors.UnreadableImage: grpc.StatusCode.INVALID_ARGUMENT,
+    errors.ImageTooLarge: grpc.StatusCode.INVALID_ARGUMENT,
+    errors.EmptyPrompts: grpc.StatusCode.INVALID_ARGUMENT,
+    errors.InvalidPrompt: grpc.StatusCode.INVALID_ARGUMENT,
+    errors.InvalidTarget: grpc.StatusCode.INVALID_ARGUMENT,
+    errors.InvalidHookPoint: grpc.StatusCode.INVALID_ARGUMENT,
+    errors.EditCannotReachOutput: grpc.StatusCode.INVALID_ARGUMENT,
+    errors.InvalidEdit: grpc.StatusCode.INVALID_ARGUMENT,
+    errors.LatentOutOfRange: grpc.StatusCode.OUT_OF_RANGE,
+    errors.SaeDoesNotFit: grpc.StatusCode.FAILED_PRECONDITION,
+    errors.InvalidSaeConfig: grpc.StatusCode.INVALID_ARGUMENT,
+    errors.InvalidDataset: grpc.StatusCode.INVALID_ARGUMENT,
+    errors.DatasetWithoutLabels: grpc.StatusCode.FAILED_PRECONDITION,
+    errors.SingleClassDataset: grpc.StatusCode.FAILED_PRECONDITION,
+    errors.MissingFiles: grpc.StatusCode.FAILED_PRECONDITION,
+    errors.InvalidSettings: grpc.StatusCode.INVALID_ARGUMENT,
+    errors.InvalidRequest: grpc.StatusCode.INVALID_ARGUMENT,
+    errors.PayloadTooLarge: grpc.StatusCode.RESOURCE_EXHAUSTED,
+    errors.NotFound: grpc.StatusCode.NOT_FOUND,
+    errors.UnknownModel: grpc.StatusCode.NOT_FOUND,
+    errors.UnknownSae: grpc.StatusCode.NOT_FOUND,
+    errors.UnknownDataset: grpc.StatusCode.NOT_FOUND,
+    errors.UnknownImage: grpc.StatusCode.NOT_FOUND,
+    errors.UnknownCorrection: grpc.StatusCode.NOT_FOUND,
+    errors.UnknownSession: grpc.StatusCode.NOT_FOUND,
+    errors.UnknownConcept: grpc.StatusCode.NOT_FOUND,
+    errors.UnknownResult: grpc.StatusCode.NOT_FOUND,
+    errors.UnknownProject: grpc.StatusCode.NOT_FOUND,
+    errors.UnknownUser: grpc.StatusCode.NOT_FOUND,
+    errors.UnknownToken: grpc.StatusCode.NOT_FOUND,
+    errors.UnknownArtifact: grpc.StatusCode.NOT_FOUND,
+    errors.Denied: grpc.StatusCode.PERMISSION_DENIED,
+    errors.Unauthenticated: grpc.StatusCode.UNAUTHENTICATED,
+    errors.Forbidden: grpc.StatusCode.PERMISSION_DENIED,
+    errors.Conflict: grpc.StatusCode.FAILED_PRECONDITION,
+    errors.AlreadyExists: grpc.StatusCode.ALREADY_EXISTS,
+    errors.StaleVersion: grpc.StatusCode.ABORTED,
+    errors.MissingPrecondition: grpc.StatusCode.FAILED_PRECONDITION,
+    errors.IdempotencyConflict: grpc.StatusCode.ABORTED,
+    errors.AlreadyRunning: grpc.StatusCode.FAILED_PRECONDITION,
+    errors.Unavailable: grpc.StatusCode.UNAVAILABLE,
+    errors.Overloaded: grpc.StatusCode.RESOURCE_EXHAUSTED,
+    errors.RateLimited: grpc.StatusCode.RESOURCE_EXHAUSTED,
+    errors.ServiceUnavailable: grpc.StatusCode.UNAVAILABLE,
+    errors.OutOfMemory: grpc.StatusCode.RESOURCE_EXHAUSTED,
+    errors.DeadlineExceeded: grpc.StatusCode.DEADLINE_EXCEEDED,
+    errors.Cancelled: grpc.StatusCode.CANCELLED,
+    errors.CorruptFile: grpc.StatusCode.DATA_LOSS,
+    errors.CorruptCheckpoint: grpc.StatusCode.DATA_LOSS,
+    errors.CorruptIndex: grpc.StatusCode.DATA_LOSS,
+    errors.CorruptArtifact: grpc.StatusCode.DATA_LOSS,
+    errors.MissingDependency: grpc.StatusCode.FAILED_PRECONDITION,
+    errors.ComputationFailed: grpc.StatusCode.INTERNAL,
+    errors.InternalError: grpc.StatusCode.INTERNAL,
+}
+
+_BY_REASON: dict[str, type[errors.FulcrumError]] = {e.reason: e for e in CODES}
+
+# A status that no Fulcrum wrote: gRPC itself, a proxy, or a peer of another version.
+_BY_CODE: dict[grpc.StatusCode, type[errors.FulcrumError]] = {
+    grpc.StatusCode.CANCELLED: errors.Cancelled,
+    grpc.StatusCode.INVALID_ARGUMENT: errors.InvalidRequest,
+    grpc.StatusCode.OUT_OF_RANGE: errors.InvalidRequest,
+    grpc.StatusCode.DEADLINE_EXCEEDED: errors.DeadlineExceeded,
+    grpc.StatusCode.NOT_FOUND: errors.NotFound,
+    grpc.StatusCode.ALREADY_EXISTS: errors.AlreadyExists,
+    grpc.StatusCode.PERMISSION_DENIED: errors.Forbidden,
+    grpc.StatusCode.UNAUTHENTICATED: errors.Unauthenticated,
+    grpc.StatusCode.RESOURCE_EXHAUSTED: errors.PayloadTooLarge,  # "message larger than max"
+    grpc.StatusCode.FAILED_PRECONDITION: errors.Conflict,
+    grpc.StatusCode.ABORTED: errors.Conflict,
+    grpc.StatusCode.UNAVAILABLE: errors.ServiceUnavailable,
+    grpc.StatusCode.DATA_LOSS: errors.CorruptFile,
+}
+
+
+class Abort(NamedTuple):
+    """Arguments of `context.abort`."""
+
+    code: grpc.StatusCode
+    details: str
+    trailing_metadata: tuple[tuple[str, bytes], ...]
+
+
+def to_status(error: errors.FulcrumError) -> status_pb2.Status:
+    """Code and message with an ErrorInfo (reason, domain "fulcrum") and, where repeating may help, a RetryInfo."""
+    message = _shortened(str(error))
+    status = status_pb2.Status(code=_code(error).value[0], message=message)
+    status.details.add().Pack(error_details_pb2.ErrorInfo(reason=error.reason, domain=DOMAIN))
+    if error.retry_after_s is not None:
+        retry = error_details_pb2.RetryInfo()
+        retry.retry_delay.FromNanoseconds(round(max(error.retry_after_s, 0.0) * 1e9))
+        status.details.add().Pack(retry)
+    return status
+
+
+def from_status(status: status_pb2.Status) -> errors.FulcrumError:
+    """The error that `to_status` was given: the same class, message and retry hint.
+
+    A status without a reason that we know becomes the class its code stands for.
+    """
+    retry_after_s = None
+    kind = None
+    for detail in status.details:
+        info, retry = error_details_pb2.ErrorInfo(), error_details_pb2.RetryInfo()
+        if detail.Is(info.DESCRIPTOR) and detail.Unpack(info) and info.domain == DOMAIN:
+            kind = _BY_REASON.get(info.reason)
+        elif detail.Is(retry.DESCRIPTOR) and detail.Unpack(retry):
+            retry_after_s = retry.retry_delay.ToNanoseconds() / 1e9
+    if kind is None:
+        codes = {code.value[0]: code for code in grpc.StatusCode}
+        kind = _BY_CODE.get(codes.get(status.code, grpc.StatusCode.UNKNOWN), errors.InternalError)
+    if issubclass(kind, errors.Unavailable):
+        return kind(status.message, retry_after_s=retry_after_s)
+    return kind(status.message)
+
+
+def to_abort(error: errors.FulcrumError) -> Abort:
+    """What a servicer gives to `context.abort(*...)`."""
+    status = to_status(error)
+    return Abort(_code(error), status.message, ((_DETAILS_KEY, status.SerializeToString()),))
+
+
+def from_rpc_error(error: grpc.RpcError) -> errors.FulcrumError:
+    """The domain error behind a failed call, of a synchronous or an asyncio stub."""
+    call: Any = error
+    for key, value in call.trailing_metadata() or ():
+        if key == _DETAILS_KEY:
+            try:
+                return from_status(status_pb2.Status.FromString(value))
+            except DecodeError:
+                break
+    code = call.code()
+    return from_status(status_pb2.Status(code=code.value[0], message=call.details() or code.name))
+
+
+def _code(error: errors.FulcrumError) -> grpc.StatusCode:
+    # A leaf that is not listed yet has the code of the nearest class above it.
+    return next(CODES[kind] for kind in type(error).__mro__ if kind in CODES)
+
+
+def _shortened(message: str) -> str:
+    encoded = message.encode("utf-8", errors="replace")
+    if len(encoded) <= _MESSAGE_BYTES:
+        return encoded.decode()
+    return encoded[:_MESSAGE_BYTES].decode(errors="ignore") + "…"
