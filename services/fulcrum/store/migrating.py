@@ -1,0 +1,80 @@
+"""Bringing a database to the newest schema. The steps are in `migrations/versions`, oldest first."""
+
+from pathlib import Path
+from typing import Any
+
+from alembic.config import Config
+from alembic.runtime.environment import EnvironmentContext
+from alembic.runtime.migration import MigrationContext
+from alembic.script import ScriptDirectory
+from sqlalchemy import Connection, Engine, text
+
+from fulcrum.domain.errors import InvalidSettings
+from fulcrum.store.engines import open_engine
+from fulcrum.store.transaction import METADATA
+
+FOLDER = Path(__file__).parent / "migrations"
+_LOCK = 0x66756C63  # "fulc": the number of our advisory lock
+
+
+def migrate(url: str) -> None:
+    """Bring the database to the newest schema; create it when empty.
+
+    Several at once are safe: one works, the others wait and find it done. All steps or none.
+    Raises InvalidSettings for a database of a newer Fulcrum.
+    """
+    engine = open_engine(url)
+    try:
+        migrate_engine(engine)
+    finally:
+        engine.dispose()
+
+
+def migrate_engine(engine: Engine) -> None:
+    """`migrate` on an engine that is open already."""
+    with engine.execution_options(fulcrum_write=True).connect() as connection, connection.begin():
+        if connection.dialect.name == "postgresql":
+            connection.execute(text("SELECT pg_advisory_xact_lock(:number)"), {"number": _LOCK})
+        upgrade(connection, "head")
+
+
+def current_revision(connection: Connection) -> str | None:
+    """The revision of the database, None for an empty one."""
+    return MigrationContext.configure(connection).get_current_revision()
+
+
+def newest_revision() -> str:
+    """The revision of this code."""
+    head = _scripts().get_current_head()
+    assert head is not None
+    return head
+
+
+def upgrade(connection: Connection, revision: str) -> None:
+    """Run the missing steps up to `revision` inside the connection's transaction."""
+    scripts = _scripts()
+    known = {s.revision for s in scripts.walk_revisions()}
+    current = current_revision(connection)
+    if current is not None and current not in known:
+        raise InvalidSettings(
+            f"the database has the schema {current!r}, which this Fulcrum does not know: it was made by a newer one"
+        )
+
+    def steps(at: Any, context: MigrationContext) -> Any:
+        return scripts._upgrade_revs(revision, at)
+
+    with EnvironmentContext(scripts_config(), scripts, fn=steps, destination_rev=revision) as environment:
+        environment.configure(connection=connection, target_metadata=METADATA)
+        environment.run_migrations()
+
+
+def scripts_config() -> Config:
+    """Alembic's settings: only where the steps are."""
+    config = Config()
+    config.set_main_option("script_location", str(FOLDER).replace("%", "%%"))
+    config.set_main_option("path_separator", "os")
+    return config
+
+
+def _scripts() -> ScriptDirectory:
+    return ScriptDirectory.from_config(scripts_config())

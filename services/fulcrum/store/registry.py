@@ -1,0 +1,130 @@
+"""What a project works with: models, SAEs, images, data sets."""
+
+from typing import Any
+
+from sqlalchemy import Connection, ForeignKey, Index, text
+from sqlalchemy.orm import Mapped, mapped_column
+
+from fulcrum.domain.errors import UnknownDataset, UnknownImage, UnknownModel, UnknownSae
+from fulcrum.domain.records import DatasetRecord, ImageRecord, ModelRecord, SaeRecord
+from fulcrum.store.columns import Base, Living, checked
+from fulcrum.store.repository import LivingRepository
+
+_ALIVE = text("deleted_at IS NULL")
+
+
+class InProject(Living):
+    """Columns of what belongs to a project and was made by somebody."""
+
+    project_id: Mapped[str] = mapped_column(ForeignKey("projects.id"))
+    created_by: Mapped[str] = mapped_column(ForeignKey("users.id"))
+
+
+def unique_while_alive(table: str, *columns: str) -> Index:
+    """An index that leaves deleted rows out, so that their names are free."""
+    name = f"uq_{table}_{'_'.join(columns)}"
+    return Index(name, *columns, unique=True, sqlite_where=_ALIVE, postgresql_where=_ALIVE)
+
+
+class ModelRow(InProject, Base):
+    """A registered model."""
+
+    __tablename__ = "models"
+    __table_args__ = (
+        unique_while_alive("models", "project_id", "name"),
+        Index(None, "project_id", "created_at", "id"),
+    )
+    name: Mapped[str]
+    ref: Mapped[dict[str, Any]]
+    state: Mapped[str]
+    info: Mapped[dict[str, Any] | None]
+    error: Mapped[str | None]
+
+
+class SaeRow(InProject, Base):
+    """A registered SAE."""
+
+    __tablename__ = "saes"
+    __table_args__ = (
+        unique_while_alive("saes", "project_id", "name"),
+        Index(None, "project_id", "created_at", "id"),
+        Index(None, "model_id"),
+    )
+    name: Mapped[str]
+    model_id: Mapped[str] = mapped_column(ForeignKey("models.id"))
+    source: Mapped[str]
+    state: Mapped[str]
+    info: Mapped[dict[str, Any] | None]
+    error: Mapped[str | None]
+
+
+class ImageRow(InProject, Base):
+    """An uploaded image."""
+
+    __tablename__ = "images"
+    __table_args__ = (
+        unique_while_alive("images", "project_id", "sha256"),
+        Index(None, "project_id", "created_at", "id"),
+        Index(None, "sha256"),
+    )
+    sha256: Mapped[str]
+    media_type: Mapped[str]
+    size_bytes: Mapped[int]
+    width: Mapped[int]
+    height: Mapped[int]
+    filename: Mapped[str]
+
+
+class DatasetRow(InProject, Base):
+    """A data set."""
+
+    __tablename__ = "datasets"
+    __table_args__ = (
+        unique_while_alive("datasets", "project_id", "name"),
+        Index(None, "project_id", "created_at", "id"),
+    )
+    name: Mapped[str]
+    description: Mapped[str]
+    state: Mapped[str]
+    digest: Mapped[str | None]
+    n_images: Mapped[int]
+    class_names: Mapped[list[Any]]
+    n_by_split: Mapped[dict[str, Any]]
+
+
+class Models(LivingRepository[ModelRecord]):
+    """Models; names are unique in a project."""
+
+    def __init__(self, connection: Connection) -> None:
+        super().__init__(connection, ModelRow, ModelRecord, UnknownModel, "model")
+
+
+class Saes(LivingRepository[SaeRecord]):
+    """SAEs; names are unique in a project."""
+
+    def __init__(self, connection: Connection) -> None:
+        super().__init__(connection, SaeRow, SaeRecord, UnknownSae, "SAE")
+
+
+class Images(LivingRepository[ImageRecord]):
+    """Images; the same bytes are one image of a project."""
+
+    def __init__(self, connection: Connection) -> None:
+        super().__init__(connection, ImageRow, ImageRecord, UnknownImage, "image")
+
+    def by_sha256(self, project_id: str, sha256: str) -> ImageRecord | None:
+        """The project's image of this content, None if there is none."""
+        c = self._table.c
+        return self._one(
+            c.project_id == checked("project_id", project_id), c.sha256 == checked("sha256", sha256)
+        )
+
+    def _describe(self, record: Any) -> str:
+        return f"an image with the content {record.sha256}"
+
+
+class Datasets(LivingRepository[DatasetRecord]):
+    """Data sets; names are unique in a project."""
+
+    def __init__(self, connection: Connection) -> None:
+        super().__init__(connection, DatasetRow, DatasetRecord, UnknownDataset, "data set")

@@ -1,0 +1,38 @@
+"""All repositories of one transaction."""
+
+from sqlalchemy import Connection
+
+from fulcrum.store.audit import Audit
+from fulcrum.store.columns import Base
+from fulcrum.store.concepts import Concepts
+from fulcrum.store.corrections import Corrections
+from fulcrum.store.idempotency import Idempotency
+from fulcrum.store.people import Links, Logins, Tokens, Users
+from fulcrum.store.projects import Members, Projects
+from fulcrum.store.registry import Datasets, Images, Models, Saes
+from fulcrum.store.results import Results
+from fulcrum.store.sessions import Sessions
+
+METADATA = Base.metadata  # complete here, because every module with tables is imported above
+
+
+class Transaction:
+    """What `Store.read` and `Store.write` yield; useless after their block."""
+
+    def __init__(self, connection: Connection) -> None:
+        self.users = Users(connection)
+        self.tokens = Tokens(connection)
+        self.logins = Logins(connection)
+        self.links = Links(connection)
+        self.projects = Projects(connection)
+        self.members = Members(connection)
+        self.models = Models(connection)
+        self.saes = Saes(connection)
+        self.images = Images(connection)
+        self.datasets = Datasets(connection)
+        self.sessions = Sessions(connection)
+        self.corrections = Corrections(connection)
+        self.concepts = Concepts(connection)
+        self.results = Results(connection)
+        self.idempotency = Idempotency(connection)
+        self.audit = Audit(connection)
