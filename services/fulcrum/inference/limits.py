@@ -1,0 +1,58 @@
+"""How much one request may ask for: a line of text must not cost the service its memory or its day."""
+
+from fulcrum.domain.errors import PayloadTooLarge
+from fulcrum.domain.tasks import ClassSet
+from fulcrum.rpc import requests
+
+MAX_IMAGES = 1000
+MAX_PROMPTS = 100_000  # ImageNet's 1000 classes under CLIP's 80 templates
+MAX_LATENTS = 1000
+MAX_GAINS = 256
+MAX_STEPS = 1024
+MAX_CONTROLS = 1024
+MAX_SUGGESTED_LATENTS = 16
+
+
+def check(request: object) -> None:
+    """Raises PayloadTooLarge, naming what was asked for and what is allowed."""
+    match request:
+        case requests.EncodeImages():
+            _at_most("images", len(request.images), MAX_IMAGES)
+        case requests.EncodeTexts():
+            _at_most("texts", len(request.texts), MAX_PROMPTS)
+        case requests.Predict():
+            _at_most("images", len(request.images), MAX_IMAGES)
+            _check_task(request.task)
+        case requests.PredictSteered():
+            _at_most("images", len(request.images), MAX_IMAGES)
+            _at_most("edits", len(request.correction.edits), MAX_LATENTS)
+            _check_task(request.task)
+        case requests.Attribute():
+            _at_most("n_latents", request.n_latents, MAX_LATENTS)
+            _at_most("n_steps", request.n_steps, MAX_STEPS)
+            _check_task(request.task)
+        case requests.Steer():
+            _at_most("edits", len(request.correction.edits), MAX_LATENTS)
+            _at_most("n_controls", request.n_controls, MAX_CONTROLS)
+            _check_task(request.task)
+        case requests.Sweep():
+            _at_most("latents", len(request.latents), MAX_LATENTS)
+            _at_most("gains", len(request.gains), MAX_GAINS)
+            _check_task(request.task)
+        case requests.Suggest():
+            _at_most("max_latents", request.max_latents, MAX_SUGGESTED_LATENTS)
+            _check_task(request.task)
+        case requests.SessionOpening():
+            _at_most("n_controls", request.n_controls, MAX_CONTROLS)
+            _check_task(request.task)
+        case requests.SessionMove():
+            _at_most("edits", len(request.correction.edits), MAX_LATENTS)
+
+
+def _check_task(task: ClassSet) -> None:
+    _at_most("prompts (classes times templates)", len(task.names) * len(task.templates), MAX_PROMPTS)
+
+
+def _at_most(what: str, asked: int, allowed: int) -> None:
+    if asked > allowed:
+        raise PayloadTooLarge(f"{what}: {asked} in one request, at most {allowed} are allowed")
