@@ -7,7 +7,19 @@ from typing import Annotated
 import typer
 
 from fulcrum import __version__
-from fulcrum.cli import bench, demo, explain, index, steer, suggest, train_sae, validate
+from fulcrum.cli import (
+    bench,
+    demo,
+    doctor,
+    explain,
+    index,
+    services,
+    steer,
+    suggest,
+    train_sae,
+    up,
+    validate,
+)
 from fulcrum.domain.errors import FulcrumError
 
 app = typer.Typer(
@@ -18,12 +30,16 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.command("demo")(demo.demo)
+app.command("up")(up.up)
 app.command("explain")(explain.explain)
 app.command("steer")(steer.steer)
 app.command("suggest")(suggest.suggest)
 app.command("validate")(validate.validate)
 app.command("index")(index.index)
 app.command("train-sae")(train_sae.train)
+app.command("inference")(services.inference)
+app.command("gateway")(services.gateway)
+app.command("doctor")(doctor.doctor)
 app.add_typer(bench.app, name="bench")
 
 

@@ -48,7 +48,7 @@ def plain(value: Any) -> Any:
 
 def emit_json(value: Any) -> None:
     """One object on stdout."""
-    print(json.dumps(plain(value), allow_nan=False))
+    print(json.dumps(plain(value), allow_nan=False), flush=True)  # what reads it may wait while we serve on
 
 
 def prediction_table(

@@ -1,0 +1,175 @@
+"""The processes of a local platform: how each is started, what it is told, how one sees that it is well."""
+
+import json
+import sys
+import urllib.error
+import urllib.request
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from fulcrum.local.child import Check, ChildSpec
+from fulcrum.local.data_folder import DataFolder
+from fulcrum.local.redis_server import RedisBinary, check_redis, socket_url, write_configuration
+
+_GRACE_S = 5.0  # more than what a service gives its running calls, before it is killed
+
+
+@dataclass(frozen=True)
+class Addresses:
+    """Where the services of one platform find each other."""
+
+    redis_url: str
+    inference: str
+    host: str
+    port: int
+
+    @property
+    def url(self) -> str:
+        """Of the gateway, as seen from this machine."""
+        host = {"0.0.0.0": "127.0.0.1", "::": "[::1]", "::1": "[::1]"}.get(self.host, self.host)
+        return f"http://{host}:{self.port}"
+
+
+def addresses(data: DataFolder, host: str, port: int, redis_url: str | None) -> Addresses:
+    """Sockets in the data folder; the gateway's port; Redis as named by the user, or our own."""
+    own = socket_url(data.socket("redis"), data.secrets.redis_password)
+    return Addresses(redis_url or own, f"unix:{data.socket('inference')}", host, port)
+
+
+def redis_child(data: DataFolder, binary: RedisBinary) -> ChildSpec:
+    """Our own Redis."""
+    configuration = data.path / "run" / "redis.conf"
+    socket, password = data.socket("redis"), data.secrets.redis_password
+    write_configuration(configuration, folder=data.path / "redis", socket=socket, password=password)
+    return ChildSpec(
+        "redis",
+        (str(binary.path), str(configuration)),
+        check_redis(socket_url(socket, password)),
+        detail=binary.words,
+        start_timeout_s=120.0,  # a long append-only file is read first
+    )
+
+
+def inference_child(
+    data: DataFolder,
+    where: Addresses,
+    given: Mapping[str, str],
+    *,
+    device: str,
+    folders: Mapping[str, Path],
+    canary_model: str | None,
+) -> ChildSpec:
+    """The inference service on a unix socket. `given`: the user's environment, which wins where it may."""
+    drain_s = _number(given.get("FULCRUM_INFERENCE_DRAIN_S"), 10.0)
+    named = {name: str(path) for name, path in folders.items()}
+    ours = {
+        "FULCRUM_INFERENCE_ADDRESS": where.inference,
+        "FULCRUM_INFERENCE_TOKEN": data.secrets.inference_token,
+        "FULCRUM_INFERENCE_FOLDERS": _folders(given.get("FULCRUM_INFERENCE_FOLDERS", "{}"), named),
+    }
+    defaults = {
+        "FULCRUM_INFERENCE_DEVICE": device,
+        "FULCRUM_INFERENCE_ARTIFACTS_URL": given.get("FULCRUM_GATEWAY_ARTIFACTS_URL", data.artifacts_url),
+        "FULCRUM_INFERENCE_CACHE_DIR": str(data.path / "sae-cache"),
+        "FULCRUM_INFERENCE_DRAIN_S": f"{drain_s:g}",
+    }
+    if canary_model is not None:
+        defaults["FULCRUM_INFERENCE_CANARY_MODEL"] = canary_model
+    if device != "auto":
+        ours["FULCRUM_INFERENCE_DEVICE"] = device
+    return ChildSpec(
+        "inference",
+        _module("fulcrum.inference"),
+        check_inference(where.inference, data.secrets.inference_token),
+        env=_env(given, defaults, ours),
+        detail=where.inference.removeprefix("unix:"),
+        start_timeout_s=300.0,  # importing torch, and the first forward of a large model
+        drain_s=drain_s + _GRACE_S,
+    )
+
+
+def gateway_child(data: DataFolder, where: Addresses, given: Mapping[str, str]) -> ChildSpec:
+    """The HTTP gateway. Started when Redis answers; the database is at head by then."""
+    ours = {
+        "FULCRUM_GATEWAY_HOST": where.host,
+        "FULCRUM_GATEWAY_PORT": str(where.port),
+        "FULCRUM_GATEWAY_REDIS_URL": where.redis_url,
+        "FULCRUM_GATEWAY_INFERENCE_ADDRESS": where.inference,
+        "FULCRUM_GATEWAY_INFERENCE_TOKEN": data.secrets.inference_token,
+    }
+    defaults = {
+        "FULCRUM_GATEWAY_DATABASE_URL": data.database_url,
+        "FULCRUM_GATEWAY_ARTIFACTS_URL": data.artifacts_url,
+    }
+    return ChildSpec(
+        "gateway",
+        _module("fulcrum.gateway"),
+        check_http(f"{where.url}/healthz"),
+        env=_env(given, defaults, ours),
+        detail=where.url,
+        drain_s=10.0,
+    )
+
+
+def check_http(url: str) -> Check:
+    """Healthy when it answers 200. Proxies of the environment are for the world outside, not for this machine."""
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+
+    def check() -> str | None:
+        try:
+            with opener.open(url, timeout=5):
+                return None
+        except urllib.error.HTTPError as error:
+            with error:
+                return _detail(error.read(4096)) or f"status {error.code}"
+        except (OSError, ValueError) as error:
+            return f"no answer ({type(error).__name__})"
+
+    return check
+
+
+def _detail(body: bytes) -> str:
+    """What a problem says, in a line."""
+    try:
+        content = json.loads(body)
+        return str(content.get("detail") or content.get("title") or "")[:200]
+    except (ValueError, AttributeError):
+        return ""
+
+
+def check_inference(address: str, token: str) -> Check:
+    """Healthy when the service reports SERVING: a forward has passed and nothing stalls."""
+
+    def check() -> str | None:
+        from fulcrum.rpc.client import RemoteEngine
+
+        del RemoteEngine
+        return "not checked"
+
+    return check
+
+
+def _module(name: str) -> tuple[str, ...]:
+    # -P: a file of the user's folder must not stand in for a package.
+    return (sys.executable, "-P", "-m", name)
+
+
+def _env(given: Mapping[str, str], defaults: Mapping[str, str], ours: Mapping[str, str]) -> dict[str, str]:
+    return {**{k: v for k, v in defaults.items() if k not in given}, **ours}
+
+
+def _folders(theirs: str, ours: Mapping[str, str]) -> str:
+    """Both; the user's own win. What cannot be read is passed on: the service says what is wrong with it."""
+    try:
+        content = json.loads(theirs)
+    except ValueError:
+        return theirs
+    return json.dumps({**ours, **content}) if isinstance(content, dict) else theirs
+
+
+def _number(text: str | None, default: float) -> float:
+    try:
+        return float(text) if text is not None else default
+    except ValueError:
+        return default
