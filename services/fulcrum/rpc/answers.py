@@ -1,10 +1,14 @@
-"""What streams bring beside the domain's results."""
+"""What comes back from the service, read so that a malformed answer is never taken for the caller's fault."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any, TypeVar
 
-from fulcrum.domain.errors import FulcrumError
+from fulcrum.domain.errors import FulcrumError, InternalError
 from fulcrum.domain.provenance import Answered
 from fulcrum.domain.results import Effect, FloatArray
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -22,3 +26,18 @@ class MoveAnswer:
 
     sequence: int
     outcome: Answered[Effect] | FulcrumError
+
+
+def understood(read: Callable[..., T], *arguments: Any) -> T:
+    """What `read(*arguments)` gives. Raises InternalError for an answer that cannot be read."""
+    try:
+        return read(*arguments)
+    except FulcrumError as error:
+        raise InternalError(f"the inference service's answer cannot be read: {error}") from error
+
+
+def unfinished(method: str, message: Any = None) -> InternalError:
+    """The error of a stream that ended before its last event."""
+    return InternalError(
+        f"the inference service ended {method} without its last event ({message!r} came last)"
+    )

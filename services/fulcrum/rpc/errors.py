@@ -95,6 +95,15 @@ _BY_CODE: dict[grpc.StatusCode, type[errors.FulcrumError]] = {
     grpc.StatusCode.DATA_LOSS: errors.CorruptFile,
 }
 
+_SAYS = {
+    grpc.StatusCode.UNAVAILABLE: "the inference service cannot be reached",
+    grpc.StatusCode.DEADLINE_EXCEEDED: "the inference service did not answer in time",
+    grpc.StatusCode.RESOURCE_EXHAUSTED: "the message is larger than a channel takes",
+    grpc.StatusCode.CANCELLED: "the call was cancelled",
+    grpc.StatusCode.UNIMPLEMENTED: "the inference service is of another version",
+}
+_UNREACHABLE_RETRY_S = 1.0
+
 
 class Abort(NamedTuple):
     """Arguments of `context.abort`."""
@@ -152,8 +161,27 @@ def from_rpc_error(error: grpc.RpcError) -> errors.FulcrumError:
                 return from_status(status_pb2.Status.FromString(value))
             except DecodeError:
                 break
-    code = call.code()
-    return from_status(status_pb2.Status(code=code.value[0], message=call.details() or code.name))
+    code, details = call.code(), call.details() or ""
+    says = _SAYS.get(code, "the inference service failed")
+    status = status_pb2.Status(code=code.value[0], message=f"{says}: {details or code.name}")
+    translated = from_status(status)
+    if code is grpc.StatusCode.UNAVAILABLE:
+        translated.retry_after_s = _UNREACHABLE_RETRY_S
+    return translated
+
+
+def was_lost(error: grpc.RpcError) -> bool:
+    """Whether the connection broke during the call, so that the request may have been what broke it."""
+    call: Any = error
+    if call.code() is not grpc.StatusCode.UNAVAILABLE or _reasoned(call):
+        return False
+    # Words of gRPC for a call that never left: its names of no reachable address.
+    details = (call.details() or "").lower()
+    return not any(words in details for words in ("backends failing", "failed to connect", "resolv"))
+
+
+def _reasoned(call: Any) -> bool:
+    return any(key == _DETAILS_KEY for key, _ in call.trailing_metadata() or ())
 
 
 def _code(error: errors.FulcrumError) -> grpc.StatusCode:
