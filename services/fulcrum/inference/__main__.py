@@ -10,6 +10,7 @@ import threading
 
 import torch
 from pydantic import ValidationError
+from pydantic_settings import SettingsError
 
 from fulcrum import telemetry
 from fulcrum.domain.errors import FulcrumError
@@ -51,6 +52,9 @@ def main() -> int:
         for line in error.errors(include_url=False, include_input=False):
             name = "_".join(str(part) for part in line["loc"]).upper()
             print(f"error: FULCRUM_INFERENCE_{name}: {line['msg']} [INVALID_SETTINGS]", file=sys.stderr)
+        return _EXIT_SETTINGS
+    except SettingsError as error:  # JSON that is none
+        print(f"error: FULCRUM_INFERENCE_*: {error}: {error.__cause__} [INVALID_SETTINGS]", file=sys.stderr)
         return _EXIT_SETTINGS
     except FulcrumError as error:
         print(f"error: {error} [{error.reason}]", file=sys.stderr)

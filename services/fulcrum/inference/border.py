@@ -19,7 +19,6 @@ from fulcrum.domain.errors import (
     InternalError,
     InvalidRequest,
     PayloadTooLarge,
-    ServiceUnavailable,
     Unauthenticated,
 )
 from fulcrum.domain.identifiers import new_id
@@ -29,7 +28,6 @@ from fulcrum.rpc.errors import to_abort
 from fulcrum.rpc.metadata import TRACEPARENT, CallMetadata
 
 _MAX_NAME = 200  # of a user or a request id; longer ones are nobody's
-_RETRY_WHEN_DRAINING_S = 1.0
 
 log = telemetry.logger(__name__)
 
@@ -56,7 +54,6 @@ class Border(grpc.aio.ServerInterceptor):
         self._max_call_s = max_call_s
         self._max_message_bytes = max_message_bytes
         self._public = public
-        self.draining = False
 
     async def intercept_service(
         self,
@@ -68,6 +65,10 @@ class Border(grpc.aio.ServerInterceptor):
         if handler is None or not handler_call_details.method.startswith(self._prefix):
             return handler
         method = handler_call_details.method.removeprefix(self._prefix)
+        refusal = self._refusal(handler_call_details)
+        if refusal is not None:
+            # Of the streaming kind whatever the call is: the others read the whole request before they answer.
+            return grpc.stream_stream_rpc_method_handler(self._refuse(method, refusal))
         readers = {
             "request_deserializer": _lenient(handler.request_deserializer),
             "response_serializer": handler.response_serializer,
@@ -77,6 +78,21 @@ class Border(grpc.aio.ServerInterceptor):
         if handler.unary_stream is not None:
             return grpc.unary_stream_rpc_method_handler(self._stream(method, handler.unary_stream), **readers)
         return grpc.stream_stream_rpc_method_handler(self._session(method, handler.stream_stream), **readers)
+
+    def _refusal(self, details: grpc.HandlerCallDetails) -> FulcrumError | None:
+        try:
+            self._check_token(CallMetadata.from_pairs(details.invocation_metadata or ()).token)
+            self._workers.check_room()
+        except FulcrumError as error:
+            return error
+        return None
+
+    def _refuse(self, method: str, refusal: FulcrumError) -> Any:
+        async def behaviour(incoming: Any, context: Any) -> None:
+            async with self._answering(method, context, None, refusal):
+                pass
+
+        return behaviour
 
     def _unary(self, method: str, answer: Callable[..., Awaitable[Message]]) -> Any:
         async def behaviour(request: Any, context: Any) -> Message:
@@ -120,7 +136,9 @@ class Border(grpc.aio.ServerInterceptor):
         return message
 
     @asynccontextmanager
-    async def _answering(self, method: str, context: Any, limit_s: float | None) -> AsyncIterator[Call]:
+    async def _answering(
+        self, method: str, context: Any, limit_s: float | None, refusal: FulcrumError | None = None
+    ) -> AsyncIterator[Call]:
         """Errors leave as one status with a reason, whatever they were; aborting raises. `limit_s` is our own."""
         sent = CallMetadata.from_pairs(context.invocation_metadata() or ())
         request_id = sent.request_id
@@ -138,9 +156,8 @@ class Border(grpc.aio.ServerInterceptor):
             telemetry.tracer(__name__).start_as_current_span(f"inference.{method}") as span,
         ):
             try:
-                self._check_token(sent.token)
-                if self.draining:
-                    raise ServiceUnavailable("the service is stopping", _RETRY_WHEN_DRAINING_S)
+                if refusal is not None:
+                    raise refusal
                 self._workers.enter(call)
                 try:
                     # The caller's own deadline is gRPC's to keep: it cancels this task.

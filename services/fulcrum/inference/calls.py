@@ -6,17 +6,18 @@ import threading
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from dataclasses import dataclass, field
-from typing import TypeVar
+from typing import Any, TypeVar
 
-from fulcrum.domain.errors import Overloaded
+from fulcrum.domain.errors import Overloaded, ServiceUnavailable
 from fulcrum.inference.scope import Figures, request_scope
 
 T = TypeVar("T")
 
 _RETRY_AFTER_S = 0.5
+_RETRY_WHEN_STOPPING_S = 1.0
 
 
 @dataclass(eq=False)
@@ -27,7 +28,7 @@ class Call:
     user: str
     deadline: float  # time.monotonic()
     cancel: threading.Event = field(default_factory=threading.Event)
-    threads: set["Future[object]"] = field(default_factory=set)
+    threads: set["Future[Any]"] = field(default_factory=set)
     queue_ms: float = 0.0
     batch_size: int = 0
 
@@ -59,18 +60,25 @@ class Workers:
         self._max_calls = max_calls
         self._calls: set[Call] = set()
         self._pool = ThreadPoolExecutor(max_calls, thread_name_prefix="call")
+        self.stopping = asyncio.Event()
 
     @property
     def n_calls(self) -> int:
         """Calls in work."""
         return len(self._calls)
 
-    def enter(self, call: Call) -> None:
-        """Raises Overloaded when all places are taken."""
+    def check_room(self) -> None:
+        """Raises ServiceUnavailable when the service is stopping, Overloaded when all places are taken."""
+        if self.stopping.is_set():
+            raise stopping_error()
         if len(self._calls) >= self._max_calls:
             raise Overloaded(
                 f"{len(self._calls)} calls are in work, {self._max_calls} are allowed", _RETRY_AFTER_S
             )
+
+    def enter(self, call: Call) -> None:
+        """Takes a place. Raises as `check_room`."""
+        self.check_room()
         self._calls.add(call)
 
     def leave(self, call: Call) -> None:
@@ -91,7 +99,7 @@ class Workers:
     async def run(self, call: Call, work: Callable[[], T]) -> T:
         """What `work` returns, from a thread that sees this task's context variables."""
         thread: Future[T] = self._pool.submit(contextvars.copy_context().run, work)
-        call.threads.add(thread)  # type: ignore[arg-type]  # Future is invariant
+        call.threads.add(thread)
         try:
             return await asyncio.wrap_future(thread)
         except asyncio.CancelledError:
@@ -99,7 +107,7 @@ class Workers:
             raise
         finally:
             if thread.done():
-                call.threads.discard(thread)  # type: ignore[arg-type]
+                call.threads.discard(thread)
 
     async def stream(self, call: Call, work: Callable[[], Iterator[T]]) -> AsyncIterator[T]:
         """The items of an iterator that runs in a thread, as they come."""
@@ -124,6 +132,10 @@ class Workers:
             if not running.done():
                 call.cancel.set()
                 running.cancel()
+            with suppress(
+                asyncio.CancelledError, Exception
+            ):  # raised above already, or nobody listens any more
+                await running
 
     def cancel_all(self) -> None:
         """Every call in work is told to stop at its next step."""
@@ -140,6 +152,11 @@ class Workers:
     def close(self) -> None:
         """No new work; threads that still run are left to end."""
         self._pool.shutdown(wait=False, cancel_futures=True)
+
+
+def stopping_error() -> ServiceUnavailable:
+    """What a caller is told while the service drains."""
+    return ServiceUnavailable("the service is stopping", _RETRY_WHEN_STOPPING_S)
 
 
 def _soon(loop: asyncio.AbstractEventLoop, act: Callable[..., object], *arguments: object) -> None:

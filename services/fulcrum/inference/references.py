@@ -6,6 +6,7 @@ administrator named; an SAE is `folder:NAME/sub`, `artifact:<sha256>:<sha256>`, 
 
 import dataclasses
 from collections.abc import Mapping
+from functools import lru_cache
 from pathlib import Path, PurePosixPath
 
 from fulcrum.domain.errors import InvalidSettings, NotFound, UnknownModel, UnknownSae
@@ -19,6 +20,7 @@ FOLDER = "folder:"
 
 # An untrained SAE costs its asker a line of text and the service d_sae rows of memory.
 _MAX_UNTRAINED = 1 << 17
+_KEPT = 256
 
 
 class References:
@@ -34,15 +36,25 @@ class References:
                 raise InvalidSettings(f"folder {name!r} is {str(path)!r}, which is no folder")
             self._roots[name] = path.resolve()
         self._artifacts = artifacts
+        # A slider asks for the same names many times a second; looking at a folder costs more than the answer.
+        self._model = lru_cache(maxsize=_KEPT)(self._find_model)
+        self._sae = lru_cache(maxsize=_KEPT)(self._find_sae)
 
     def model(self, ref: ModelRef) -> ModelRef:
         """The reference that the engine loads. Raises UnknownModel for what a caller may not or cannot name."""
+        return self._model(ref)
+
+    def sae(self, source: str) -> str:
+        """What the engine's `load_sae` takes. Raises UnknownSae; fetches an uploaded SAE at its first use."""
+        return self._sae(source)
+
+    def _find_model(self, ref: ModelRef) -> ModelRef:
         name, pretrained = ref.model_name, ref.pretrained
         if name.startswith(FOLDER):
             name = f"{LOCAL_DIR}{self._inside(name, UnknownModel)}"
         elif not name.startswith(HF_HUB) and name.replace("/", "-") not in open_clip.list_models():
             raise UnknownModel(
-                f"{name!r} is not a model that can be asked for here: allowed are OpenCLIP's names, "
+                f"{name[:200]!r} is not a model that can be asked for here: allowed are OpenCLIP's names, "
                 f"'{HF_HUB}<owner>/<name>' and '{FOLDER}<name>/<sub>' with a folder of {self._names()}"
             )
         if pretrained is not None:
@@ -51,13 +63,12 @@ class References:
             elif not open_clip.get_pretrained_cfg(name.replace("/", "-"), pretrained):
                 tags = open_clip.list_pretrained_tags_by_model(name.replace("/", "-"))
                 raise UnknownModel(
-                    f"pretrained={ref.pretrained!r} is not a tag of {ref.model_name!r} "
+                    f"pretrained={pretrained[:200]!r} is not a tag of {name[:200]!r} "
                     f"({', '.join(tags) or 'it has none'}) and not '{FOLDER}<name>/<file>'"
                 )
         return dataclasses.replace(ref, model_name=name, pretrained=pretrained)
 
-    def sae(self, source: str) -> str:
-        """What the engine's `load_sae` takes. Raises UnknownSae; fetches an uploaded SAE at its first use."""
+    def _find_sae(self, source: str) -> str:
         if source.startswith(FOLDER):
             return str(self._inside(source, UnknownSae))
         if source.startswith(ARTIFACT):

@@ -21,7 +21,7 @@ from fulcrum.inference.border import Border
 from fulcrum.inference.calls import Workers
 from fulcrum.inference.health import Health
 from fulcrum.inference.images import Images
-from fulcrum.inference.listening import bind
+from fulcrum.inference.listening import bind, check_address
 from fulcrum.inference.metrics import Metrics
 from fulcrum.inference.references import FOLDER, References
 from fulcrum.inference.sae_artifacts import SaeArtifacts
@@ -85,7 +85,10 @@ class Server:
     async def start(self) -> None:
         """Listens; healthy once the canary model is loaded and a forward passed. Raises InvalidSettings."""
         server = grpc.aio.server(
-            interceptors=[self.border], options=server_options(self.settings.max_message_bytes)
+            interceptors=[self.border],
+            options=server_options(self.settings.max_message_bytes),
+            # Ours comes first and gives its reason; this one bounds what is being refused.
+            maximum_concurrent_rpcs=4 * self.settings.max_concurrent_rpcs + 64,
         )
         servicer = Servicer(self.answering, self.workers, self.border.shown, self.settings.max_call_s)
         add_InferenceServicer_to_server(servicer, server)
@@ -100,7 +103,7 @@ class Server:
 
     async def stop(self) -> None:
         """Healthy no more; new calls are refused, running ones get `drain_s`, then they are told to stop."""
-        self.border.draining = True
+        self.workers.stopping.set()
         await self.health.stop()
         n_calls = self.workers.n_calls
         log.info("draining", n_calls=n_calls)
@@ -138,6 +141,7 @@ class Server:
 @asynccontextmanager
 async def open_server(settings: Settings) -> AsyncIterator[Server]:
     """A listening service for the time of the block; it drains at the end."""
+    check_address(settings)
     server = Server(settings)
     try:
         await server.start()

@@ -8,7 +8,7 @@ from typing import Any
 from fulcrum import telemetry
 from fulcrum.domain.errors import FulcrumError, InternalError, InvalidRequest
 from fulcrum.inference.answering import Answering
-from fulcrum.inference.calls import Call, Workers
+from fulcrum.inference.calls import Call, Workers, stopping_error
 from fulcrum.rpc import requests
 from fulcrum.rpc.convert import from_message, to_answer
 from fulcrum.rpc.errors import to_status
@@ -36,7 +36,6 @@ class SteerSession:
         self._max_move_s = max_move_s
         self._newest: requests.SessionMove | None = None
         self._arrived = asyncio.Event()
-        self._ended = False
 
     async def run(
         self, incoming: AsyncIterator[pb.SteerSessionRequest]
@@ -52,6 +51,8 @@ class SteerSession:
             raise InvalidRequest("the first message of a session must be `open`")
         opening = from_message(requests.SessionOpening, first.open)
         reading = asyncio.create_task(self._read(incoming))
+        stopping = asyncio.create_task(self._workers.stopping.wait())
+        stopping.add_done_callback(lambda _: self._arrived.set())
         try:
             while True:
                 try:
@@ -65,10 +66,14 @@ class SteerSession:
                 elif reading.done():
                     await reading
                     return
-                if self._ended:
+                elif stopping.done():
+                    raise stopping_error()
+                if reading.done() or stopping.done():
                     self._arrived.set()
         finally:
-            reading.cancel()
+            for task in (reading, stopping):
+                task.cancel()
+            await asyncio.gather(reading, stopping, return_exceptions=True)
 
     async def _read(self, incoming: AsyncIterator[pb.SteerSessionRequest]) -> None:
         last = -(1 << 63)
@@ -82,8 +87,8 @@ class SteerSession:
                 last, self._newest = move.sequence, move
                 self._arrived.set()
         finally:
-            self._ended = True
-            self._arrived.set()
+            # The task is done a moment after this line.
+            asyncio.get_running_loop().call_soon(self._arrived.set)
 
     async def _answer(self, opening: requests.SessionOpening, move: requests.SessionMove) -> Any:
         question = requests.Steer(
