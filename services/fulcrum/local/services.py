@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from fulcrum.domain.errors import FulcrumError
 from fulcrum.local.child import Check, ChildSpec
 from fulcrum.local.data_folder import DataFolder
 from fulcrum.local.redis_server import RedisBinary, check_redis, socket_url, write_configuration
@@ -144,8 +145,11 @@ def check_inference(address: str, token: str) -> Check:
     def check() -> str | None:
         from fulcrum.rpc.client import RemoteEngine
 
-        del RemoteEngine
-        return "not checked"
+        try:
+            with RemoteEngine(address, token=token) as engine:
+                return None if engine.health(timeout_s=5) else "not serving: no forward passes (yet)"
+        except FulcrumError as error:
+            return str(error)
 
     return check
 
