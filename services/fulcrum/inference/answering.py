@@ -15,10 +15,10 @@ from fulcrum.domain.models import ModelInfo, ModelRef, SaeInfo
 from fulcrum.domain.provenance import Provenance
 from fulcrum.domain.results import Suggestion
 from fulcrum.engine.local import LocalEngine
+from fulcrum.engine.scopes import Figures
 from fulcrum.inference.images import Images
 from fulcrum.inference.limits import check
 from fulcrum.inference.references import References
-from fulcrum.inference.scope import Figures
 from fulcrum.rpc import requests
 from fulcrum.rpc.images import Image
 
@@ -123,7 +123,7 @@ class Answering:
             preprocess_sha256=info.preprocess_sha256,
             device=info.device,
             dtype=info.dtype,
-            deterministic=figures.deterministic,
+            deterministic=getattr(request, "deterministic", False),
             batch_size=figures.batch_size,
             queue_ms=figures.queue_ms,
             compute_ms=figures.compute_ms,

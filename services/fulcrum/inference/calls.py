@@ -2,7 +2,6 @@
 
 import asyncio
 import contextvars
-import threading
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -12,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from fulcrum.domain.errors import Overloaded, ServiceUnavailable
-from fulcrum.inference.scope import Figures, request_scope
+from fulcrum.engine.scopes import Cancellation, Figures, request_scope
 
 T = TypeVar("T")
 
@@ -27,7 +26,7 @@ class Call:
     method: str
     user: str
     deadline: float  # time.monotonic()
-    cancel: threading.Event = field(default_factory=threading.Event)
+    cancel: Cancellation = field(default_factory=Cancellation)
     threads: set["Future[Any]"] = field(default_factory=set)
     queue_ms: float = 0.0
     batch_size: int = 0
@@ -35,8 +34,9 @@ class Call:
     @contextmanager
     def scope(self, deterministic: bool) -> Iterator[Figures]:
         """Engine work inside is done for this call's user, within its deadline, and stops when it is cancelled."""
+        left_s = self.deadline - time.monotonic()
         with request_scope(
-            user=self.user, deterministic=deterministic, deadline=self.deadline, cancel=self.cancel
+            self.user, deterministic=deterministic, timeout_s=left_s, cancellation=self.cancel
         ) as figures:
             try:
                 yield figures
