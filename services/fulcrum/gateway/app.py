@@ -6,17 +6,63 @@ from contextlib import asynccontextmanager
 from fastapi import APIRouter, FastAPI
 from redis.asyncio import Redis
 
+from fulcrum.gateway.auth import endpoints as auth
+from fulcrum.gateway.concepts import endpoints as concepts
+from fulcrum.gateway.corrections import endpoints as corrections
+from fulcrum.gateway.datasets import endpoints as datasets
 from fulcrum.gateway.errors import PROBLEM_RESPONSES, add_error_handlers
+from fulcrum.gateway.explain import endpoints as explain
+from fulcrum.gateway.images import endpoints as images
+from fulcrum.gateway.latents import endpoints as latents
+from fulcrum.gateway.loading import open_loads
+from fulcrum.gateway.middleware.body_limit import BodyLimit
 from fulcrum.gateway.middleware.context import RequestContext
+from fulcrum.gateway.middleware.cors import NamedOrigins
+from fulcrum.gateway.middleware.failures import AnswerFailures
 from fulcrum.gateway.middleware.guard import Guard
+from fulcrum.gateway.middleware.idempotency import IdempotencyKeys
+from fulcrum.gateway.models import endpoints as models
+from fulcrum.gateway.pages import endpoints as pages
+from fulcrum.gateway.predictions import endpoints as predictions
+from fulcrum.gateway.projects import endpoints as projects
+from fulcrum.gateway.results import endpoints as results
+from fulcrum.gateway.saes import endpoints as saes
 from fulcrum.gateway.services import open_services
+from fulcrum.gateway.sessions import endpoints as sessions
 from fulcrum.gateway.settings import Settings
+from fulcrum.gateway.status import endpoints as status
+from fulcrum.gateway.steer import endpoints as steer
+from fulcrum.gateway.suggest import endpoints as suggest
+from fulcrum.gateway.sweep import endpoints as sweep
+from fulcrum.gateway.tokens import endpoints as tokens
+from fulcrum.gateway.users import endpoints as users
 from fulcrum.rpc.async_client import AsyncRemoteEngine
-from fulcrum.store import Store
 from fulcrum.store.artifacts import Artifacts
+from fulcrum.store.database import Store
 
 # One line for each resource; each module has one `router`, whose paths start with /v1.
-ROUTERS: tuple[APIRouter, ...] = ()
+ROUTERS: tuple[APIRouter, ...] = (
+    status.router,
+    pages.router,
+    auth.router,
+    users.router,
+    tokens.router,
+    projects.router,
+    images.router,
+    models.router,
+    saes.router,
+    concepts.router,
+    datasets.router,
+    sessions.router,
+    corrections.router,
+    results.router,
+    predictions.router,
+    explain.router,
+    steer.router,
+    sweep.router,
+    suggest.router,
+    latents.router,
+)
 
 
 def create_app(
@@ -36,7 +82,9 @@ def create_app(
             settings, engine=engine, store=store, artifacts=artifacts, redis=redis
         ) as services:
             app.state.services = services
-            yield
+            async with open_loads(services.store, services.engine) as loads:
+                app.state.loads = loads
+                yield
 
     app = FastAPI(
         title="Fulcrum",
@@ -49,7 +97,12 @@ def create_app(
         redirect_slashes=False,  # a redirect would lose the body of a POST
     )
     # The last one added is the outermost.
+    app.add_middleware(IdempotencyKeys)
     app.add_middleware(Guard)
+    app.add_middleware(BodyLimit, settings=settings)
+    app.add_middleware(AnswerFailures)
+    if settings.cors_origins:
+        app.add_middleware(NamedOrigins, origins=settings.cors_origins)
     app.add_middleware(RequestContext)
     add_error_handlers(app)
     for router in ROUTERS:

@@ -1,10 +1,11 @@
 """Who asks, and what they may do: roles in a project, cut down by the scopes of the token they came with."""
 
 from dataclasses import dataclass
-from typing import Any, Protocol, get_args
+from typing import Protocol, get_args
 
 from fulcrum.domain.errors import Forbidden, NotFound, UnknownProject
 from fulcrum.domain.records import Role, Scope, User
+from fulcrum.store.transaction import Transaction
 
 ROLES: tuple[Role, ...] = get_args(Role)  # each may do what the ones before it may
 SCOPES: tuple[Scope, ...] = get_args(Scope)
@@ -51,14 +52,14 @@ class Asker:
             raise Forbidden(f"this is for administrators of the platform, and {self.user.name!r} is none")
         self.require_scope("admin")
 
-    def role(self, tx: Any, project_id: str) -> Role | None:
+    def role(self, tx: Transaction, project_id: str) -> Role | None:
         """Role in a project; administrators of the platform are admins everywhere."""
         if self.user.is_admin:
             return "admin"
         found: Role | None = tx.members.role(project_id, self.user.id)
         return found
 
-    def project(self, tx: Any, project_id: str | None, role: Role) -> str:
+    def project(self, tx: Transaction, project_id: str | None, role: Role) -> str:
         """Id of the project to work in; None takes the asker's oldest one.
 
         Raises UnknownProject where the asker is no member (whether it exists is none of their business), Forbidden
@@ -66,19 +67,20 @@ class Asker:
         """
         if project_id is None:
             project_id = self._default_project(tx)
-        else:
+        elif self.user.is_admin:
             tx.projects.get(project_id)
-        self._require(tx, project_id, role, UnknownProject(f"no project {project_id!r}"))
+        unknown = UnknownProject(f"no project with the id {project_id[:80]!r}")
+        self._require(tx, project_id, role, unknown)
         return project_id
 
-    def may(self, tx: Any, record: OfProject, role: Role, unknown: NotFound) -> None:
+    def may(self, tx: Transaction, record: OfProject, role: Role, unknown: NotFound) -> None:
         """Passes if the asker has this role where `record` belongs; raises `unknown` for a stranger, else Forbidden.
 
         `unknown` should read exactly as if the record did not exist.
         """
         self._require(tx, record.project_id, role, unknown)
 
-    def _require(self, tx: Any, project_id: str, role: Role, unknown: NotFound) -> None:
+    def _require(self, tx: Transaction, project_id: str, role: Role, unknown: NotFound) -> None:
         mine = self.role(tx, project_id)
         if mine is None:
             raise unknown
@@ -86,7 +88,7 @@ class Asker:
         if ROLES.index(mine) < ROLES.index(role):
             raise Forbidden(f"this needs the role {role!r} in project {project_id}, and yours is {mine!r}")
 
-    def _default_project(self, tx: Any) -> str:
+    def _default_project(self, tx: Transaction) -> str:
         found = tx.members.project_ids(self.user.id)
         if not found:
             raise UnknownProject(

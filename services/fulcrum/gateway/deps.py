@@ -24,8 +24,8 @@ from fulcrum.gateway.auth.identify import SESSION_COOKIE
 from fulcrum.gateway.services import Services
 from fulcrum.gateway.settings import Settings
 from fulcrum.rpc.async_client import AsyncRemoteEngine
-from fulcrum.store import Store
 from fulcrum.store.artifacts import Artifacts
+from fulcrum.store.database import Store
 
 P = ParamSpec("P")
 R = TypeVar("R")

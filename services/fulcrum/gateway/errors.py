@@ -17,11 +17,12 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
 from fulcrum.domain import errors
+from fulcrum.gateway.figures import FAILURES
 from fulcrum.telemetry import logger
 
 MEDIA_TYPE = "application/problem+json"
 
-# Looked up along the class's ancestors, nearest first, so a new leaf is answered like its family. A test walks the tree.
+# Looked up along the ancestors of a class, nearest first: a new leaf is answered like its family.
 STATUS: Mapping[type[errors.FulcrumError], int] = {
     errors.FulcrumError: 500,
     errors.InvalidInput: 422,
@@ -134,6 +135,7 @@ def problem_response(
 ) -> Response:
     """The whole answer, with Retry-After and WWW-Authenticate where they belong."""
     status = status or status_of(error)
+    FAILURES.labels(error.reason).inc()
     sent = dict(headers or {})
     if error.retry_after_s is not None:
         sent["Retry-After"] = str(max(1, math.ceil(error.retry_after_s)))

@@ -10,8 +10,8 @@ from redis.asyncio import Redis
 from fulcrum.gateway.settings import Settings
 from fulcrum.rpc.async_client import AsyncRemoteEngine
 from fulcrum.rpc.channels import TlsFiles
-from fulcrum.store import Store, open_store
 from fulcrum.store.artifacts import Artifacts, open_artifacts
+from fulcrum.store.database import Store, open_store
 
 
 @dataclass(frozen=True)

@@ -1,5 +1,6 @@
 """What an administrator can choose about the gateway, all of it as `FULCRUM_GATEWAY_*`."""
 
+from pathlib import Path
 from typing import Literal
 
 from pydantic import Field, SecretStr
@@ -35,12 +36,12 @@ class Settings(BaseSettings):
     inference_token: SecretStr | None = Field(
         default=None, description="Internal token of the inference service."
     )
-    inference_tls_ca: str | None = Field(
+    inference_tls_ca: Path | None = Field(
         default=None,
         description="PEM file with the authority that signed the inference service; turns TLS on.",
     )
-    inference_tls_cert: str | None = Field(default=None, description="Own certificate (PEM) for mutual TLS.")
-    inference_tls_key: str | None = Field(default=None, description="Key (PEM) of that certificate.")
+    inference_tls_cert: Path | None = Field(default=None, description="Own certificate (PEM) for mutual TLS.")
+    inference_tls_key: Path | None = Field(default=None, description="Key (PEM) of that certificate.")
     inference_timeout_s: float = Field(
         default=60.0, gt=0, description="How long one question to inference may take."
     )

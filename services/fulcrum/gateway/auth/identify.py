@@ -2,7 +2,6 @@
 
 from datetime import timedelta
 from http.cookies import CookieError, SimpleCookie
-from typing import Any
 
 from starlette.datastructures import Headers
 
@@ -11,7 +10,8 @@ from fulcrum.domain.identifiers import now
 from fulcrum.domain.records import User
 from fulcrum.gateway.asking import SCOPES, Asker
 from fulcrum.gateway.auth import secrets
-from fulcrum.store import Store
+from fulcrum.store.database import Store
+from fulcrum.store.transaction import Transaction
 
 SESSION_COOKIE = "fulcrum_session"
 _TOUCH_AFTER = timedelta(
@@ -74,7 +74,7 @@ def _by_login(store: Store, text: str) -> Asker:
     return Asker(user, SCOPES, login_id=found[0].id)
 
 
-def _active_user(tx: Any, user_id: str) -> User | None:
+def _active_user(tx: Transaction, user_id: str) -> User | None:
     try:
         user: User = tx.users.get(user_id)
     except UnknownUser:

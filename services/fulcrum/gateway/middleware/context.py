@@ -1,4 +1,4 @@
-"""The outermost layer: request ids, the access log, figures, security headers, and the answer to whatever escaped."""
+"""The outermost layer: request ids, the access log, figures, traces and security headers."""
 
 import re
 import time
@@ -8,7 +8,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from fulcrum import telemetry
 from fulcrum.domain.identifiers import new_id
-from fulcrum.gateway.errors import as_domain_error, problem_response
+from fulcrum.gateway import figures
 
 _ACCEPTED_ID = re.compile(r"[A-Za-z0-9._:-]{1,64}")  # what may stand in a log line and a header unchanged
 
@@ -24,11 +24,14 @@ SECURITY_HEADERS = {
     "Cache-Control": "no-store",
 }
 
+_METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
+
 log = telemetry.logger(__name__)
+_tracer = telemetry.tracer(__name__)
 
 
 class RequestContext:
-    """Gives each request an id (the caller's, where it is well-formed) and sees to it that an answer goes out."""
+    """Gives each request an id (the caller's, where it is well-formed), and says afterwards how it went."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
@@ -55,26 +58,36 @@ class RequestContext:
                     headers.setdefault(name, value)
             await send(message)
 
+        figures.RUNNING.inc()
         try:
-            await self._app(scope, receive, send_with_headers)
-        except Exception as error:
-            shown = as_domain_error(error, request_id)
-            if (
-                status
-            ):  # too late for another answer: the server closes the connection, and the caller notices
-                raise
-            await problem_response(shown, request_id)(scope, receive, send_with_headers)
+            with (
+                telemetry.incoming_trace(_trace_headers(scope)),
+                _tracer.start_as_current_span(scope["method"]),
+            ):
+                await self._app(scope, receive, send_with_headers)
         finally:
-            self._observe(scope, status, time.perf_counter() - started)
+            figures.RUNNING.dec()
+            _observe(scope, status, time.perf_counter() - started)
             telemetry.request_id.reset(mark)
 
-    def _observe(self, scope: Scope, status: int, seconds: float) -> None:
-        asker = scope["state"].get("asker")
-        log.info(
-            "request",
-            method=scope["method"],
-            path=scope["path"],  # without the query: it may hold a login link
-            status=status,
-            duration_ms=round(1000 * seconds, 2),
-            user_id=None if asker is None else asker.user.id,
-        )
+
+def _trace_headers(scope: Scope) -> dict[str, str]:
+    headers = Headers(scope=scope)
+    return {name: headers[name] for name in ("traceparent", "tracestate") if name in headers}
+
+
+def _observe(scope: Scope, status: int, seconds: float) -> None:
+    # The route, not the path: one line of figures for each endpoint, whatever ids and nonsense are asked for.
+    route = getattr(scope.get("route"), "path", "none")
+    method = scope["method"] if scope["method"] in _METHODS else "other"
+    figures.REQUESTS.labels(method, route, str(status)).inc()
+    figures.DURATION.labels(method, route).observe(seconds)
+    asker = scope["state"].get("asker")
+    log.info(
+        "request",
+        method=method,
+        path=scope["path"],  # without the query: it may hold a login link
+        status=status,
+        duration_ms=round(1000 * seconds, 2),
+        user_id=None if asker is None else asker.user.id,
+    )

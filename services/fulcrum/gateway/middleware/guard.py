@@ -2,12 +2,13 @@
 
 from urllib.parse import urlsplit
 
-from starlette.datastructures import Headers
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from fulcrum.domain.errors import Forbidden
 from fulcrum.gateway.auth.identify import identify
 from fulcrum.gateway.deps import run_in_thread
+from fulcrum.gateway.rate_limits import Allowance, take_request
 from fulcrum.gateway.services import Services
 
 OPEN: frozenset[tuple[str, str]] = frozenset({("POST", "/v1/auth/login"), ("POST", "/v1/auth/links:redeem")})
@@ -15,42 +16,66 @@ SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 
 
 class Guard:
-    """Finds out who asks, before a body is read, and leaves it in `request.state.asker`."""
+    """Finds out who asks and whether they may ask more, before a body is read; `request.state.asker` tells."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Handles one request; raises Unauthenticated, Forbidden."""
-        if scope["type"] != "http" or not scope["path"].startswith("/v1/"):
+        """Handles one request; raises Unauthenticated, Forbidden, RateLimited."""
+        if scope["type"] != "http" or not (scope["path"] + "/").startswith("/v1/"):
             await self._app(scope, receive, send)
             return
         services: Services = scope["app"].state.services
+        settings = services.settings
         headers = Headers(scope=scope)
         if (scope["method"], scope["path"]) in OPEN:
-            check_same_origin(headers, services.settings.public_url, scope["scheme"])
-        else:
-            asker = await run_in_thread(identify, services.store, headers)
-            if asker.login_id is not None and scope["method"] not in SAFE_METHODS:
-                check_same_origin(headers, services.settings.public_url, scope["scheme"])
-            scope["state"]["asker"] = asker
-        await self._app(scope, receive, send)
+            check_no_foreign_page(headers, settings.public_url, scope["scheme"])
+            await self._app(scope, receive, send)
+            return
+        asker = await run_in_thread(identify, services.store, headers)
+        scope["state"]["asker"] = asker
+        if asker.login_id is not None and scope["method"] not in SAFE_METHODS:
+            check_own_page(headers, settings.public_url, scope["scheme"])
+        allowance = await take_request(
+            services.redis, asker.user.id, settings.requests_per_minute, settings.request_burst
+        )
+        await self._app(scope, receive, send if allowance is None else _telling(allowance, send))
 
 
-def check_same_origin(headers: Headers, public_url: str | None, scheme: str) -> None:
+def check_own_page(headers: Headers, public_url: str | None, scheme: str) -> None:
     """Raises Forbidden unless our own page or a program sent this.
 
     A foreign page can make a browser send the cookie along, but neither this header nor our Origin.
     """
-    if headers.get("x-fulcrum-request") == "1":
-        return
-    origin = headers.get("origin")
+    if headers.get("x-fulcrum-request") != "1" and not _is_own_origin(headers, public_url, scheme):
+        raise Forbidden(
+            f"the request came with a cookie from {headers.get('origin', 'an unknown page')[:200]}: "
+            "send the header `X-Fulcrum-Request: 1`, or use an API token"
+        )
+
+
+def check_no_foreign_page(headers: Headers, public_url: str | None, scheme: str) -> None:
+    """Raises Forbidden for a page of another origin; for what needs no cookie, as logging in.
+
+    Otherwise such a page could log its visitor in as somebody else, and read what they upload.
+    """
+    if "origin" in headers and not _is_own_origin(headers, public_url, scheme):
+        raise Forbidden(f"a page of {headers['origin'][:200]} cannot log in here")
+
+
+def _is_own_origin(headers: Headers, public_url: str | None, scheme: str) -> bool:
     own = {f"{scheme}://{headers.get('host', '')}"}
     if public_url is not None:
         parts = urlsplit(public_url)
         own.add(f"{parts.scheme}://{parts.netloc}")
-    if origin is None or origin not in own:
-        raise Forbidden(
-            f"the request came with a cookie from {origin or 'an unknown page'}: "
-            "send the header `X-Fulcrum-Request: 1`, or use an API token"
-        )
+    return headers.get("origin") in own
+
+
+def _telling(allowance: Allowance, send: Send) -> Send:
+    async def send_with_allowance(message: Message) -> None:
+        if message["type"] == "http.response.start":
+            MutableHeaders(scope=message).update(allowance.headers)
+        await send(message)
+
+    return send_with_allowance

@@ -1,0 +1,59 @@
+"""Bodies are counted while they stream in, so that a large one is refused early and never held in memory."""
+
+from starlette.datastructures import Headers
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from fulcrum.domain.errors import InvalidRequest, PayloadTooLarge
+from fulcrum.gateway.settings import Settings
+
+_MULTIPART_ROOM = 64 << 10  # boundaries and small fields around the files
+
+# Which setting limits the body; all other paths take JSON.
+UPLOADS: dict[tuple[str, str], str] = {
+    ("POST", "/v1/images"): "max_upload_bytes",
+    ("POST", "/v1/saes:upload"): "max_weights_bytes",
+}
+
+
+class BodyLimit:
+    """Raises PayloadTooLarge from `receive` as soon as too much has come."""
+
+    def __init__(self, app: ASGIApp, settings: Settings) -> None:
+        self._app = app
+        self._settings = settings
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Handles one request; raises PayloadTooLarge, InvalidRequest."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        limit = self._limit(scope)
+        _check_announced(Headers(scope=scope).get("content-length"), limit)
+        received = 0
+
+        async def counted() -> Message:
+            nonlocal received
+            message = await receive()
+            if message["type"] == "http.request":
+                received += len(message.get("body", b""))
+                if received > limit:
+                    raise PayloadTooLarge(f"the body has more than {limit} bytes, which is the limit here")
+            return message
+
+        await self._app(scope, counted, send)
+
+    def _limit(self, scope: Scope) -> int:
+        setting = UPLOADS.get((scope["method"], scope["path"]))
+        if setting is None:
+            return self._settings.max_body_bytes
+        allowed: int = getattr(self._settings, setting)
+        return allowed + _MULTIPART_ROOM
+
+
+def _check_announced(length: str | None, limit: int) -> None:
+    if length is None:
+        return
+    if not length.isascii() or not length.isdigit():
+        raise InvalidRequest(f"Content-Length is {length[:40]!r}: expected a number of bytes")
+    if int(length) > limit:
+        raise PayloadTooLarge(f"the body has {length} bytes; allowed are {limit}")

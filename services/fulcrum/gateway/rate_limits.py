@@ -1,0 +1,95 @@
+"""How often somebody may ask, counted in Redis so that all gateways count together.
+
+The generic cell rate algorithm: one time stamp per asker says when their allowance will be whole again. A request
+moves it by one interval; it is refused while it lies further ahead than the burst allows. Bursts pass, the mean rate
+holds, and no window has an edge at which twice the rate gets through.
+"""
+
+import hashlib
+from dataclasses import dataclass
+
+from redis.asyncio import Redis
+from redis.exceptions import RedisError
+
+from fulcrum.domain.errors import RateLimited, ServiceUnavailable
+from fulcrum.telemetry import logger
+
+# Redis's own clock: gateways need not agree on the time.
+_SCRIPT = """
+local interval, burst = tonumber(ARGV[1]), tonumber(ARGV[2])
+local clock = redis.call('TIME')
+local now = clock[1] * 1000000 + clock[2]
+local whole_at = math.max(tonumber(redis.call('GET', KEYS[1]) or now), now)
+local ahead = whole_at + interval - now
+local room = burst * interval
+if ahead > room then
+  return {0, 0, ahead - room, whole_at - now}
+end
+redis.call('SET', KEYS[1], string.format('%.0f', whole_at + interval), 'PX', math.ceil(ahead / 1000) + 1000)
+return {1, math.floor((room - ahead) / interval), 0, ahead}
+"""
+
+log = logger(__name__)
+
+
+@dataclass(frozen=True)
+class Allowance:
+    """What is left. `reset_s` is the time until everything is allowed again."""
+
+    limit: int
+    remaining: int
+    retry_after_s: float | None
+    reset_s: float
+
+    @property
+    def headers(self) -> dict[str, str]:
+        """As a caller sees it (draft-ietf-httpapi-ratelimit-headers)."""
+        return {
+            "RateLimit-Limit": str(self.limit),
+            "RateLimit-Remaining": str(self.remaining),
+            "RateLimit-Reset": str(max(0, round(self.reset_s))),
+        }
+
+
+async def take(redis: Redis, key: str, per_minute: int, burst: int) -> Allowance:
+    """Takes one request from an allowance. Raises redis' errors."""
+    interval_us = 60_000_000 / per_minute
+    allowed, remaining, wait_us, reset_us = await redis.eval(  # type: ignore[misc]  # typed for sync and async alike
+        _SCRIPT, 1, f"fulcrum:rate:{key}", str(interval_us), str(burst)
+    )
+    return Allowance(burst, int(remaining), None if allowed else wait_us / 1e6, reset_us / 1e6)
+
+
+async def take_request(redis: Redis, user_id: str, per_minute: int, burst: int) -> Allowance | None:
+    """One request of a user. Raises RateLimited; None where Redis is away: then work goes on uncounted."""
+    try:
+        allowance = await take(redis, f"user:{user_id}", per_minute, burst)
+    except RedisError as error:
+        log.warning("requests are not counted: redis is away", error=str(error))
+        return None
+    if allowance.retry_after_s is not None:
+        raise RateLimited(
+            f"more than {per_minute} requests per minute (and {burst} at once): wait {allowance.retry_after_s:.1f} s",
+            allowance.retry_after_s,
+        )
+    return allowance
+
+
+async def take_login(redis: Redis, address: str, name: str | None, per_minute: int) -> None:
+    """One attempt to log in, from an address and for a name. Raises RateLimited.
+
+    Raises ServiceUnavailable where Redis is away: passwords must not be guessed uncounted.
+    """
+    keys = [f"login:address:{address}"]
+    if name is not None:
+        keys.append(f"login:name:{hashlib.sha256(name.casefold().encode()).hexdigest()}")
+    try:
+        allowances = [await take(redis, key, per_minute, per_minute) for key in keys]
+    except RedisError as error:
+        log.error("logins are refused: redis is away", error=str(error))
+        raise ServiceUnavailable("nobody can log in at the moment: Redis is not reachable", 5.0) from None
+    waits = [a.retry_after_s for a in allowances if a.retry_after_s is not None]
+    if waits:
+        raise RateLimited(
+            f"more than {per_minute} attempts to log in per minute: wait {max(waits):.1f} s", max(waits)
+        )
