@@ -124,7 +124,7 @@ class Effect(Shown):
     after: Prediction = Field(description="The answer under the edits.")
     diagnostics: EditDiagnostics = Field(description="Did the edit do what it says?")
     controls: list[Controls] = Field(default=[], description="What pushes of the same size do.")
-    target: Target | None = None
+    target: Target | None = Field(None, description="The output that was watched.")
     target_before: float | None = Field(None, description="The target's value before.")
     target_after: float | None = Field(None, description="The target's value after.")
     reconstruction_only: Prediction | None = Field(

@@ -5,11 +5,14 @@ the body, and become the OpenAPI file. `to_domain` leads from one to the other, 
 Bounds that the domain does not have are there so that no single request can be unbounded work.
 """
 
-from typing import Annotated, Any, Generic, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
+from fastapi import Path
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
 from fulcrum.domain.codec import from_json
+from fulcrum.domain.errors import InvalidRequest
+from fulcrum.gateway.body import Body
 
 T = TypeVar("T")
 
@@ -21,6 +24,7 @@ Id = Annotated[
     StringConstraints(pattern=r"^[0-9A-Za-z_-]{1,64}$"),
     Field(description="Id as the API gave it, such as `img_01...`."),
 ]
+PathId = Annotated[str, Path(max_length=200, description="Id as the API gave it.")]
 Name = Annotated[
     str,
     StringConstraints(
@@ -36,25 +40,10 @@ Latent = Annotated[int, Field(ge=0, le=_MAX_INT, description="Index of the laten
 Seed = Annotated[int, Field(ge=0, le=_MAX_INT)]
 
 
-class Body(BaseModel):
-    """What a client sends: exact types, no unknown field, no nan or infinity."""
-
-    model_config = ConfigDict(strict=True, extra="forbid", allow_inf_nan=False)
-
-
 class Shown(BaseModel):
     """What a client gets: exactly the fields that are documented."""
 
     model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
-
-
-class PageOf(Shown, Generic[T]):
-    """One page of a list, newest first."""
-
-    items: list[T] = Field(description="The things of this page.")
-    next_cursor: str | None = Field(
-        None, description="`cursor` of the next page; null at the end of the list."
-    )
 
 
 def to_domain(kind: type[T], body: Body) -> T:
@@ -62,9 +51,12 @@ def to_domain(kind: type[T], body: Body) -> T:
     return from_json(kind, body.model_dump())
 
 
-def given(body: Body) -> dict[str, Any]:
-    """Only the fields that the client named: what a PATCH changes."""
-    return body.model_dump(exclude_unset=True)
+def changes(body: Body) -> dict[str, Any]:
+    """The fields that a PATCH changes. Raises InvalidRequest when there is none."""
+    named = body.model_dump(exclude_none=True)
+    if not named:
+        raise InvalidRequest(f"nothing to change: name at least one of {sorted(type(body).model_fields)}")
+    return named
 
 
 class ClassSet(Body):

@@ -5,7 +5,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from fulcrum.gateway.schemas import Body, Shown, Text
+from fulcrum.gateway.body import Body
+from fulcrum.gateway.schemas import Shown, Text
 
 
 class ConceptRecord(Shown):
@@ -15,8 +16,8 @@ class ConceptRecord(Shown):
     project_id: str = Field(description="Project that it belongs to.")
     sae_id: str = Field(description="SAE whose latent it is.")
     latent: int = Field(description="Index of the latent.")
-    created_by: str = Field(description="Id of the user who described it first.")
-    created_at: datetime = Field(description="When it was described first.")
+    created_by: str = Field(description="Id of the user who wrote this label.")
+    created_at: datetime = Field(description="When this label was written.")
     label: str = Field("", description="The human word.")
     label_source: Literal["auto", "person"] = Field("person", description="Who found the label.")
     label_score: float | None = Field(None, description="How sure a program was.")

@@ -5,7 +5,8 @@ from typing import Literal
 
 from pydantic import Field
 
-from fulcrum.gateway.schemas import Body, Correction, Id, Name, Shown, Text
+from fulcrum.gateway.body import Body
+from fulcrum.gateway.schemas import Correction, Id, Name, Shown, Text
 
 
 class CorrectionRecord(Shown):

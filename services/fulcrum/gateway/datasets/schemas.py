@@ -5,7 +5,8 @@ from typing import Literal
 
 from pydantic import Field
 
-from fulcrum.gateway.schemas import Body, Id, Name, Prompt, Shown, Text
+from fulcrum.gateway.body import Body
+from fulcrum.gateway.schemas import Id, Name, Prompt, Shown, Text
 
 
 class DatasetRecord(Shown):

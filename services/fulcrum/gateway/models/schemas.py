@@ -5,7 +5,8 @@ from typing import Annotated, Literal
 
 from pydantic import Field, StringConstraints
 
-from fulcrum.gateway.schemas import Body, Id, Name, Seed, Shown
+from fulcrum.gateway.body import Body
+from fulcrum.gateway.schemas import Id, Name, Seed, Shown
 
 LoadState = Literal["registered", "loading", "ready", "failed"]
 # The names are resolved, and refused where they lead outside, by the inference service alone.

@@ -5,8 +5,9 @@ from typing import Annotated, Literal
 
 from pydantic import Field, StringConstraints
 
+from fulcrum.gateway.body import Body
 from fulcrum.gateway.models.schemas import LoadState
-from fulcrum.gateway.schemas import Body, Id, Name, Shown
+from fulcrum.gateway.schemas import Id, Name, Shown
 
 # `artifact:` sources are made by an upload alone: a hash that somebody guessed must not open another project's file.
 Source = Annotated[

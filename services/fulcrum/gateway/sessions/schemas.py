@@ -5,7 +5,8 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from fulcrum.gateway.schemas import Body, Id, Name, Shown, Text
+from fulcrum.gateway.body import Body
+from fulcrum.gateway.schemas import Id, Name, Shown, Text
 
 
 class SessionRecord(Shown):
@@ -27,9 +28,7 @@ class SessionEntry(Shown):
     kind: Literal["hypothesis", "note", "result"] = Field(
         description="`result` lines are written by the service with every answer."
     )
-    content: dict[str, Any] = Field(
-        description="`text` of a hypothesis or note; kind and question of a result."
-    )
+    content: dict[str, Any] = Field(description="`text` of a hypothesis or note; `kind` of a result.")
     created_by: str = Field(description="Id of the user who wrote it.")
     created_at: datetime = Field(description="When it was written.")
     result_id: str | None = Field(None, description="Stored result that the line is about.")

@@ -1,0 +1,86 @@
+"""What people and programs say about the latents of an SAE."""
+
+from typing import Literal
+
+from fulcrum.domain.errors import LatentOutOfRange, MissingPrecondition, UnknownConcept, UnknownSae
+from fulcrum.domain.identifiers import new_id, now
+from fulcrum.domain.records import ConceptRecord, Page, Role, SaeRecord
+from fulcrum.gateway.asking import Asker
+from fulcrum.gateway.concepts.schemas import ConceptText
+from fulcrum.gateway.deps import PageParams
+from fulcrum.gateway.reach import reach
+from fulcrum.store.database import Store
+from fulcrum.store.transaction import Transaction
+
+
+def page(store: Store, asker: Asker, sae_id: str, params: PageParams) -> Page[ConceptRecord]:
+    """Raises UnknownSae."""
+    with store.read() as tx:
+        sae = _sae(asker, tx, sae_id, "viewer")
+        return tx.concepts.list(
+            project_id=sae.project_id, limit=params.limit, cursor=params.cursor, sae_id=sae_id
+        )
+
+
+def get(store: Store, asker: Asker, sae_id: str, latent: int) -> ConceptRecord:
+    """Raises UnknownSae, and UnknownConcept where nothing was recorded."""
+    with store.read() as tx:
+        _sae(asker, tx, sae_id, "viewer")
+        found = tx.concepts.by_latent(sae_id, latent)
+    if found is None:
+        raise UnknownConcept(f"nothing is recorded about latent {latent} of SAE {sae_id}")
+    return found
+
+
+def search(store: Store, asker: Asker, sae_id: str, words: str, params: PageParams) -> Page[ConceptRecord]:
+    """Concepts with the words in label or note. Raises UnknownSae."""
+    with store.read() as tx:
+        sae = _sae(asker, tx, sae_id, "viewer")
+        return tx.concepts.search(
+            words, limit=params.limit, cursor=params.cursor, project_id=sae.project_id, sae_id=sae_id
+        )
+
+
+def put(
+    store: Store,
+    asker: Asker,
+    sae_id: str,
+    latent: int,
+    body: ConceptText,
+    expected: int | Literal["any", "nothing"],
+) -> ConceptRecord:
+    """The concept as it is now, with what was there before in its history.
+
+    `expected` is the version that the asker saw, or "nothing". Raises UnknownSae, LatentOutOfRange, StaleVersion,
+    and MissingPrecondition for "nothing" where something is.
+    """
+    with store.write() as tx:
+        sae = _sae(asker, tx, sae_id, "analyst")
+        if sae.info is not None and latent >= sae.info.d_sae:
+            raise LatentOutOfRange(f"latent {latent} of SAE {sae.name!r}: it has 0 to {sae.info.d_sae - 1}")
+        before = tx.concepts.by_latent(sae_id, latent)
+        if before is not None and expected == "nothing":
+            raise MissingPrecondition(
+                f"latent {latent} is labelled {before.label!r} already: send `If-Match` with the ETag that you saw"
+            )
+        record = tx.concepts.put(
+            ConceptRecord(
+                id=new_id("con"),
+                project_id=sae.project_id,
+                sae_id=sae_id,
+                latent=latent,
+                created_by=asker.user.id,
+                created_at=now(),
+                label=body.label,
+                label_source=body.label_source,
+                label_score=body.label_score,
+                note=body.note,
+            ),
+            {"any": None, "nothing": 0}[expected] if isinstance(expected, str) else expected,
+        )
+        tx.audit.append(asker.user.id, "concept.label", sae_id, {"latent": latent, "label": body.label})
+    return record
+
+
+def _sae(asker: Asker, tx: Transaction, sae_id: str, role: Role) -> SaeRecord:
+    return reach(asker, tx, tx.saes, sae_id, role, UnknownSae, "SAE")

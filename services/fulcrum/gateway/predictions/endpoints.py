@@ -1,0 +1,27 @@
+"""`POST /v1/predictions`."""
+
+from fastapi import APIRouter, Request
+from fastapi.responses import JSONResponse
+
+from fulcrum.gateway.deps import AskerDep, EngineDep, StoreDep
+from fulcrum.gateway.disconnects import unless_gone
+from fulcrum.gateway.loading import LoadsDep
+from fulcrum.gateway.predictions import service
+from fulcrum.gateway.predictions.schemas import PredictQuestion
+from fulcrum.gateway.result_schemas import Answer, Prediction, SteeredPrediction
+
+router = APIRouter(prefix="/v1/predictions", tags=["questions"])
+
+
+@router.post("", response_model=Answer[list[Prediction] | list[SteeredPrediction]])
+async def predict_images(
+    body: PredictQuestion,
+    request: Request,
+    asker: AskerDep,
+    store: StoreDep,
+    engine: EngineDep,
+    loads: LoadsDep,
+) -> JSONResponse:
+    """Zero-shot predictions of many images, kept as one result: plain, or before and after a correction."""
+    work = service.predict(store, engine, loads, asker, body)
+    return JSONResponse(await unless_gone(request, work))
