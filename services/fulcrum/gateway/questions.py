@@ -11,11 +11,11 @@ from fulcrum.domain.codec import from_json
 from fulcrum.domain.errors import InvalidRequest, UnknownCorrection, UnknownImage, UnknownModel, UnknownSae
 from fulcrum.domain.records import ImageRecord, ModelRecord, Role, SaeRecord
 from fulcrum.gateway.asking import Asker
+from fulcrum.gateway.body import Body
 from fulcrum.gateway.deps import run_in_thread
 from fulcrum.gateway.loading import Loads
 from fulcrum.gateway.reach import reach, together
 from fulcrum.gateway.schemas import (
-    Body,
     ClassSet,
     Conditions,
     Correction,

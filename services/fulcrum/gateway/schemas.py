@@ -241,7 +241,7 @@ class Correction(Body):
     )
     edits: Edits
     scope: Scope = Field(Scope.model_validate({}), description="Which tokens the edits touch.")
-    conditions: Conditions = []
+    conditions: Conditions = Field(default=[], description="When the edits act; none means always.")
     task: ClassSet | None = Field(None, description="The task that the correction was made for.")
     origin: Origin = Field(Origin.model_validate({}), description="Where the correction came from.")
     drop_error: bool = Field(
