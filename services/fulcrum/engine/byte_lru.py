@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Generic, TypeVar
 
 from fulcrum.domain.errors import InvalidSettings
+from fulcrum.engine.scopes import current_scope
 
 K = TypeVar("K", bound=Hashable)
 V = TypeVar("V")
@@ -33,33 +34,37 @@ class ByteLru(Generic[K, V]):
         self._entries: OrderedDict[K, tuple[V, int]] = OrderedDict()
         self._size = self._hits = self._misses = self._evictions = 0
         self._lock = threading.Lock()
-        self._making: dict[K, threading.Lock] = {}
+        self._making: dict[K, list[threading.Event]] = {}  # who waits for the one who makes it
 
     def get_or_make(self, key: K, make: Callable[[], tuple[V, int]]) -> V:
         """The kept value, or what `make` returns with its size in bytes; two threads never make the same one.
 
-        An error of `make` reaches the caller and leaves nothing behind.
+        An error of `make` reaches the caller and leaves nothing behind; others who wait try for themselves.
+        Raises Cancelled or DeadlineExceeded when the request that waits for another's `make` is over.
         """
-        with self._lock:
-            if key in self._entries:
-                self._hits += 1
-                self._entries.move_to_end(key)
-                return self._entries[key][0]
-            making = self._making.setdefault(key, threading.Lock())
-        with making:
+        while True:
             with self._lock:
-                if key in self._entries:  # another thread made it while this one waited
+                if key in self._entries:
                     self._hits += 1
                     self._entries.move_to_end(key)
                     return self._entries[key][0]
-                self._misses += 1
-            try:
-                value, size_bytes = make()
-            finally:
-                with self._lock:
-                    self._making.pop(key, None)
+                waiters = self._making.get(key)
+                if waiters is None:
+                    self._misses += 1
+                    self._making[key] = []
+                    break
+                made = threading.Event()
+                waiters.append(made)
+            current_scope().wait(made)
+        try:
+            value, size_bytes = make()
             self._put(key, value, size_bytes)
-            return value
+        finally:
+            with self._lock:
+                waiters = self._making.pop(key)
+            for made in waiters:
+                made.set()
+        return value
 
     def _put(self, key: K, value: V, size_bytes: int) -> None:
         with self._lock:
@@ -71,6 +76,11 @@ class ByteLru(Generic[K, V]):
                 _, (_, dropped) = self._entries.popitem(last=False)
                 self._size -= dropped
                 self._evictions += 1
+
+    def values(self) -> list[V]:
+        """What is kept, the one used last at the end."""
+        with self._lock:
+            return [value for value, _ in self._entries.values()]
 
     def clear(self) -> None:
         """Drops everything; the counts stay."""

@@ -1,16 +1,20 @@
 """LocalEngine: the `InferenceEngine` in this process."""
 
 import hashlib
+import os
+import threading
 from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor
 
+from fulcrum import __version__
 from fulcrum.domain.corrections import Correction, Origin
 from fulcrum.domain.edits import Condition, Edit, Scope
 from fulcrum.domain.engine import ImageLatents
 from fulcrum.domain.errors import EmptyPrompts, InvalidSettings, InvalidTarget, SaeDoesNotFit
 from fulcrum.domain.models import ModelInfo, ModelRef, SaeInfo
+from fulcrum.domain.provenance import Provenance
 from fulcrum.domain.results import (
     Attribution,
     AttributionMethod,
@@ -19,12 +23,16 @@ from fulcrum.domain.results import (
     FloatArray,
     LatentAttribution,
     Prediction,
+    SteeredPrediction,
     Suggestion,
 )
 from fulcrum.domain.tasks import ClassSet, LogitTarget, MarginTarget, Target
+from fulcrum.engine.batching import Batcher
 from fulcrum.engine.byte_lru import ByteLru, CacheCounts
+from fulcrum.engine.encoding import embed_images, embed_texts
 from fulcrum.engine.image_batches import BATCH_SIZE
 from fulcrum.engine.residency import Residency, Steerable
+from fulcrum.engine.scopes import Figures, current_scope
 from fulcrum.science.attribution.ablation import ablate_tokens
 from fulcrum.science.attribution.active import ActiveLatents
 from fulcrum.science.attribution.measured import measure_latents
@@ -34,21 +42,24 @@ from fulcrum.science.search.minimal_sets import minimal_sets
 from fulcrum.science.steering.dose_response import dose_response
 from fulcrum.science.steering.edits import EditPlan
 from fulcrum.science.steering.effect import effect
-from fulcrum.science.vision.classes import encode_images, encode_texts
+from fulcrum.science.steering.forward import steered_embeddings
 from fulcrum.science.vision.images import decode_image
+from fulcrum.science.vision.loaded import LoadedModel
 from fulcrum.science.vision.split import HookState
 
 _PREFIX_BUDGET_BYTES = 1 << 30
 
-# weights, hook point, preprocessing, image, dtype
-_PrefixKey = tuple[str, str, str, str, str]
+# weights, hook point, preprocessing, image, dtype, deterministic
+_PrefixKey = tuple[str, str, str, str, str, bool]
 
 
 class LocalEngine:
     """Encodes, attributes and steers with models that live in this process. Safe to call from several threads.
 
     Attribution, steering, sweeps and suggestions on one image run the prefix once: activations at the hook point are
-    kept in a cache of `prefix_budget_bytes`.
+    kept in a cache of `prefix_budget_bytes`. With a `batcher`, rows of requests that run at the same time share
+    forwards; each request says in a `request_scope` who asks, until when, and whether its bits must not depend on
+    the others.
     """
 
     def __init__(
@@ -57,14 +68,43 @@ class LocalEngine:
         dtype: torch.dtype = torch.float32,
         prefix_budget_bytes: int = _PREFIX_BUDGET_BYTES,
         residency: Residency | None = None,
+        batcher: Batcher | None = None,
     ) -> None:
-        self.residency = residency or Residency(device, dtype)
+        """A given `residency` brings its own batcher."""
+        self.residency = residency or Residency(device, dtype, batcher=batcher)
+        self.batcher = self.residency.batcher
+        # More threads than cores that decode would only take turns with each other and with the device thread.
+        self._decoding = threading.BoundedSemaphore(os.cpu_count() or 1)
         self._prefixes: ByteLru[_PrefixKey, HookState] = ByteLru(prefix_budget_bytes)
 
     @property
     def prefix_counts(self) -> CacheCounts:
         """Hits and misses of the prefix cache."""
         return self._prefixes.counts
+
+    def models(self) -> list[ModelInfo]:
+        """Those which are loaded, the one used last at the end."""
+        return [loaded.info for loaded in self.residency.models()]
+
+    def provenance(self, model: ModelRef, sae: str | None, figures: Figures) -> Provenance:
+        """Of the answer to a request about this model (and SAE) that cost `figures`. Call it inside the scope."""
+        info = self.residency.model(model).info
+        sae_info = None if sae is None else self.residency.steerable(model, sae).sae_info
+        return Provenance(
+            model_sha256=info.weights_sha256,
+            sae_sha256=None if sae_info is None else sae_info.weights_sha256,
+            hook_point=None if sae_info is None else str(sae_info.hook_point),
+            preprocess_sha256=info.preprocess_sha256,
+            device=info.device,
+            dtype=info.dtype,
+            deterministic=current_scope().deterministic,
+            batch_size=figures.batch_size,
+            queue_ms=figures.queue_ms,
+            compute_ms=figures.compute_ms,
+            prefix_cached=figures.prefix_cached,
+            fulcrum_version=__version__,
+            torch_version=torch.__version__,
+        )
 
     def load_model(self, ref: ModelRef) -> ModelInfo:
         """Loads (once) and describes a model. Raises UnknownModel, CorruptCheckpoint."""
@@ -79,21 +119,57 @@ class LocalEngine:
         loaded = self.residency.model(model)
         parts = []
         for start in range(0, len(images), BATCH_SIZE):
-            pictures = [decode_image(data) for data in images[start : start + BATCH_SIZE]]
-            parts.append(encode_images(loaded, loaded.preprocess(pictures, loaded.device)).cpu())
+            pixels = self._pixels(loaded, images[start : start + BATCH_SIZE])
+            parts.append(embed_images(loaded, pixels, self.batcher).cpu())
         if not parts:
             raise InvalidSettings("no images to encode")
         return torch.cat(parts).numpy()
 
     def encode_texts(self, model: ModelRef, texts: Sequence[str]) -> FloatArray:
         """Unit-norm embeddings (n, d_embed). Raises EmptyPrompts, InvalidPrompt."""
-        return encode_texts(self.residency.model(model), texts).cpu().numpy()
+        return embed_texts(self.residency.model(model), texts, self.batcher).cpu().numpy()
 
     def predict(self, model: ModelRef, images: Sequence[bytes], task: ClassSet) -> list[Prediction]:
         """Zero-shot predictions."""
         head = self.residency.head(model, task)
         embeddings = self.encode_images(model, images)
         return head.predictions(torch.from_numpy(embeddings).to(head.class_embeddings.device))
+
+    def predict_steered(
+        self,
+        model: ModelRef,
+        sae: str,
+        images: Sequence[bytes],
+        correction: Correction,
+        task: ClassSet,
+    ) -> list[SteeredPrediction]:
+        """Zero-shot predictions of many images without and with a correction, paired. Keeps no activations.
+
+        Raises what `steer` raises.
+        """
+        steerable = self.residency.steerable(model, sae)
+        check_correction(steerable, correction)
+        head = self.residency.head(model, task)
+        plan = EditPlan.of(correction)
+        answers: list[SteeredPrediction] = []
+        for start in range(0, len(images), BATCH_SIZE):
+            state = self._prefix_of(steerable, images[start : start + BATCH_SIZE])
+            steered = steered_embeddings(
+                steerable.tower,
+                state,
+                steerable.sae,
+                [plan] * state.x.shape[0],
+                readout=head,
+                batch_size=BATCH_SIZE,
+            )
+            pairs = zip(head.predictions(steered.before), head.predictions(steered.after), strict=True)
+            answers += [
+                SteeredPrediction(before, after, changed)
+                for (before, after), changed in zip(pairs, steered.changed.tolist(), strict=True)
+            ]
+        if not answers:
+            raise InvalidSettings("no images to predict")
+        return answers
 
     def encode_latents(self, model: ModelRef, sae: str, image: bytes) -> ImageLatents:
         """Sparse latents of every token at the SAE's hook point."""
@@ -263,27 +339,49 @@ class LocalEngine:
         return steerable, self.residency.head(model, task), self._state(steerable, image)
 
     def _state(self, steerable: Steerable, image: bytes) -> HookState:
+        scope = current_scope()
         info = steerable.loaded.info
-        image_sha256 = hashlib.sha256(image).hexdigest()
         key = (
             info.weights_sha256,
             str(steerable.tower.hook_point),
             info.preprocess_sha256,
-            image_sha256,
+            hashlib.sha256(image).hexdigest(),
             info.dtype,
+            # Made beside others, an activation may have other bits: a deterministic request must not find it.
+            self.batcher is not None and scope.deterministic,
         )
+        scope.figures.prefix_cached = True
 
         def make() -> tuple[HookState, int]:
+            scope.figures.prefix_cached = False
             loaded = steerable.loaded
-            pixels = loaded.preprocess([decode_image(image)], loaded.device).to(loaded.dtype)
             with torch.no_grad():
-                state = steerable.tower.prefix(pixels)
+                state = steerable.tower.prefix(self._pixels(loaded, [image]).to(loaded.dtype))
             size = state.x.numel() * state.x.element_size()
             if state.carry is not None:
                 size += state.carry.numel() * state.carry.element_size()
             return state, size
 
         return self._prefixes.get_or_make(key, make)
+
+    def _prefix_of(self, steerable: Steerable, images: Sequence[bytes]) -> HookState:
+        """Activations of a batch. Without a batcher it is filled up to the one size of passes over data sets."""
+        pixels = self._pixels(steerable.loaded, images)
+        n, missing = len(images), BATCH_SIZE - len(images)
+        if self.batcher is None and missing:
+            pixels = torch.cat([pixels, pixels[-1:].expand(missing, -1, -1, -1)])
+        with torch.no_grad():
+            return steerable.tower.prefix(pixels.to(steerable.loaded.dtype)).rows(slice(0, n))
+
+    def _pixels(self, loaded: LoadedModel, images: Sequence[bytes]) -> Tensor:
+        """Decoded and preprocessed in the calling thread. Raises UnreadableImage, ImageTooLarge."""
+        pictures = []
+        for data in images:
+            current_scope().check()
+            with self._decoding:
+                pictures.append(decode_image(data))
+        with self._decoding:
+            return loaded.preprocess(pictures, loaded.device)
 
     def _prediction(self, steerable: Steerable, head: ZeroShotHead, state: HookState) -> Prediction:
         with torch.no_grad():

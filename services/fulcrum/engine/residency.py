@@ -9,12 +9,14 @@ from fulcrum.domain.errors import SaeDoesNotFit
 from fulcrum.domain.hook_points import HookPoint
 from fulcrum.domain.models import ModelRef, SaeInfo
 from fulcrum.domain.tasks import ClassSet
+from fulcrum.engine.batched_tower import BatchedTower
+from fulcrum.engine.batching import Batcher
 from fulcrum.engine.byte_lru import ByteLru
+from fulcrum.engine.encoding import embed_class_set
 from fulcrum.engine.untrained import UNTRAINED, untrained_sae
 from fulcrum.science.attribution.targets import ZeroShotHead
 from fulcrum.science.sae.base import Sae
 from fulcrum.science.sae.storage import check_fits, load_sae, read_quality, sae_sha256
-from fulcrum.science.vision.classes import encode_class_set
 from fulcrum.science.vision.loaded import LoadedModel
 from fulcrum.science.vision.loading import load_model
 from fulcrum.science.vision.split import SplitTower
@@ -41,11 +43,18 @@ class Residency:
         device: str = "cpu",
         dtype: torch.dtype = torch.float32,
         budget_bytes: int = _DEFAULT_BUDGET_BYTES,
+        batcher: Batcher | None = None,
     ) -> None:
+        """With a `batcher`, towers share their forwards with other requests."""
         self.device, self.dtype = device, dtype
+        self.batcher = batcher
         self._models: ByteLru[ModelRef, LoadedModel] = ByteLru(budget_bytes)
         self._saes: ByteLru[tuple[ModelRef, str], Steerable] = ByteLru(budget_bytes // 4)
         self._heads: ByteLru[tuple[ModelRef, ClassSet], ZeroShotHead] = ByteLru(256 << 20)
+
+    def models(self) -> list[LoadedModel]:
+        """Those which are loaded, the one used last at the end."""
+        return self._models.values()
 
     def model(self, ref: ModelRef) -> LoadedModel:
         """Raises UnknownModel, CorruptCheckpoint."""
@@ -90,6 +99,10 @@ class Residency:
             quality=quality,
         )
         module = module.to(self.device).eval().requires_grad_(False)
+        if self.batcher is not None:
+            return Steerable(
+                loaded, BatchedTower(tower, self.batcher, loaded.info.weights_sha256), module, info
+            )
         return Steerable(loaded, tower, module, info)
 
     def head(self, ref: ModelRef, task: ClassSet) -> ZeroShotHead:
@@ -97,7 +110,7 @@ class Residency:
 
         def make() -> tuple[ZeroShotHead, int]:
             loaded = self.model(ref)
-            embeddings = encode_class_set(loaded, task)
+            embeddings = embed_class_set(loaded, task, self.batcher)
             info = loaded.info
             head = ZeroShotHead(
                 task.names,

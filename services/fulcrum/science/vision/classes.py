@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn.functional import normalize
 
@@ -23,13 +23,17 @@ def encode_texts(
         raise EmptyPrompts("there is no text to encode")
     unique = list(dict.fromkeys(texts))
     rows = []
-    # no_grad and not inference_mode: targets multiply these with embeddings that need a gradient.
-    with torch.no_grad():
-        for start in range(0, len(unique), batch):
-            tokens = loaded.tokenizer(unique[start : start + batch]).to(loaded.device)
-            rows.append(_unit(loaded.model.encode_text(tokens, normalize=False), "text"))
+    for start in range(0, len(unique), batch):
+        rows.append(encode_tokens(loaded, loaded.tokenizer(unique[start : start + batch])))
     number = {text: row for row, text in enumerate(unique)}
     return torch.cat(rows)[torch.tensor([number[text] for text in texts], device=loaded.device)]
+
+
+def encode_tokens(loaded: LoadedModel, tokens: Int[Tensor, "n context_length"]) -> Float[Tensor, "n d_embed"]:
+    """Unit-norm float32 embeddings of tokenised texts, on the model's device. Raises ComputationFailed."""
+    # no_grad and not inference_mode: targets multiply these with embeddings that need a gradient.
+    with torch.no_grad():
+        return _unit(loaded.model.encode_text(tokens.to(loaded.device), normalize=False), "text")
 
 
 def encode_class_set(
@@ -40,7 +44,13 @@ def encode_class_set(
     Raises as `encode_texts` does.
     """
     prompts = class_set.prompts()
-    embeds = encode_texts(loaded, [prompt for row in prompts for prompt in row], batch)
+    return class_means(class_set, encode_texts(loaded, [prompt for row in prompts for prompt in row], batch))
+
+
+def class_means(
+    class_set: ClassSet, embeds: Float[Tensor, "n_prompts d_embed"]
+) -> Float[Tensor, "n_classes d_embed"]:
+    """As `encode_class_set`, from the embeddings of all prompts, class by class. Raises ComputationFailed."""
     # The class is the outer index of prompts(); the other way round classes mix, silently.
     per_class = embeds.view(len(class_set.names), len(class_set.templates), -1)
     return _unit(per_class.mean(dim=1), "class")

@@ -1,0 +1,89 @@
+"""A split tower whose rows share forwards with those of other requests."""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from fulcrum.domain.hook_points import HookPoint
+from fulcrum.engine.batch_queue import Rows
+from fulcrum.engine.batching import Batcher
+from fulcrum.engine.scopes import current_scope, in_scope
+from fulcrum.science.vision.split import HookState
+from fulcrum.science.vision.stack import Reach, VisionSplit
+
+
+class BatchedTower:
+    """A `SplitTower` that a `Batcher` runs. Without gradients rows are batched over requests; with them they run
+    by themselves, on the device thread too.
+    """
+
+    def __init__(self, tower: VisionSplit, batcher: Batcher, weights_sha256: str) -> None:
+        self.hook_point: HookPoint = tower.hook_point
+        self.d_in, self.n_tokens, self.grid, self.has_cls = (
+            tower.d_in,
+            tower.n_tokens,
+            tower.grid,
+            tower.has_cls,
+        )
+        self.n_prefix_tokens = tower.n_prefix_tokens
+        self.reaches_output: Reach = tower.reaches_output
+        self._tower, self._batcher = tower, batcher
+        self._name = (weights_sha256, str(tower.hook_point))
+
+    def prefix(self, images: Tensor) -> HookState:
+        """Activations of preprocessed images at the hook point; without gradients."""
+
+        def run(rows: Rows) -> Rows:
+            state = self._tower.prefix(rows[0])
+            return (state.x,) if state.carry is None else (state.x, state.carry)
+
+        return HookState(*self._batcher.submit((*self._name, "prefix"), (images,), run))
+
+    def suffix(self, state: HookState) -> Tensor:
+        """Image embedding, not normalised; differentiable with respect to `state.x`."""
+        if torch.is_grad_enabled() and state.x.requires_grad:
+            return self._suffix_with_gradient(state)
+        rows: Rows = (state.x,) if state.carry is None else (state.x, state.carry)
+        return self._batcher.submit((*self._name, "suffix"), rows, self._run_suffix)[0]
+
+    def _run_suffix(self, rows: Rows) -> Rows:
+        return (self._tower.suffix(HookState(*rows)),)
+
+    def _suffix_with_gradient(self, state: HookState) -> Tensor:
+        if state.x.device.type == "cpu":
+            embeddings: Tensor = _OnDeviceThread.apply(state.x, state.carry, self._tower, self._batcher)
+            return embeddings
+
+        def run() -> Tensor:
+            with torch.enable_grad():
+                return self._tower.suffix(state)
+
+        # The backward pass of an accelerator runs on autograd's own thread of that device.
+        return self._batcher.run_alone(run)
+
+
+class _OnDeviceThread(torch.autograd.Function):
+    """Forward and backward of a suffix on the device thread: a CPU backward would run in the calling thread, and
+    as many of them as there are requests would fight for the cores.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, carry: Tensor | None, tower: VisionSplit, batcher: Batcher) -> Tensor:
+        def run() -> tuple[Tensor, Tensor]:
+            with torch.enable_grad():
+                leaf = x.detach().requires_grad_()
+                return leaf, tower.suffix(HookState(leaf, carry))
+
+        leaf, embeddings = batcher.run_alone(run)
+        ctx.graph, ctx.batcher, ctx.scope = (leaf, embeddings), batcher, current_scope()
+        return embeddings.detach()
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None, None]:
+        leaf, embeddings = ctx.graph
+        with in_scope(ctx.scope):
+            (of_x,) = ctx.batcher.run_alone(lambda: torch.autograd.grad(embeddings, leaf, gradient))
+        return of_x, None, None, None

@@ -1,0 +1,422 @@
+"""Requests of many users in one forward: a work-conserving scheduler in front of one device thread.
+
+Nothing waits for company: the next batch is whatever queued while the last one ran. A product of matrices rounds
+differently for another number of rows, so rows of deterministic requests run in batches of one fixed size, filled
+up with copies: then a row has the same bits in every slot and beside anyone.
+"""
+
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Hashable
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any, Self, TypeVar
+
+import torch
+
+from fulcrum.domain.errors import (
+    FulcrumError,
+    InvalidSettings,
+    Overloaded,
+    PayloadTooLarge,
+    ServiceUnavailable,
+)
+from fulcrum.engine.batch_queue import Item, Piece, Rows, Run, Stage, WaitingRows
+from fulcrum.engine.device_memory import empty_cache, is_fatal, is_out_of_memory, out_of_memory
+from fulcrum.engine.scopes import RequestScope, current_scope
+
+T = TypeVar("T")
+
+MAX_ROWS = 64
+# Rows of a deterministic forward. Measured on the CPU (AVX-512, MKL): rows are bit-equal in every slot for 8, not
+# for 6.
+BUCKET = 8
+_MAX_QUEUE_BYTES = 1 << 30
+
+
+@dataclass(frozen=True)
+class BatcherCounts:
+    """What the device thread did so far."""
+
+    batches: int
+    rows: int
+    padding_rows: int
+    retried_batches: int  # ran again request by request, because one of them failed
+    out_of_memory: int
+    dropped: int  # requests that were cancelled or late before they ran
+    sizes: dict[int, int]  # how many forwards had how many rows
+
+
+class Batcher:
+    """Runs rows on one device thread. Safe from several threads; `close` it, or use it as a context manager.
+
+    `max_rows` bounds a forward, `bucket` is the size of every deterministic one, `max_queue_bytes` bounds what
+    waits. `threads`: intra-op threads of the device thread (None: torch's own number). `on_fatal` is called, on the
+    device thread, after an error that leaves the device unusable; all requests then fail with ServiceUnavailable.
+    """
+
+    def __init__(
+        self,
+        *,
+        max_rows: int = MAX_ROWS,
+        bucket: int = BUCKET,
+        max_queue_bytes: int = _MAX_QUEUE_BYTES,
+        threads: int | None = None,
+        on_fatal: Callable[[BaseException], None] | None = None,
+    ) -> None:
+        for name, value in (("max_rows", max_rows), ("bucket", bucket), ("max_queue_bytes", max_queue_bytes)):
+            if value < 1:
+                raise InvalidSettings(f"{name} is {value}: it must be >= 1")
+        self.max_rows, self.bucket, self.max_queue_bytes = max_rows, bucket, max_queue_bytes
+        self._on_fatal = on_fatal
+        self._threads = threads
+        self._changed = threading.Condition()
+        self._waiting = WaitingRows()
+        self._limits: dict[Stage, int] = {}  # of stages that ran out of memory
+        self._running: list[Piece] = []
+        self._queued_rows = self._queued_bytes = self._running_rows = 0
+        self._bytes_per_s = 0.0
+        self._last_progress = time.monotonic()
+        self._closing: str | None = None
+        self._batches = self._rows = self._padding = self._retried = self._ooms = self._dropped = 0
+        self._sizes: Counter[int] = Counter()
+        self._thread = threading.Thread(target=self._work, name="fulcrum-device", daemon=True)
+        self._thread.start()
+
+    def submit(self, name: Hashable, rows: Rows, run: Run) -> Rows:
+        """`run(rows)`, computed together with other requests' rows of the same `name`, shapes and mode.
+
+        Blocks. `run` must treat rows independently, and `name` must identify what it computes, weights included.
+        Raises PayloadTooLarge, Overloaded, ServiceUnavailable, OutOfMemory, Cancelled, DeadlineExceeded, and what
+        `run` raises for this request's rows.
+        """
+        scope = current_scope()
+        if rows[0].shape[0] == 0 or threading.current_thread() is self._thread:
+            return run(rows)
+        item = Item(Stage.of(name, rows, scope.deterministic), rows, run, scope)
+        self._wait_for(item)
+        parts = [item.parts[start] for start in sorted(item.parts)]
+        if len(parts) == 1:
+            # A view would keep the other requests' rows in memory for as long as these live.
+            return tuple(_own(t) for t in parts[0])
+        return tuple(torch.cat(column) for column in zip(*parts, strict=True))
+
+    def run_alone(self, work: Callable[[], T]) -> T:
+        """`work()` on the device thread, sharing a forward with nobody, in its user's turn. Raises as `submit`."""
+        if threading.current_thread() is self._thread:
+            return work()
+        answer: list[T] = []
+
+        def run(rows: Rows) -> Rows:
+            answer.append(work())
+            return rows
+
+        scope = current_scope()
+        self._wait_for(Item(Stage("alone", scope.deterministic, alone=True), (), run, scope))
+        return answer[-1]
+
+    @property
+    def queue_depth(self) -> int:
+        """Rows that wait or run."""
+        return self._queued_rows + self._running_rows
+
+    @property
+    def queued_bytes(self) -> int:
+        """Of the rows that wait."""
+        return self._queued_bytes
+
+    @property
+    def last_progress(self) -> float:
+        """Instant of `time.monotonic()` at which the device thread last finished, or got work after idling."""
+        return self._last_progress
+
+    @property
+    def stalled_s(self) -> float:
+        """For how long there is work and none of it gets done; 0.0 without work."""
+        with self._changed:
+            return time.monotonic() - self._last_progress if self.queue_depth else 0.0
+
+    @property
+    def counts(self) -> BatcherCounts:
+        """A snapshot."""
+        with self._changed:
+            return BatcherCounts(
+                self._batches,
+                self._rows,
+                self._padding,
+                self._retried,
+                self._ooms,
+                self._dropped,
+                dict(self._sizes),
+            )
+
+    def close(self, timeout_s: float | None = 10.0) -> None:
+        """Refuses new work, finishes what was accepted, and fails what is left after `timeout_s`."""
+        with self._changed:
+            self._closing = self._closing or "the service is shutting down"
+            self._changed.notify_all()
+        self._thread.join(timeout_s)
+        late = ServiceUnavailable("the service shut down before this request was done", retry_after_s=5.0)
+        for piece in self._running:
+            self._fail(piece.item, late)
+        self._fail_everything(late)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _wait_for(self, item: Item) -> None:
+        scope = item.scope
+        scope.check()
+        self._admit(item)
+        forget = scope.cancellation.listen(item.event.set)
+        try:
+            while not item.over:
+                remaining = scope.remaining_s
+                item.event.wait(None if remaining is None else max(0.0, remaining))
+                if not item.over:
+                    self._drop(item, scope)
+        finally:
+            forget()
+            elapsed = time.perf_counter() - item.submitted
+            scope.figures.waited(max(0.0, elapsed - item.ran_s), item.largest_batch)
+        if item.error is not None:
+            raise item.error
+
+    def _admit(self, item: Item) -> None:
+        if item.size_bytes > self.max_queue_bytes:
+            raise PayloadTooLarge(
+                f"the request's {item.size_bytes} bytes are more than the whole queue may hold, "
+                f"{self.max_queue_bytes}"
+            )
+        with self._changed:
+            if self._closing is not None:
+                raise ServiceUnavailable(self._closing, retry_after_s=5.0)
+            if self._queued_bytes + item.size_bytes > self.max_queue_bytes:
+                rate = self._bytes_per_s or self.max_queue_bytes
+                raise Overloaded(
+                    f"{self._queued_bytes} bytes wait already, and {item.size_bytes} more would exceed the queue's "
+                    f"{self.max_queue_bytes}",
+                    retry_after_s=round(min(60.0, max(0.1, self._queued_bytes / rate)), 2),
+                )
+            if not self.queue_depth:
+                self._last_progress = time.monotonic()
+            self._queued_bytes += item.size_bytes
+            self._queued_rows += item.n_rows
+            self._waiting.add(item)
+            self._changed.notify()
+
+    def _drop(self, item: Item, scope: RequestScope) -> None:
+        """Woken before the rows were done: the caller went away, or the deadline passed."""
+        try:
+            scope.check()
+        except FulcrumError as error:
+            with self._changed:
+                if not item.over:
+                    self._dropped += 1
+                    self._unqueue(item, item.n_rows - item.n_taken, 0)
+                    item.fail(error)
+        else:
+            item.event.clear()
+            if scope.cancellation.is_set() or item.over:  # set between the check and the clear
+                item.event.set()
+
+    def _unqueue(self, item: Item, n_rows: int, n_left: int) -> None:
+        """`n_rows` wait no longer, `n_left` still do."""
+        self._queued_rows -= n_rows
+        self._queued_bytes -= item.leave(n_left)
+
+    def _fail_everything(self, error: FulcrumError) -> None:
+        with self._changed:
+            for item in self._waiting.everything():
+                if not item.over:
+                    item.fail(error)
+            self._queued_rows = self._queued_bytes = 0
+
+    # What follows runs on the device thread.
+
+    def _work(self) -> None:
+        try:
+            if self._threads is not None:
+                torch.get_num_threads()  # the first use in a thread would overwrite the number that is set here
+                torch.set_num_threads(self._threads)
+            while self._work_once():
+                pass
+        except BaseException as error:  # a bug here must not leave everybody waiting for ever
+            self._die([], error)
+            raise
+
+    def _work_once(self) -> bool:
+        with self._changed:
+            while not self._waiting and self._closing is None:
+                self._changed.wait()
+            taken = self._waiting.take(self._limit)
+            if taken is None:
+                return self._closing is None
+            stage, pieces = taken
+            for piece in pieces:
+                self._unqueue(piece.item, piece.n_rows, piece.item.n_rows - piece.item.n_taken)
+            self._running = pieces
+            self._running_rows = sum(piece.n_rows for piece in pieces)
+        began = time.perf_counter()
+        self._run(stage, pieces)
+        self._progressed(pieces, time.perf_counter() - began)
+        return True
+
+    def _limit(self, stage: Stage) -> int:
+        return self.bucket if stage.deterministic else self._limits.get(stage, self.max_rows)
+
+    def _progressed(self, pieces: list[Piece], seconds: float) -> None:
+        with self._changed:
+            self._running, self._running_rows = [], 0
+            self._last_progress = time.monotonic()
+            done = sum(p.item.size_bytes * p.n_rows // p.item.n_rows for p in pieces)
+            rate = done / max(seconds, 1e-6)
+            self._bytes_per_s = rate if not self._bytes_per_s else 0.8 * self._bytes_per_s + 0.2 * rate
+
+    def _run(self, stage: Stage, pieces: list[Piece]) -> None:
+        pieces = [piece for piece in pieces if self._still_wanted(piece.item)]
+        if not pieces:
+            return
+        error = self._failure(stage, pieces)
+        if error is None:
+            return
+        if is_fatal(error):
+            self._die(pieces, error)
+        elif is_out_of_memory(error):
+            self._again_smaller(stage, pieces)
+        elif len(pieces) == 1:
+            self._fail(pieces[0].item, error)
+        else:
+            # One request's rows failed all of them: each by itself shows whose.
+            self._retried += 1
+            for piece in pieces:
+                self._run(stage, [piece])
+
+    def _failure(self, stage: Stage, pieces: list[Piece]) -> BaseException | None:
+        """What a forward failed with. Frames of a failure for memory are let go: they hold what filled it."""
+        try:
+            self._forward(stage, pieces)
+        except BaseException as error:
+            return error.with_traceback(None) if is_out_of_memory(error) else error
+        return None
+
+    def _still_wanted(self, item: Item) -> bool:
+        if not item.over:
+            try:
+                item.scope.check()
+            except FulcrumError as error:
+                self._dropped += 1
+                self._fail(item, error)
+        return not item.over
+
+    def _again_smaller(self, stage: Stage, pieces: list[Piece]) -> None:
+        """Once, in two halves; a deterministic forward keeps its size, because another one has other bits."""
+        self._ooms += 1
+        n = sum(piece.n_rows for piece in pieces)
+        batches = [pieces]
+        if not stage.deterministic and not stage.alone and n > 1:
+            self._limits[stage] = (n + 1) // 2
+            batches = _halved(pieces)
+        for batch in batches:
+            empty_cache()
+            error = self._failure(stage, batch)
+            if error is None:
+                continue
+            if is_fatal(error):
+                self._die(pieces, error)
+                return
+            for piece in batch:
+                if is_out_of_memory(error):
+                    self._fail(piece.item, out_of_memory(error))
+                else:
+                    self._run(stage, [piece])
+
+    def _forward(self, stage: Stage, pieces: list[Piece]) -> None:
+        began = time.perf_counter()
+        run = pieces[0].item.run
+        if stage.alone:
+            n = n_ran = 1
+            run(())
+            results: Rows = ()
+        else:
+            n = sum(piece.n_rows for piece in pieces)
+            n_ran = self.bucket if stage.deterministic else n
+            with torch.no_grad():
+                results = run(_together(pieces, n_ran, copy=stage.deterministic))
+        _synchronise(results)
+        seconds = time.perf_counter() - began
+        self._batches += 1
+        self._rows += n
+        self._padding += n_ran - n
+        self._sizes[n_ran] += 1
+        at = 0
+        with self._changed:
+            for piece in pieces:
+                part = tuple(t if piece.n_rows == n_ran else t[at : at + piece.n_rows] for t in results)
+                at += piece.n_rows
+                piece.item.ran_s += seconds
+                piece.item.largest_batch = max(piece.item.largest_batch, n_ran)
+                piece.item.finish(piece.start, part, piece.n_rows)
+
+    def _fail(self, item: Item, error: BaseException) -> None:
+        with self._changed:
+            if not item.over:
+                # What of it still waits will be skipped.
+                self._unqueue(item, item.n_rows - item.n_taken, 0)
+                item.fail(error)
+
+    def _die(self, pieces: list[Piece], error: BaseException) -> None:
+        with self._changed:
+            self._closing = f"the device failed and has to be started again: {error}"
+        for piece in pieces:
+            self._fail(piece.item, ServiceUnavailable(self._closing, retry_after_s=10.0))
+        self._fail_everything(ServiceUnavailable(self._closing, retry_after_s=10.0))
+        if self._on_fatal is not None:
+            self._on_fatal(error)
+
+
+def _together(pieces: list[Piece], n_rows: int, copy: bool) -> Rows:
+    """The rows of all pieces, the last one repeated up to `n_rows`."""
+    columns: list[list[torch.Tensor]] = []
+    for piece in pieces:
+        for i, tensor in enumerate(piece.rows):
+            if len(columns) <= i:
+                columns.append([])
+            columns[i].append(tensor[piece.start : piece.stop])
+    n = sum(piece.n_rows for piece in pieces)
+    if n < n_rows:
+        for column in columns:
+            column.append(column[-1][-1:].expand(n_rows - n, *column[-1].shape[1:]))
+    # A copy, also of a single piece: how memory is aligned may choose another kernel, and so other bits.
+    return tuple(
+        torch.cat(column) if len(column) > 1 else column[0].clone() if copy else column[0]
+        for column in columns
+    )
+
+
+def _own(rows: torch.Tensor) -> torch.Tensor:
+    """Without the rest of the batch in the same memory."""
+    needed = rows.numel() * rows.element_size()
+    return rows if rows.untyped_storage().nbytes() <= needed else rows.clone()
+
+
+def _halved(pieces: list[Piece]) -> list[list[Piece]]:
+    """Two lists with about half of the rows each."""
+    if len(pieces) == 1:
+        return [[half] for half in pieces[0].halves()]
+    middle = len(pieces) // 2
+    return [pieces[:middle], pieces[middle:]]
+
+
+def _synchronise(results: Any) -> None:
+    """Kernels are launched ahead of their completion: without waiting, batches of one would be launched for ever."""
+    for tensor in results:
+        if tensor.device.type == "cuda":
+            torch.cuda.current_stream(tensor.device).synchronize()
+            return

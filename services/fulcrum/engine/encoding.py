@@ -1,0 +1,48 @@
+"""Images and texts to embeddings, in forwards shared with other requests where there is a batcher."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from fulcrum.domain.errors import EmptyPrompts
+from fulcrum.domain.tasks import ClassSet
+from fulcrum.engine.batching import Batcher
+from fulcrum.engine.scopes import deterministically
+from fulcrum.science.vision import classes
+from fulcrum.science.vision.loaded import LoadedModel
+
+_TEXTS_AT_ONCE = 256
+
+
+def embed_images(loaded: LoadedModel, pixels: Tensor, batcher: Batcher | None) -> Tensor:
+    """Unit-norm (n, d_embed) of preprocessed images. Raises ComputationFailed."""
+    if batcher is None:
+        return classes.encode_images(loaded, pixels)
+    name = (loaded.info.weights_sha256, "image")
+    return batcher.submit(name, (pixels,), lambda rows: (classes.encode_images(loaded, rows[0]),))[0]
+
+
+def embed_texts(loaded: LoadedModel, texts: Sequence[str], batcher: Batcher | None) -> Tensor:
+    """Unit-norm (n, d_embed) in the order of the texts; equal texts run once. Raises EmptyPrompts, InvalidPrompt."""
+    if batcher is None:
+        return classes.encode_texts(loaded, texts)
+    if not texts:
+        raise EmptyPrompts("there is no text to encode")
+    name = (loaded.info.weights_sha256, "text")
+    unique = list(dict.fromkeys(texts))
+    parts: list[Tensor] = []
+    for start in range(0, len(unique), _TEXTS_AT_ONCE):
+        tokens = loaded.tokenizer(unique[start : start + _TEXTS_AT_ONCE]).to(loaded.device)
+        parts += batcher.submit(name, (tokens,), lambda rows: (classes.encode_tokens(loaded, rows[0]),))
+    number = {text: row for row, text in enumerate(unique)}
+    return torch.cat(parts)[torch.tensor([number[text] for text in texts], device=loaded.device)]
+
+
+def embed_class_set(loaded: LoadedModel, task: ClassSet, batcher: Batcher | None) -> Tensor:
+    """Unit-norm (n_classes, d_embed), the same bits whoever asks first. Raises InvalidPrompt."""
+    if batcher is None:
+        return classes.encode_class_set(loaded, task)
+    with deterministically():
+        prompts = [prompt for row in task.prompts() for prompt in row]
+        return classes.class_means(task, embed_texts(loaded, prompts, batcher))
