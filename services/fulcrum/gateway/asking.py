@@ -89,9 +89,10 @@ class Asker:
             raise Forbidden(f"this needs the role {role!r} in project {project_id}, and yours is {mine!r}")
 
     def _default_project(self, tx: Transaction) -> str:
-        found = tx.members.project_ids(self.user.id)
+        # Ids sort by time, so the first membership is the oldest project.
+        found = tx.members.list(user_id=self.user.id, limit=1).items
         if not found:
             raise UnknownProject(
                 "you are not a member of any project: ask an administrator, or pass project_id"
             )
-        return str(found[0])
+        return found[0].project_id

@@ -18,10 +18,11 @@ def event(name: str, value: Any) -> ServerSentEvent:
     )
 
 
-async def with_errors(
-    events: AsyncGenerator[ServerSentEvent], request_id: str
-) -> AsyncGenerator[ServerSentEvent]:
-    """The events, then an `error` event if they fail: the status of the response was sent long before."""
+async def with_errors(events: AsyncGenerator[ServerSentEvent], request_id: str) -> AsyncGenerator[Any]:
+    """The events, then an `error` event if they fail: the status of the response was sent long before.
+
+    Typed as Any because endpoints are annotated with what the events hold, for OpenAPI.
+    """
     try:
         async with aclosing(events):
             async for item in events:

@@ -5,12 +5,14 @@ from contextlib import aclosing
 from typing import Annotated
 
 from fastapi import APIRouter, Depends
-from fastapi.sse import EventSourceResponse, ServerSentEvent
+from fastapi.sse import EventSourceResponse
 
 from fulcrum.domain import tasks
 from fulcrum.gateway.deps import AskerDep, EngineDep, RequestId, StoreDep
+from fulcrum.gateway.errors import Problem
 from fulcrum.gateway.loading import LoadsDep
 from fulcrum.gateway.questions import ask
+from fulcrum.gateway.result_schemas import Answer, Suggestion
 from fulcrum.gateway.schemas import PathId, to_domain
 from fulcrum.gateway.streams import with_errors
 from fulcrum.gateway.suggest import service
@@ -34,7 +36,7 @@ async def prepare(
 @router.post("/{image_id}:suggest", response_class=EventSourceResponse)
 async def suggest_corrections(
     prepared: Annotated[Prepared, Depends(prepare)], store: StoreDep, engine: EngineDep, request_id: RequestId
-) -> AsyncIterator[ServerSentEvent]:
+) -> AsyncIterator[Suggestion | Answer[list[Suggestion]] | Problem]:
     """Streams small edits that make a class the prediction, and keeps them together as a result.
 
     Events: `suggestion` (a Suggestion) as they are found, then `done` with `{"result_id", "value", "provenance"}`,

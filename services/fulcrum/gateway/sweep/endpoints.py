@@ -5,16 +5,18 @@ from contextlib import aclosing
 from typing import Annotated
 
 from fastapi import APIRouter, Depends
-from fastapi.sse import EventSourceResponse, ServerSentEvent
+from fastapi.sse import EventSourceResponse
 
 from fulcrum.domain import tasks
 from fulcrum.gateway.deps import AskerDep, EngineDep, RequestId, StoreDep
+from fulcrum.gateway.errors import Problem
 from fulcrum.gateway.loading import LoadsDep
 from fulcrum.gateway.questions import ask, target_of
+from fulcrum.gateway.result_schemas import Answer, DoseResponse
 from fulcrum.gateway.schemas import PathId, to_domain
 from fulcrum.gateway.streams import with_errors
 from fulcrum.gateway.sweep import service
-from fulcrum.gateway.sweep.schemas import SweepQuestion
+from fulcrum.gateway.sweep.schemas import DosePoints, SweepQuestion
 from fulcrum.gateway.sweep.service import Prepared
 
 router = APIRouter(prefix="/v1/images", tags=["questions"])
@@ -34,7 +36,7 @@ async def prepare(
 @router.post("/{image_id}:sweep", response_class=EventSourceResponse)
 async def sweep_image(
     prepared: Annotated[Prepared, Depends(prepare)], store: StoreDep, engine: EngineDep, request_id: RequestId
-) -> AsyncIterator[ServerSentEvent]:
+) -> AsyncIterator[DosePoints | Answer[DoseResponse] | Problem]:
     """Streams the model's answer over a grid of gains, and keeps the whole as a result.
 
     Events: `points` (`{"gains", "logits", "target_values"}`) as they are known, then `done` with
