@@ -84,21 +84,24 @@ class Audit(Access):
             if value is not None:
                 query = query.where(c[name] == checked(name, value))
         if cursor is not None:
-            query = query.where(c.sequence < from_cursor(cursor, int)[0])
+            query = query.where(c.sequence < from_cursor(cursor, self._word, int)[0])
         query = query.order_by(c.sequence.desc()).limit(checked_limit(limit) + 1)
         rows = self._connection.execute(query).all()
         items = tuple(AuditEvent(**r._mapping) for r in rows[:limit])
-        return Page(items, to_cursor(items[-1].sequence) if len(rows) > limit else None)
+        return Page(items, to_cursor(self._word, items[-1].sequence) if len(rows) > limit else None)
 
     def verify(self) -> bool:
         """Whether every line is as it was written and none is missing. Reads the whole log."""
         previous, expected = FIRST_HASH, 1
         query = select(self._table).order_by(self._table.c.sequence).execution_options(yield_per=1000)
-        for row in self._connection.execute(query):
-            digest = _hash(row.sequence, row.at, row.user_id, row.action, row.subject, row.detail, previous)
-            if (row.sequence, row.previous_hash, row.hash) != (expected, previous, digest):
-                return False
-            previous, expected = digest, expected + 1
+        with self._connection.execute(query) as rows:
+            for row in rows:
+                digest = _hash(
+                    row.sequence, row.at, row.user_id, row.action, row.subject, row.detail, previous
+                )
+                if (row.sequence, row.previous_hash, row.hash) != (expected, previous, digest):
+                    return False
+                previous, expected = digest, expected + 1
         head = self._connection.execute(select(AuditHeadRow.sequence, AuditHeadRow.hash)).one_or_none()
         return head is not None and tuple(head) == (expected - 1, previous)
 

@@ -21,10 +21,9 @@ class Moment(TypeDecorator[datetime]):
     cache_ok = True
 
     def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:
-        """Refuse times without a zone: which hour they mean depends on the machine."""
+        """UTC, without saying so on SQLite, whose texts then sort as the times do."""
         if value is None:
             return None
-        assert value.tzinfo is not None, f"{value!r} has no time zone"
         at = value.astimezone(UTC)
         return at.replace(tzinfo=None) if dialect.name == "sqlite" else at
 
@@ -80,4 +79,8 @@ def checked(name: str, value: Any) -> Any:
             )
     elif isinstance(value, int) and not -_BIGGEST <= value < _BIGGEST:
         raise InvalidRequest(f"{name} is {value}: numbers of 64 bits are allowed")
+    elif isinstance(value, datetime):
+        assert value.tzinfo is not None, (
+            f"{name} has no time zone: which hour it means depends on the machine"
+        )
     return value

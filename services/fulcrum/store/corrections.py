@@ -53,10 +53,6 @@ class _Versions(Access):
         super().__init__(connection, CorrectionVersionRow, "correction version")
 
     def add(self, version: CorrectionVersion) -> None:
-        if version.sha256 != version.correction.sha256:
-            raise InvalidRequest(
-                f"sha256 is {version.sha256!r}: the canonical JSON has {version.correction.sha256}"
-            )
         values = {f.name: getattr(version, f.name) for f in dataclasses.fields(version)}
         values["correction"] = codec.to_json(version.correction)
         values["note"] = checked("note", version.note)
@@ -73,10 +69,10 @@ class _Versions(Access):
         c = self._table.c
         query = select(self._table).where(c.correction_id == correction_id)
         if cursor is not None:
-            query = query.where(c.number < from_cursor(cursor, int)[0])
+            query = query.where(c.number < from_cursor(cursor, self._word, int)[0])
         query = query.order_by(c.number.desc()).limit(checked_limit(limit) + 1)
         rows = self._connection.execute(query).all()
-        end = to_cursor(rows[limit - 1].number) if len(rows) > limit else None
+        end = to_cursor(self._word, rows[limit - 1].number) if len(rows) > limit else None
         return Page(tuple(_from_row(r) for r in rows[:limit]), end)
 
 
@@ -90,11 +86,15 @@ class Corrections(Changing[CorrectionRecord]):
         self._versions = _Versions(connection)
 
     def add(self, record: CorrectionRecord, version: CorrectionVersion) -> CorrectionRecord:
-        """Keep a new correction with its version 1. Raises AlreadyExists for a taken name."""
+        """Keep a new correction with its version 1. Raises AlreadyExists for a taken name, InvalidRequest
+        for a version whose `sha256` is not that of its content.
+        """
         assert (record.latest, version.number) == (1, 1), "the first version has the number 1"
         assert version.correction_id == record.id
-        self._insert(self._values_of(record), self._describe(record))
-        self._versions.add(version)
+        _check_hash(version)
+        with self._connection.begin_nested():
+            self._insert(self._values_of(record), self._describe(record))
+            self._versions.add(version)
         return record
 
     def add_version(
@@ -102,15 +102,18 @@ class Corrections(Changing[CorrectionRecord]):
     ) -> CorrectionRecord:
         """Keep the next version, numbered here; the correction is a draft again.
 
-        Raises UnknownCorrection, StaleVersion, AlreadyExists when the newest version has the same content.
+        Raises UnknownCorrection, StaleVersion, AlreadyExists when the newest version has the same content,
+        InvalidRequest when `sha256` is not that of the content.
         """
-        # The head is counted up first: from here on no other writer can take the same number.
-        self._change(id, expected_version, {"latest": self._table.c.latest + 1, "state": "draft"})
-        head = self.get(id)
-        before = self._versions.find(id, head.latest - 1)
-        if before is not None and before.sha256 == version.sha256:
-            raise AlreadyExists(f"version {before.number} of correction {id} has the same content")
-        self._versions.add(dataclasses.replace(version, correction_id=id, number=head.latest))
+        _check_hash(version)
+        with self._connection.begin_nested():  # a refusal leaves the head as it was
+            # The head is counted up first: from here on no other writer can take the same number.
+            self._change(id, expected_version, {"latest": self._table.c.latest + 1, "state": "draft"})
+            head = self.get(id)
+            before = self._versions.find(id, head.latest - 1)
+            if before is not None and before.sha256 == version.sha256:
+                raise AlreadyExists(f"version {before.number} of correction {id} has the same content")
+            self._versions.add(dataclasses.replace(version, correction_id=id, number=head.latest))
         return head
 
     def get_version(self, id: str, number: int | None = None) -> CorrectionVersion:
@@ -125,6 +128,13 @@ class Corrections(Changing[CorrectionRecord]):
         """All versions, newest first. Raises UnknownCorrection."""
         self.get(id)
         return self._versions.list(id, limit, cursor)
+
+
+def _check_hash(version: CorrectionVersion) -> None:
+    if version.sha256 != version.correction.sha256:
+        raise InvalidRequest(
+            f"sha256 is {version.sha256!r}: the canonical JSON has {version.correction.sha256}"
+        )
 
 
 def _from_row(row: Row[Any]) -> CorrectionVersion:

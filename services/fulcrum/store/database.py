@@ -11,13 +11,13 @@ from contextlib import contextmanager
 from types import TracebackType
 from typing import Self
 
-from sqlalchemy import Engine, text
+from sqlalchemy import Engine
 from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from fulcrum.domain.errors import InvalidRequest, Overloaded, ServiceUnavailable
 from fulcrum.store.engines import open_engine
-from fulcrum.store.migrating import migrate, migrate_engine
+from fulcrum.store.migrating import current_revision, migrate, migrate_engine, newest_revision
 from fulcrum.store.transaction import Transaction
 
 __all__ = ["Store", "migrate", "open_store"]
@@ -60,9 +60,13 @@ class Store:
             migrate_engine(self._engine)
 
     def ping(self) -> None:
-        """Raises ServiceUnavailable unless the database answers."""
+        """Raises ServiceUnavailable unless the database answers and has the schema of this code."""
         with _translated(), self._reader.connect() as connection:
-            connection.execute(text("SELECT 1"))
+            revision = current_revision(connection)
+        if revision != newest_revision():
+            raise ServiceUnavailable(
+                f"the database has the schema {revision!r}, this Fulcrum needs {newest_revision()!r}: migrate it"
+            )
 
     def close(self) -> None:
         """Close all connections."""

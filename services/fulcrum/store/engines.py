@@ -2,6 +2,7 @@
 
 import sqlite3
 import time
+from pathlib import Path
 from typing import Any
 
 from sqlalchemy import URL, Connection, Engine, create_engine, event, make_url
@@ -43,6 +44,9 @@ def open_engine(url: str) -> Engine:
         "pool_timeout": POOL_TIMEOUT_S,
     }
     if parsed.drivername == "sqlite":
+        folder = Path(parsed.database or "").absolute().parent
+        if not folder.is_dir():
+            raise InvalidSettings(f"the folder of the SQLite database does not exist: {folder}")
         arguments = {"timeout": BUSY_TIMEOUT_S, "check_same_thread": False}
         engine = create_engine(parsed, connect_args=arguments, **pool)
         event.listen(engine, "connect", _prepare_sqlite)

@@ -1,5 +1,6 @@
 """Bringing a database to the newest schema. The steps are in `migrations/versions`, oldest first."""
 
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +44,7 @@ def current_revision(connection: Connection) -> str | None:
     return MigrationContext.configure(connection).get_current_revision()
 
 
+@lru_cache(maxsize=1)
 def newest_revision() -> str:
     """The revision of this code."""
     head = _scripts().get_current_head()

@@ -1,7 +1,6 @@
 """Cursors: opaque positions in a list."""
 
 import base64
-import binascii
 import json
 from typing import Any
 
@@ -11,26 +10,29 @@ from fulcrum.store.columns import checked
 MAX_LIMIT = 1000  # items of one page
 
 
-def to_cursor(*position: Any) -> str:
-    """An opaque text for a position in a list."""
-    return base64.urlsafe_b64encode(json.dumps(position).encode()).decode().rstrip("=")
+def to_cursor(word: str, *position: Any) -> str:
+    """An opaque text for a position in the list of things called `word`."""
+    return base64.urlsafe_b64encode(json.dumps([word, *position]).encode()).decode().rstrip("=")
 
 
-def from_cursor(cursor: str, *kinds: type) -> tuple[Any, ...]:
-    """Inverse of `to_cursor`. Raises InvalidRequest for a text that it did not make."""
+def from_cursor(cursor: str, word: str, *kinds: type) -> tuple[Any, ...]:
+    """Inverse of `to_cursor`. Raises InvalidRequest for a text that it did not make for this kind of list."""
     try:
-        position = json.loads(
-            base64.b64decode(cursor + "=" * (-len(cursor) % 4), altchars=b"-_", validate=True)
-        )
-        if not isinstance(position, list) or [type(p) for p in position] != list(kinds):
-            raise ValueError(position)
-        for item in position:
+        padded = cursor + "=" * (-len(cursor) % 4)
+        content = json.loads(base64.b64decode(padded, altchars=b"-_", validate=True))
+        if (
+            not isinstance(content, list)
+            or content[:1] != [word]
+            or [type(p) for p in content[1:]] != list(kinds)
+        ):
+            raise ValueError(content)
+        for item in content:
             checked("cursor", item)
-    except (ValueError, binascii.Error, InvalidRequest, RecursionError):
+    except (ValueError, InvalidRequest, RecursionError):
         raise InvalidRequest(
             f"cursor is {cursor[:80]!r}: expected the next_cursor of the page before, or nothing"
         ) from None
-    return tuple(position)
+    return tuple(content[1:])
 
 
 def checked_limit(limit: int) -> int:

@@ -189,9 +189,11 @@ class Links(Access):
         super().__init__(connection, LinkRow, "login link")
 
     def add(self, id: str, user_id: str, secret_hash: str, expires_at: datetime) -> None:
-        """Keep a link. Raises AlreadyExists, NotFound for an unknown user."""
+        """Keep a link, and forget expired ones. Raises AlreadyExists, NotFound for an unknown user."""
         assert secret_hash, "a link without a secret would open to anybody"
-        values = {"id": id, "user_id": user_id, "secret_hash": secret_hash, "expires_at": expires_at}
+        self._write(delete(self._table).where(self._table.c.expires_at <= now()))
+        values = {"id": id, "user_id": user_id, "secret_hash": secret_hash}
+        values["expires_at"] = checked("expires_at", expires_at)
         self._insert(values, f"login link {id!r}")
 
     def redeem(self, id: str) -> tuple[str, str] | None:

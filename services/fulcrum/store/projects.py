@@ -84,13 +84,13 @@ class Members(Access):
         if user_id is not None:
             query = query.where(c.user_id == checked("user_id", user_id))
         if cursor is not None:
-            project, user = from_cursor(cursor, str, str)
+            project, user = from_cursor(cursor, self._word, str, str)
             query = query.where((c.project_id > project) | ((c.project_id == project) & (c.user_id > user)))
         query = query.order_by(c.project_id, c.user_id).limit(checked_limit(limit) + 1)
         rows = self._connection.execute(query).all()
         items = tuple(Member(r.project_id, r.user_id, r.role) for r in rows[:limit])
         more = len(rows) > limit
-        return Page(items, to_cursor(items[-1].project_id, items[-1].user_id) if more else None)
+        return Page(items, to_cursor(self._word, items[-1].project_id, items[-1].user_id) if more else None)
 
     def put(self, member: Member) -> Member:
         """Set a role. Raises Conflict for the last admin, UnknownProject, UnknownUser."""

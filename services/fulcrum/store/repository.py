@@ -146,7 +146,7 @@ class Listing(Access, Generic[R]):
     def _page(self, query: Select[Any], limit: int, cursor: str | None) -> Page[R]:
         c = self._table.c
         if cursor is not None:
-            moment, id = from_cursor(cursor, str, str)
+            moment, id = from_cursor(cursor, self._word, str, str)
             try:
                 at = datetime.fromisoformat(moment).astimezone(UTC)
             except (ValueError, OverflowError):
@@ -156,7 +156,7 @@ class Listing(Access, Generic[R]):
         rows = self._connection.execute(query).all()
         more = len(rows) > limit
         rows = rows[:limit]
-        end = to_cursor(rows[-1].created_at.isoformat(), rows[-1].id) if more else None
+        end = to_cursor(self._word, rows[-1].created_at.isoformat(), rows[-1].id) if more else None
         return Page(tuple(self._from_row(r) for r in rows), end)
 
 
