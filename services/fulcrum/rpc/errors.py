@@ -130,14 +130,12 @@ def from_status(status: status_pb2.Status) -> errors.FulcrumError:
 
     A status without a reason that we know becomes the class its code stands for.
     """
+    info, retry = error_details_pb2.ErrorInfo(), error_details_pb2.RetryInfo()
+    _unpack(status, info)
+    kind = _BY_REASON.get(info.reason) if info.domain == DOMAIN else None
     retry_after_s = None
-    kind = None
-    for detail in status.details:
-        info, retry = error_details_pb2.ErrorInfo(), error_details_pb2.RetryInfo()
-        if detail.Is(info.DESCRIPTOR) and detail.Unpack(info) and info.domain == DOMAIN:
-            kind = _BY_REASON.get(info.reason)
-        elif detail.Is(retry.DESCRIPTOR) and detail.Unpack(retry):
-            retry_after_s = retry.retry_delay.ToNanoseconds() / 1e9
+    if _unpack(status, retry):
+        retry_after_s = max(retry.retry_delay.seconds + retry.retry_delay.nanos / 1e9, 0.0)
     if kind is None:
         codes = {code.value[0]: code for code in grpc.StatusCode}
         kind = _BY_CODE.get(codes.get(status.code, grpc.StatusCode.UNKNOWN), errors.InternalError)
@@ -155,13 +153,9 @@ def to_abort(error: errors.FulcrumError) -> Abort:
 def from_rpc_error(error: grpc.RpcError) -> errors.FulcrumError:
     """The domain error behind a failed call, of a synchronous or an asyncio stub."""
     call: Any = error
-    for key, value in call.trailing_metadata() or ():
-        if key == _DETAILS_KEY:
-            try:
-                return from_status(status_pb2.Status.FromString(value))
-            except DecodeError:
-                break
     code, details = call.code(), call.details() or ""
+    if (status := _status_of(call)) is not None:
+        return from_status(status)
     says = _SAYS.get(code, "the inference service failed")
     status = status_pb2.Status(code=code.value[0], message=f"{says}: {details or code.name}")
     translated = from_status(status)
@@ -173,15 +167,34 @@ def from_rpc_error(error: grpc.RpcError) -> errors.FulcrumError:
 def was_lost(error: grpc.RpcError) -> bool:
     """Whether the connection broke during the call, so that the request may have been what broke it."""
     call: Any = error
-    if call.code() is not grpc.StatusCode.UNAVAILABLE or _reasoned(call):
+    if call.code() is not grpc.StatusCode.UNAVAILABLE or _status_of(call) is not None:
         return False
     # Words of gRPC for a call that never left: its names of no reachable address.
     details = (call.details() or "").lower()
     return not any(words in details for words in ("backends failing", "failed to connect", "resolv"))
 
 
-def _reasoned(call: Any) -> bool:
-    return any(key == _DETAILS_KEY for key, _ in call.trailing_metadata() or ())
+def _status_of(call: Any) -> status_pb2.Status | None:
+    """The status in the trailers, unless it is another one than the call's own."""
+    for key, value in call.trailing_metadata() or ():
+        if key == _DETAILS_KEY:
+            try:
+                status = status_pb2.Status.FromString(value)
+            except DecodeError:
+                return None
+            return status if status.code == call.code().value[0] else None
+    return None
+
+
+def _unpack(status: status_pb2.Status, into: Any) -> bool:
+    """Whether the first detail of this type could be read into `into`."""
+    for detail in status.details:
+        if detail.Is(into.DESCRIPTOR):
+            try:
+                return bool(detail.Unpack(into))
+            except DecodeError:
+                return False
+    return False
 
 
 def _code(error: errors.FulcrumError) -> grpc.StatusCode:

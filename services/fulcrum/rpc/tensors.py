@@ -54,8 +54,8 @@ def read_tensor(tensor: pb.Tensor, where: str, *, integer: bool) -> NDArray[Any]
         raise InvalidRequest(
             f"{where} has {len(tensor.data)} bytes: shape {shape} of {dtype.name} needs {expected}"
         )
-    if expected == 0 and max(shape) > np.iinfo(np.int32).max:
-        raise InvalidRequest(f"{where} has shape {shape}: a size is beyond what an array can have")
+    if math.prod(max(n, 1) for n in shape) > np.iinfo(np.int32).max:  # an axis of 0 hides the others
+        raise InvalidRequest(f"{where} has shape {shape}: the sizes are beyond what an array can have")
     array = np.frombuffer(tensor.data, dtype=dtype).reshape(shape).astype(dtype.newbyteorder("="), copy=True)
     if dtype.kind == "f" and not np.isfinite(array).all():
         raise InvalidRequest(f"{where} holds a number that is not finite")

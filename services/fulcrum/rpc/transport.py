@@ -34,6 +34,8 @@ class Transport:
         self._stubs: dict[str, Any] = {
             a: inference_pb2_grpc.InferenceStub(c) for a, c in self._channels.items()
         }
+        # Made here, because a stub made of a closed channel crashes the process.
+        self._health = {a: health_stub(c) for a, c in self._channels.items()}
 
     def ask(self, method: str, request: Any, timeout_s: float | None, only: str | None = None) -> Any:
         """The response message of `method`; `only` names the one replica to ask. Raises domain errors."""
@@ -68,9 +70,9 @@ class Transport:
     def serving(self, timeout_s: float) -> dict[str, bool]:
         """For each replica whether it is reachable and says that it serves."""
         found = {}
-        for address, channel in self._channels.items():
+        for address, stub in self._health.items():
             try:
-                response = health_stub(channel).Check(CHECK, timeout=timeout_s, metadata=self._metadata())
+                response = stub.Check(CHECK, timeout=timeout_s, metadata=self._metadata())
                 found[address] = serves(response)
             except (grpc.RpcError, ValueError):  # ValueError: the channel was closed
                 found[address] = False
