@@ -9,7 +9,6 @@ import numpy as np
 import torch
 from PIL import Image as Picture
 
-import fulcrum
 from fulcrum.domain.errors import ComputationFailed
 from fulcrum.domain.models import ModelInfo, ModelRef, SaeInfo
 from fulcrum.domain.provenance import Provenance
@@ -110,38 +109,40 @@ class Answering:
 
     def provenance(self, request: Any, figures: Figures) -> Provenance:
         """How the answer to `request` came about; called after it was computed, inside its scope."""
-        ref = self._references.model(request.model)
-        info = self._engine.residency.model(ref).info
         sae = getattr(request, "sae", None)
-        sae_info = (
-            None if sae is None else self._engine.residency.steerable(ref, self._references.sae(sae)).sae_info
-        )
-        return Provenance(
-            model_sha256=info.weights_sha256,
-            sae_sha256=None if sae_info is None else sae_info.weights_sha256,
-            hook_point=None if sae_info is None else str(sae_info.hook_point),
-            preprocess_sha256=info.preprocess_sha256,
-            device=info.device,
-            dtype=info.dtype,
-            deterministic=getattr(request, "deterministic", False),
-            batch_size=figures.batch_size,
-            queue_ms=figures.queue_ms,
-            compute_ms=figures.compute_ms,
-            prefix_cached=figures.prefix_cached,
-            fulcrum_version=fulcrum.__version__,
-            torch_version=torch.__version__,
+        return self._engine.provenance(
+            self._references.model(request.model),
+            None if sae is None else self._references.sae(sae),
+            figures,
         )
 
     def canary(self, model: ModelRef | None) -> None:
-        """One image through `model`, or else through every loaded one's newest. Raises what the engine raises, and
-        ComputationFailed for an embedding that is none.
+        """One image through `model`, or else through the one that was used last; a small product where none is loaded.
+
+        Raises what the engine raises, and ComputationFailed for an embedding that is none.
         """
-        refs = [model] if model is not None else [info.ref for info in self._engine.models()[:1]]
-        for ref in refs:
-            embeddings = self._engine.encode_images(ref, [self._canary_image])
-            norms = np.linalg.norm(embeddings, axis=1)
-            if not np.isfinite(norms).all() or not np.allclose(norms, 1, atol=0.05):
-                raise ComputationFailed(f"the canary's embedding has norm {norms.tolist()}, expected 1")
+        if model is None:
+            loaded = self._engine.models()
+            if not loaded:
+                self._product()
+                return
+            model = loaded[-1].ref
+        embeddings = self._engine.encode_images(model, [self._canary_image])
+        norms = np.linalg.norm(embeddings, axis=1)
+        if not np.isfinite(norms).all() or not np.allclose(norms, 1, atol=0.05):
+            raise ComputationFailed(f"the canary's embedding has norm {norms.tolist()}, expected 1")
+
+    def _product(self) -> None:
+        device = self._engine.residency.device
+
+        def work() -> float:
+            ones = torch.ones(8, 8, device=device)
+            return float((ones @ ones).sum())
+
+        batcher = self._engine.batcher
+        total = work() if batcher is None else batcher.run_alone(work)
+        if total != 512:
+            raise ComputationFailed(f"a product of ones on {device} sums to {total}, expected 512")
 
     def _warm(self, ref: ModelRef, sae: str | None) -> ModelInfo:
         model = self._references.model(ref)

@@ -29,17 +29,16 @@ class Health:
         services: tuple[str, ...],
         canary: Callable[[], None],
         *,
-        queue_depth: Callable[[], int],
-        last_progress: Callable[[], float],
+        stalled_s: Callable[[], float | None],
         every_s: float,
         timeout_s: float,
         stall_s: float,
     ) -> None:
-        """`last_progress` is when (time.monotonic) the device last finished something."""
+        """`stalled_s`: for how long work waits and none gets done; None when no work waits."""
         self.servicer = HealthServicer()
         self._services = services
         self._canary = canary
-        self._queue_depth, self._last_progress = queue_depth, last_progress
+        self._stalled = stalled_s
         self._every_s, self._timeout_s, self._stall_s = every_s, timeout_s, stall_s
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="canary")
         self._running: Future[None] | None = None
@@ -74,13 +73,13 @@ class Health:
                 await self._tell()
 
     async def _check(self) -> None:
-        began = time.monotonic()
         if self._running is None:
             self._running = self._thread.submit(self._canary)
         try:
             await asyncio.wait_for(asyncio.shield(asyncio.wrap_future(self._running)), self._timeout_s)
         except TimeoutError:
-            if self._last_progress() < began:
+            stalled_s = self._stalled()
+            if stalled_s is None or stalled_s >= self._timeout_s:
                 self._canary_passed = False
                 self.problem = f"a canary forward did not end within {self._timeout_s:g} s"
         except Unavailable as error:  # a full queue: the watchdog knows whether it moves
@@ -97,8 +96,8 @@ class Health:
         await self._tell()
 
     async def _tell(self) -> None:
-        stalled_s = time.monotonic() - self._last_progress()
-        stalled = self._queue_depth() > 0 and stalled_s > self._stall_s
+        stalled_s = self._stalled() or 0.0
+        stalled = stalled_s > self._stall_s
         if stalled:
             self.problem = f"work waits and nothing progressed for {stalled_s:.0f} s"
         serving = self._canary_passed and not stalled

@@ -1,7 +1,7 @@
 """The service put together: engine, border, health, figures; opened, drained, closed."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -14,6 +14,7 @@ from grpc_reflection.v1alpha import reflection
 from fulcrum import telemetry
 from fulcrum.domain.errors import InvalidSettings
 from fulcrum.domain.models import ModelRef
+from fulcrum.engine.batching import Batcher
 from fulcrum.engine.local import LocalEngine
 from fulcrum.engine.residency import Residency
 from fulcrum.inference.answering import Answering
@@ -33,6 +34,8 @@ from fulcrum.rpc.v1.inference_pb2_grpc import add_InferenceServicer_to_server
 from fulcrum.science.vision.sources import HF_HUB
 from fulcrum.store.artifacts import open_artifacts
 
+MakeEngine = Callable[[Settings, Batcher], LocalEngine]
+
 SERVICE: str = inference_pb2.DESCRIPTOR.services_by_name["Inference"].full_name
 
 # A call that was told to stop needs a moment to say so to its caller.
@@ -44,20 +47,23 @@ log = telemetry.logger(__name__)
 class Server:
     """A service that listens. `fatal` is set when the device is beyond repair and the process has to go."""
 
-    def __init__(self, settings: Settings) -> None:
-        """Loads no model. Raises InvalidSettings."""
+    def __init__(self, settings: Settings, make_engine: MakeEngine | None = None) -> None:
+        """Loads no model. `make_engine` is for engines of one's own. Raises InvalidSettings."""
         self.settings = settings
+        self._loop = asyncio.get_running_loop()
         self.metrics = Metrics()
         self.workers = Workers(settings.max_concurrent_rpcs)
         self.fatal = asyncio.Event()
         artifacts = None if settings.artifacts_url is None else open_artifacts(settings.artifacts_url)
         self._saes = None if artifacts is None else SaeArtifacts(artifacts, settings.cache_dir)
         self.references = References(settings.folders, self._saes)
-        device = device_of(settings.device)
-        self.engine = LocalEngine(
-            prefix_budget_bytes=settings.prefix_budget_bytes,
-            residency=Residency(device, getattr(torch, settings.dtype), settings.memory_budget_bytes),
+        self.batcher = Batcher(
+            max_rows=settings.max_batch_rows,
+            max_queue_bytes=settings.max_queue_bytes,
+            threads=settings.threads,
+            on_fatal=self._on_fatal,
         )
+        self.engine = (make_engine or engine_of)(settings, self.batcher)
         self.answering = Answering(self.engine, self.references, Images(artifacts, settings.max_image_bytes))
         self._canary_ref = None if settings.canary_model is None else model_ref(settings.canary_model)
         self.border = Border(
@@ -72,12 +78,12 @@ class Server:
         self.health = Health(
             ("", SERVICE),
             self._canary,
-            queue_depth=lambda: 0,
-            last_progress=lambda: 0.0,
+            stalled_s=lambda: self.batcher.stalled_s if self.batcher.queue_depth else None,
             every_s=settings.canary_every_s,
             timeout_s=settings.canary_timeout_s,
             stall_s=settings.stall_s,
         )
+        self._watch_figures()
         self._grpc: grpc.aio.Server | None = None
         self._figures: Any = None
         self.address = settings.address
@@ -113,6 +119,7 @@ class Server:
         if self._grpc is not None:
             await self._grpc.stop(_LAST_WORDS_S)
         self.workers.close()
+        await asyncio.to_thread(self.batcher.close, _LAST_WORDS_S)
         if self._figures is not None:
             http, thread = self._figures
             await asyncio.to_thread(http.shutdown)
@@ -122,9 +129,41 @@ class Server:
             self._saes.close()
         log.info("stopped", n_calls=self.workers.n_calls)
 
+    def _on_fatal(self, error: BaseException) -> None:
+        # On the device thread.
+        log.critical("the device is beyond repair", error=str(error))
+        self._loop.call_soon_threadsafe(self.fatal.set)
+
     def _canary(self) -> None:
         ref = None if self._canary_ref is None else self.references.model(self._canary_ref)
         self.answering.canary(ref)
+
+    def _watch_figures(self) -> None:
+        batcher, engine = self.batcher, self.engine
+        self.metrics.watch(
+            gauges={
+                "healthy": ("1 while the health check passes.", lambda: float(self.health.serving)),
+                "calls_in_work": ("Calls that hold a thread.", lambda: self.workers.n_calls),
+                "queue_rows": ("Rows that wait for the device or run.", lambda: batcher.queue_depth),
+                "queue_bytes": ("Activations of the rows that wait.", lambda: batcher.queued_bytes),
+                "stalled_seconds": ("For how long work waits and none gets done.", lambda: batcher.stalled_s),
+                "models_loaded": ("Models in memory.", lambda: len(engine.models())),
+                "prefix_bytes": ("Activations kept.", lambda: engine.prefix_counts.size_bytes),
+            },
+            counters={
+                "batches": ("Forwards.", lambda: batcher.counts.batches),
+                "rows": ("Rows of all forwards.", lambda: batcher.counts.rows),
+                "padding_rows": (
+                    "Rows that filled deterministic forwards up.",
+                    lambda: batcher.counts.padding_rows,
+                ),
+                "retried_batches": ("Batches run again one by one.", lambda: batcher.counts.retried_batches),
+                "out_of_memory": ("Forwards that ran out of memory.", lambda: batcher.counts.out_of_memory),
+                "dropped": ("Requests dropped before they ran.", lambda: batcher.counts.dropped),
+                "prefix_hits": ("Questions that found their prefix.", lambda: engine.prefix_counts.hits),
+                "prefix_misses": ("Questions that had to run it.", lambda: engine.prefix_counts.misses),
+            },
+        )
 
     def _serve_figures(self) -> None:
         port = self.settings.metrics_port
@@ -139,15 +178,28 @@ class Server:
 
 
 @asynccontextmanager
-async def open_server(settings: Settings) -> AsyncIterator[Server]:
+async def open_server(settings: Settings, make_engine: MakeEngine | None = None) -> AsyncIterator[Server]:
     """A listening service for the time of the block; it drains at the end."""
     check_address(settings)
-    server = Server(settings)
+    server = Server(settings, make_engine)
     try:
         await server.start()
         yield server
     finally:
         await server.stop()
+
+
+def engine_of(settings: Settings, batcher: Batcher) -> LocalEngine:
+    """The engine that the settings describe. Raises InvalidSettings."""
+    return LocalEngine(
+        prefix_budget_bytes=settings.prefix_budget_bytes,
+        residency=Residency(
+            device_of(settings.device),
+            getattr(torch, settings.dtype),
+            settings.memory_budget_bytes,
+            batcher=batcher,
+        ),
+    )
 
 
 def device_of(setting: str) -> str:
