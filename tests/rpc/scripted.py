@@ -4,7 +4,7 @@ import tempfile
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import grpc
@@ -56,7 +56,7 @@ class Scripted(InferenceServicer):
         self.cancelled = threading.Event()
 
     def __getattribute__(self, name):
-        if name in ("behaviours", "calls", "cancelled") or name.startswith("_"):
+        if name in ("behaviours", "calls", "cancelled", "port") or name.startswith("_"):
             return super().__getattribute__(name)
 
         def call(request, context):
@@ -116,8 +116,6 @@ def serving(address, *, health=health_pb2.HealthCheckResponse.SERVING, credentia
 @contextmanager
 def replicas(n, **behaviours):
     """Addresses and servicers of `n` replicas that behave alike."""
-    from contextlib import ExitStack
-
     with ExitStack() as stack:
         where = stack.enter_context(folder())
         addresses = [f"unix:{where}/{i}" for i in range(n)]

@@ -6,6 +6,7 @@ from typing import get_args
 
 import numpy as np
 import pytest
+from google.protobuf.message import DecodeError
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.rpc.values import any_of, same
@@ -319,8 +320,6 @@ def test_arrays_in_any_layout_are_sent_as_what_they_hold():
 @settings(max_examples=300, deadline=None)
 @given(st.sampled_from(sorted(MESSAGES, key=lambda k: k.__name__)), st.binary(max_size=200))
 def test_random_bytes_are_a_domain_error_or_a_value(kind, data):
-    from google.protobuf.message import DecodeError
-
     try:
         message = MESSAGES[kind].FromString(data)
     except DecodeError:
@@ -335,8 +334,6 @@ def test_random_bytes_are_a_domain_error_or_a_value(kind, data):
 @settings(max_examples=100, deadline=None)
 @given(st.data())
 def test_a_message_with_a_byte_changed_is_a_domain_error_or_a_value(data):
-    from google.protobuf.message import DecodeError
-
     request = requests.Steer(
         ModelRef("m"), "s", ImageHash("0" * 64), dataclasses.replace(IDENTITY, edits=(Scale(3, 0.5),)), CATS,
         MarginTarget("cat", "dog"),

@@ -1,5 +1,7 @@
+import re
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -32,9 +34,6 @@ def test_every_element_of_the_protos_has_a_comment():
 
 
 def test_the_stubs_need_no_newer_protobuf_than_the_project_asks_for():
-    import re
-    import tomllib
-
     needs = re.search(r"Protobuf Python Version: ([\d.]+)", (COMMITTED / "inference_pb2.py").read_text())
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     assert f"protobuf>={needs[1]}" in str(project["optional-dependencies"]["rpc"])

@@ -1,5 +1,6 @@
 """A steering session: the slider moves, the newest answer comes back."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from types import TracebackType
 from typing import Any, Self
@@ -8,6 +9,7 @@ import grpc
 import grpc.aio
 
 from fulcrum.domain.corrections import Correction
+from fulcrum.domain.errors import FulcrumError, ServiceUnavailable
 from fulcrum.rpc import requests
 from fulcrum.rpc.answers import MoveAnswer, understood
 from fulcrum.rpc.async_transport import AsyncTransport
@@ -67,6 +69,17 @@ class SteeringSession:
             await self._call.write(message)
         except grpc.RpcError as error:
             raise from_rpc_error(error) from error
+        except asyncio.InvalidStateError as error:  # gRPC's word for a call that is over, without the reason
+            raise await self._ending() from error
+
+    async def _ending(self) -> FulcrumError:
+        code = await self._call.code()
+        if code is grpc.StatusCode.OK:
+            return ServiceUnavailable("the inference service ended the session")
+        trailing = await self._call.trailing_metadata()
+        return from_rpc_error(
+            grpc.aio.AioRpcError(code, grpc.aio.Metadata(), trailing, details=await self._call.details())
+        )
 
 
 def _answer(message: inference_pb2.SteerSessionResponse) -> MoveAnswer:
