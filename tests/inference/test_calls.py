@@ -5,6 +5,7 @@ import math
 import grpc
 import numpy as np
 import pytest
+from tests.inference.running import MODEL, SAE, png
 
 from fulcrum.domain.corrections import Correction
 from fulcrum.domain.edits import Scale
@@ -22,7 +23,6 @@ from fulcrum.rpc import requests
 from fulcrum.rpc.convert import from_answer, from_message, to_message
 from fulcrum.rpc.v1 import inference_pb2 as pb
 from fulcrum.rpc.v1.inference_pb2_grpc import InferenceStub
-from tests.inference.running import MODEL, SAE, png
 
 CLOSE = {"rtol": 1e-4, "atol": 1e-4}
 

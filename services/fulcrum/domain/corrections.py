@@ -3,6 +3,7 @@
 import dataclasses
 import hashlib
 import json
+from collections import Counter
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -70,7 +71,7 @@ class Correction:
 
     def __post_init__(self) -> None:
         latents = [e.latent for e in self.edits]
-        doubles = sorted({n for n in latents if latents.count(n) > 1})
+        doubles = sorted(n for n, times in Counter(latents).items() if times > 1)[:20]
         if doubles:
             raise InvalidEdit(f"each latent can be edited once in a correction; more than once: {doubles}")
 

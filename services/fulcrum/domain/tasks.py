@@ -1,5 +1,6 @@
 """Class sets and the outputs that are attributed."""
 
+from collections import Counter
 from dataclasses import dataclass
 from typing import Literal
 
@@ -24,7 +25,7 @@ class ClassSet:
         for name in self.names:
             if not name.strip():
                 raise InvalidPrompt(f"class prompt {name!r} is blank")
-        doubles = sorted({n for n in self.names if self.names.count(n) > 1})
+        doubles = sorted(n for n, times in Counter(self.names).items() if times > 1)[:20]
         if doubles:
             raise InvalidPrompt(f"class prompts must differ; more than once: {doubles}")
         if not self.templates:
