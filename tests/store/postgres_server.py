@@ -8,6 +8,7 @@ import importlib.util
 import os
 import pwd
 import shutil
+import signal
 import subprocess
 import tempfile
 import time
@@ -44,7 +45,7 @@ class PostgresServer:
 
     def __exit__(self, *_: object) -> None:
         if self._process is not None:
-            self._process.send_signal(2)  # fast shutdown: sessions are ended, files are left whole
+            self._process.send_signal(signal.SIGQUIT)  # at once: the files are removed anyway
             self._process.wait(60)
         shutil.rmtree(self.folder)
 
@@ -106,10 +107,10 @@ class PostgresServer:
         if done.returncode != 0:
             raise RuntimeError(f"{command[0]} failed: {done.stdout}{done.stderr}")
 
-    def execute(self, statement: str) -> None:
-        """Run one statement as the superuser, outside any database of a test."""
+    def execute(self, statement: str, database: str = "postgres") -> None:
+        """Run one statement as the superuser."""
         with psycopg.connect(
-            host=str(self.folder), user="postgres", dbname="postgres", autocommit=True
+            host=str(self.folder), user="postgres", dbname=database, autocommit=True
         ) as connection:
             connection.execute(statement)
 

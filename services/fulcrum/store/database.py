@@ -12,17 +12,14 @@ from types import TracebackType
 from typing import Self
 
 from sqlalchemy import Engine
-from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
-from sqlalchemy.exc import TimeoutError as PoolTimeout
 
-from fulcrum.domain.errors import InvalidRequest, Overloaded, ServiceUnavailable
+from fulcrum.domain.errors import ServiceUnavailable
 from fulcrum.store.engines import open_engine
+from fulcrum.store.failures import translated
 from fulcrum.store.migrating import current_revision, migrate, migrate_engine, newest_revision
 from fulcrum.store.transaction import Transaction
 
 __all__ = ["Store", "migrate", "open_store"]
-
-RETRY_AFTER_S = 1.0
 
 
 class Store:
@@ -41,7 +38,7 @@ class Store:
     @contextmanager
     def read(self) -> Iterator[Transaction]:
         """One consistent look. Raises ServiceUnavailable when the database cannot be reached."""
-        with _translated(), self._reader.connect() as connection, connection.begin():
+        with translated(), self._reader.connect() as connection, connection.begin():
             yield Transaction(connection)
 
     @contextmanager
@@ -51,17 +48,16 @@ class Store:
         Keep it short and compute nothing inside: on SQLite writers wait for each other from the first line on.
         Raises ServiceUnavailable when the database cannot be reached or stayed busy.
         """
-        with _translated(), self._writer.connect() as connection, connection.begin():
+        with translated(), self._writer.connect() as connection, connection.begin():
             yield Transaction(connection)
 
     def migrate(self) -> None:
         """Bring the tables up to date."""
-        with _translated():
-            migrate_engine(self._engine)
+        migrate_engine(self._engine)
 
     def ping(self) -> None:
         """Raises ServiceUnavailable unless the database answers and has the schema of this code."""
-        with _translated(), self._reader.connect() as connection:
+        with translated(), self._reader.connect() as connection:
             revision = current_revision(connection)
         if revision != newest_revision():
             raise ServiceUnavailable(
@@ -87,22 +83,3 @@ def open_store(url: str) -> Store:
     Raises InvalidSettings for another URL. Connects with the first transaction.
     """
     return Store(open_engine(url))
-
-
-@contextmanager
-def _translated() -> Iterator[None]:
-    try:
-        yield
-    except PoolTimeout as error:
-        raise Overloaded("all connections to the database are in use", RETRY_AFTER_S) from error
-    except (OperationalError, InterfaceError) as error:
-        reason = str(error.orig).strip().splitlines()[:1]
-        raise ServiceUnavailable(
-            f"the database does not answer: {' '.join(reason)}", RETRY_AFTER_S
-        ) from error
-    except DBAPIError as error:
-        if error.connection_invalidated:
-            raise ServiceUnavailable("the connection to the database was lost", RETRY_AFTER_S) from error
-        if getattr(error.orig, "sqlstate", "")[:2] == "22":  # data exceptions: out of range, bad text
-            raise InvalidRequest(f"the database cannot hold a value: {error.orig}") from error
-        raise

@@ -1,5 +1,6 @@
 """Bringing a database to the newest schema. The steps are in `migrations/versions`, oldest first."""
 
+from collections.abc import Iterator
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from sqlalchemy import Connection, Engine, text
 
 from fulcrum.domain.errors import InvalidSettings
 from fulcrum.store.engines import open_engine
+from fulcrum.store.failures import translated
 from fulcrum.store.transaction import METADATA
 
 FOLDER = Path(__file__).parent / "migrations"
@@ -22,7 +24,7 @@ def migrate(url: str) -> None:
     """Bring the database to the newest schema; create it when empty.
 
     Several at once are safe: one works, the others wait and find it done. All steps or none.
-    Raises InvalidSettings for a database of a newer Fulcrum.
+    Raises InvalidSettings for a database of a newer Fulcrum, ServiceUnavailable when it cannot be reached.
     """
     engine = open_engine(url)
     try:
@@ -33,7 +35,7 @@ def migrate(url: str) -> None:
 
 def migrate_engine(engine: Engine) -> None:
     """`migrate` on an engine that is open already."""
-    with engine.execution_options(fulcrum_write=True).connect() as connection, connection.begin():
+    with translated(), engine.execution_options(fulcrum_write=True).begin() as connection:
         if connection.dialect.name == "postgresql":
             connection.execute(text("SELECT pg_advisory_xact_lock(:number)"), {"number": _LOCK})
         upgrade(connection, "head")
@@ -55,9 +57,8 @@ def newest_revision() -> str:
 def upgrade(connection: Connection, revision: str) -> None:
     """Run the missing steps up to `revision` inside the connection's transaction."""
     scripts = _scripts()
-    known = {s.revision for s in scripts.walk_revisions()}
     current = current_revision(connection)
-    if current is not None and current not in known:
+    if current is not None and current not in set(revisions()):
         raise InvalidSettings(
             f"the database has the schema {current!r}, which this Fulcrum does not know: it was made by a newer one"
         )
@@ -65,18 +66,16 @@ def upgrade(connection: Connection, revision: str) -> None:
     def steps(at: Any, context: MigrationContext) -> Any:
         return scripts._upgrade_revs(revision, at)
 
-    with EnvironmentContext(scripts_config(), scripts, fn=steps, destination_rev=revision) as environment:
+    with EnvironmentContext(Config(), scripts, fn=steps, destination_rev=revision) as environment:
         environment.configure(connection=connection, target_metadata=METADATA)
         environment.run_migrations()
 
 
-def scripts_config() -> Config:
-    """Alembic's settings: only where the steps are."""
-    config = Config()
-    config.set_main_option("script_location", str(FOLDER).replace("%", "%%"))
-    config.set_main_option("path_separator", "os")
-    return config
+def revisions(folder: Path = FOLDER) -> Iterator[str]:
+    """All revisions, oldest first."""
+    for script in reversed(list(_scripts(folder).walk_revisions())):
+        yield script.revision
 
 
-def _scripts() -> ScriptDirectory:
-    return ScriptDirectory.from_config(scripts_config())
+def _scripts(folder: Path = FOLDER) -> ScriptDirectory:
+    return ScriptDirectory(str(folder))
