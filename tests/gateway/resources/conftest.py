@@ -1,4 +1,4 @@
-"""The resources over everything real: uvicorn, SQLite, Redis, and the inference service behind gRPC with the demo model."""
+"""The resources over everything real: uvicorn, SQLite, Redis, and inference behind gRPC with the demo model."""
 
 import io
 import json
@@ -10,6 +10,7 @@ import httpx
 import numpy as np
 import pytest
 from PIL import Image
+from tests.inference.running import Running
 
 from fulcrum.demo.shipped import demo_task
 from fulcrum.demo.world import render
@@ -17,7 +18,6 @@ from fulcrum.demo.world_dataset import natural_scene
 from fulcrum.domain.codec import to_json
 from fulcrum.gateway.settings import Settings
 from fulcrum.store.artifacts import open_artifacts
-from tests.inference.running import Running
 
 TASK = to_json(demo_task())
 
