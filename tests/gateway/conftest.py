@@ -139,7 +139,9 @@ class Platform:
 
     def client(self, token: str | None = None, **kwargs: Any) -> httpx.Client:
         """A client with a token, or a stranger."""
-        headers = {} if token is None else {"Authorization": f"Bearer {token}"}
+        headers = dict(kwargs.pop("headers", {}))
+        if token is not None:
+            headers["Authorization"] = f"Bearer {token}"
         return self._open.enter_context(
             httpx.Client(base_url=self.url, headers=headers, timeout=60, **kwargs)
         )

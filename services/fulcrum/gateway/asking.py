@@ -89,10 +89,7 @@ class Asker:
             raise Forbidden(f"this needs the role {role!r} in project {project_id}, and yours is {mine!r}")
 
     def _default_project(self, tx: Transaction) -> str:
-        # Ids sort by time, so the first membership is the oldest project.
-        found = tx.members.list(user_id=self.user.id, limit=1).items
-        if not found:
-            raise UnknownProject(
-                "you are not a member of any project: ask an administrator, or pass project_id"
-            )
-        return found[0].project_id
+        newest_first = tx.projects.of_user(self.user.id, limit=1000).items  # without deleted ones
+        if not newest_first:
+            raise UnknownProject("you are a member of no project: ask an administrator, or pass project_id")
+        return newest_first[-1].id

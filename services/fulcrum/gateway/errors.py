@@ -11,13 +11,15 @@ from typing import Any
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import JSONResponse, Response
+from fastapi.responses import HTMLResponse, JSONResponse, Response
 from pydantic import BaseModel, Field
+from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
 from fulcrum.domain import errors
 from fulcrum.gateway.figures import FAILURES
+from fulcrum.gateway.pages import html
 from fulcrum.telemetry import logger
 
 MEDIA_TYPE = "application/problem+json"
@@ -47,7 +49,6 @@ STATUS: Mapping[type[errors.FulcrumError], int] = {
 }
 
 TITLE: Mapping[int, str] = {
-    400: "The request cannot be read",
     401: "Log in first",
     403: "Not allowed",
     404: "Not found",
@@ -144,6 +145,24 @@ def problem_response(
     return JSONResponse(problem(error, request_id, status, fields), status, sent, media_type=MEDIA_TYPE)
 
 
+def failure_response(
+    scope: Mapping[str, Any],
+    error: errors.FulcrumError,
+    status: int | None = None,
+    headers: Mapping[str, str] | None = None,
+    fields: list[dict[str, str]] | None = None,
+) -> Response:
+    """`problem_response`; a page where a person's browser asks for one. The API answers everybody alike."""
+    request_id = request_id_of(scope)
+    answer = problem_response(error, request_id, status, headers, fields)
+    if scope["path"].startswith("/v1/") or "text/html" not in Headers(scope=dict(scope)).get("accept", ""):
+        return answer
+    status = answer.status_code
+    page = html.failure(status, TITLE.get(status, "The request failed"), str(error), request_id)
+    kept = {name: value for name, value in answer.headers.items() if name in ("retry-after", "allow")}
+    return HTMLResponse(page, status, {**html.HEADERS, **kept})
+
+
 def request_id_of(scope: Mapping[str, Any]) -> str:
     """Id of the request that an ASGI scope belongs to."""
     found = scope.get("state", {}).get("request_id", "")
@@ -175,8 +194,7 @@ def add_error_handlers(app: FastAPI) -> None:
 
 
 async def _answer(request: Request, error: Exception) -> Response:
-    request_id = request_id_of(request.scope)
-    return problem_response(as_domain_error(error, request_id), request_id)
+    return failure_response(request.scope, as_domain_error(error, request_id_of(request.scope)))
 
 
 async def _answer_http(request: Request, error: Exception) -> Response:
@@ -184,10 +202,14 @@ async def _answer_http(request: Request, error: Exception) -> Response:
     request_id = request_id_of(request.scope)
     for cause in _causes(error):
         if isinstance(cause, errors.FulcrumError | ClientDisconnect):
-            return problem_response(as_domain_error(cause, request_id), request_id)
+            return failure_response(request.scope, as_domain_error(cause, request_id))
     shown: errors.FulcrumError
     status = error.status_code
     match status:
+        case (
+            400
+        ):  # how FastAPI and Starlette answer a body that they cannot parse; ours is 422 like all of them
+            shown, status = errors.InvalidRequest(_unreadable(error)), 422
         case 404:
             shown = errors.NotFound(f"there is nothing at {request.url.path}")
         case 405:
@@ -201,7 +223,7 @@ async def _answer_http(request: Request, error: Exception) -> Response:
             shown = errors.InvalidRequest(str(error.detail))
         case _:
             shown = unexpected(error, request_id)
-    return problem_response(shown, request_id, status, error.headers)
+    return failure_response(request.scope, shown, status, error.headers)
 
 
 def _causes(error: BaseException) -> Iterable[BaseException]:
@@ -209,6 +231,18 @@ def _causes(error: BaseException) -> Iterable[BaseException]:
     while seen is not None:
         yield seen
         seen = seen.__cause__ or seen.__context__
+
+
+def _unreadable(error: HTTPException) -> str:
+    match error.__cause__ or error.__context__:
+        case UnicodeDecodeError():
+            return "the body cannot be read: it is not UTF-8"
+        case RecursionError():
+            return "the body cannot be read: it is nested too deeply"
+        case ValueError():  # json's, of a number with thousands of digits
+            return "the body cannot be read: it holds a number that is too long"
+        case _:
+            return f"the body cannot be read: {error.detail}"
 
 
 async def _answer_invalid(request: Request, error: Exception) -> Response:
@@ -222,4 +256,4 @@ async def _answer_invalid(request: Request, error: Exception) -> Response:
     first = fields[0] if fields else {"field": "request", "message": "it cannot be read"}
     more = f" (and {len(fields) - 1} more)" if len(fields) > 1 else ""
     shown = errors.InvalidRequest(f"{first['field']}: {first['message']}{more}")
-    return problem_response(shown, request_id_of(request.scope), fields=fields)
+    return failure_response(request.scope, shown, fields=fields)

@@ -54,7 +54,7 @@ class Allowance:
 async def take(redis: Redis, key: str, per_minute: int, burst: int) -> Allowance:
     """Takes one request from an allowance. Raises redis' errors."""
     interval_us = 60_000_000 / per_minute
-    allowed, remaining, wait_us, reset_us = await redis.eval(  # type: ignore[misc]  # typed for sync and async alike
+    allowed, remaining, wait_us, reset_us = await redis.eval(
         _SCRIPT, 1, f"fulcrum:rate:{key}", str(interval_us), str(burst)
     )
     return Allowance(burst, int(remaining), None if allowed else wait_us / 1e6, reset_us / 1e6)

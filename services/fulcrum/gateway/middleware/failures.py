@@ -2,7 +2,7 @@
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from fulcrum.gateway.errors import as_domain_error, problem_response, request_id_of
+from fulcrum.gateway.errors import as_domain_error, failure_response, request_id_of
 
 
 class AnswerFailures:
@@ -26,10 +26,9 @@ class AnswerFailures:
         try:
             await self._app(scope, receive, noticing)
         except Exception as error:
-            request_id = request_id_of(scope)
-            shown = as_domain_error(error, request_id)
+            shown = as_domain_error(error, request_id_of(scope))
             if (
                 begun
             ):  # too late for another answer: the server cuts the connection, so that the caller notices
                 raise
-            await problem_response(shown, request_id)(scope, receive, noticing)
+            await failure_response(scope, shown)(scope, receive, noticing)

@@ -1,5 +1,7 @@
 """Landing, login and one's own account, for browsers. Everything else that people see is the frontend's."""
 
+import math
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -60,7 +62,8 @@ async def log_in(request: Request, services: ServicesDep) -> Response:
         else:
             begun = await auth.log_in(services.store, name, form.get("password", ""), settings.session_hours)
     except FulcrumError as error:
-        return _html(html.login(str(error), name[:200]), status_of(error))
+        wait = {} if error.retry_after_s is None else {"Retry-After": str(math.ceil(error.retry_after_s))}
+        return _html(html.login(str(error), name[:200]), status_of(error), wait)
     response = RedirectResponse("/", 303)
     set_session_cookie(response, begun, settings)
     return response
@@ -157,5 +160,5 @@ async def _home(
     return _html(html.home(asker.user, projects, await readiness(services), url.rstrip("/"), shown), status)
 
 
-def _html(content: str, status: int = 200) -> Response:
-    return HTMLResponse(content, status, html.HEADERS)
+def _html(content: str, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
+    return HTMLResponse(content, status, {**html.HEADERS, **(headers or {})})
