@@ -16,6 +16,7 @@ from typing import Any, Self, TypeVar
 import torch
 
 from fulcrum.domain.errors import (
+    ComputationFailed,
     FulcrumError,
     InvalidSettings,
     Overloaded,
@@ -28,10 +29,11 @@ from fulcrum.engine.scopes import RequestScope, current_scope
 
 T = TypeVar("T")
 
-MAX_ROWS = 64
-# Rows of a deterministic forward. Measured on the CPU (AVX-512, MKL): rows are bit-equal in every slot for 8, not
-# for 6.
-BUCKET = 8
+# Rows of a forward, free and deterministic. A CPU gains nothing beyond 8 to 16 rows, where the activations begin to
+# leave its caches, and a small bucket wastes little on a single row; an accelerator needs more rows to be busy.
+MAX_ROWS = {"cpu": 16, "cuda": 64}
+BUCKETS = {"cpu": 8, "cuda": 32}
+_LARGEST_BUCKET = 64
 _MAX_QUEUE_BYTES = 1 << 30
 
 
@@ -51,20 +53,26 @@ class BatcherCounts:
 class Batcher:
     """Runs rows on one device thread. Safe from several threads; `close` it, or use it as a context manager.
 
-    `max_rows` bounds a forward, `bucket` is the size of every deterministic one, `max_queue_bytes` bounds what
-    waits. `threads`: intra-op threads of the device thread (None: torch's own number). `on_fatal` is called, on the
-    device thread, after an error that leaves the device unusable; all requests then fail with ServiceUnavailable.
+    `max_rows` bounds a forward, `bucket` is the size of deterministic ones (None: what suits `device`),
+    `max_queue_bytes` bounds what waits. A stage in which `bucket` rows do not have the same bits in every slot gets
+    a larger one. `threads`: intra-op threads of the device thread (None: torch's own number). `on_fatal` is called,
+    on the device thread, after an error that leaves the device unusable; all requests then fail with
+    ServiceUnavailable.
     """
 
     def __init__(
         self,
+        device: str = "cpu",
         *,
-        max_rows: int = MAX_ROWS,
-        bucket: int = BUCKET,
+        max_rows: int | None = None,
+        bucket: int | None = None,
         max_queue_bytes: int = _MAX_QUEUE_BYTES,
         threads: int | None = None,
         on_fatal: Callable[[BaseException], None] | None = None,
     ) -> None:
+        kind = torch.device(device).type
+        max_rows = MAX_ROWS.get(kind, MAX_ROWS["cuda"]) if max_rows is None else max_rows
+        bucket = BUCKETS.get(kind, BUCKETS["cuda"]) if bucket is None else bucket
         for name, value in (("max_rows", max_rows), ("bucket", bucket), ("max_queue_bytes", max_queue_bytes)):
             if value < 1:
                 raise InvalidSettings(f"{name} is {value}: it must be >= 1")
@@ -74,6 +82,7 @@ class Batcher:
         self._changed = threading.Condition()
         self._waiting = WaitingRows()
         self._limits: dict[Stage, int] = {}  # of stages that ran out of memory
+        self._buckets: dict[Stage, int] = {}  # of stages that ran deterministically
         self._running: list[Piece] = []
         self._queued_rows = self._queued_bytes = self._running_rows = 0
         self._bytes_per_s = 0.0
@@ -269,7 +278,9 @@ class Batcher:
         return True
 
     def _limit(self, stage: Stage) -> int:
-        return self.bucket if stage.deterministic else self._limits.get(stage, self.max_rows)
+        if stage.deterministic:
+            return self._buckets.get(stage, self.bucket)
+        return self._limits.get(stage, self.max_rows)
 
     def _progressed(self, pieces: list[Piece], seconds: float) -> None:
         with self._changed:
@@ -346,8 +357,8 @@ class Batcher:
             results: Rows = ()
         else:
             n = sum(piece.n_rows for piece in pieces)
-            n_ran = self.bucket if stage.deterministic else n
             with torch.no_grad():
+                n_ran = self._bucket(stage, pieces[0]) if stage.deterministic else n
                 results = run(_together(pieces, n_ran, copy=stage.deterministic))
         _synchronise(results)
         seconds = time.perf_counter() - began
@@ -363,6 +374,21 @@ class Batcher:
                 piece.item.ran_s += seconds
                 piece.item.largest_batch = max(piece.item.largest_batch, n_ran)
                 piece.item.finish(piece.start, part, piece.n_rows)
+
+    def _bucket(self, stage: Stage, piece: Piece) -> int:
+        """Checked on this device before it is relied on: libraries choose their kernels by shape."""
+        if stage not in self._buckets:
+            row = tuple(t[piece.start : piece.start + 1] for t in piece.rows)
+            size = self.bucket
+            while not _same_in_every_slot(piece.item.run, row, size):
+                size *= 2
+                if size > max(_LARGEST_BUCKET, self.bucket):
+                    raise ComputationFailed(
+                        f"no batch of {self.bucket} to {size // 2} rows has the same bits in every slot on this "
+                        "device, so a deterministic answer is not possible"
+                    )
+            self._buckets[stage] = size
+        return self._buckets[stage]
 
     def _fail(self, item: Item, error: BaseException) -> None:
         with self._changed:
@@ -398,6 +424,13 @@ def _together(pieces: list[Piece], n_rows: int, copy: bool) -> Rows:
         torch.cat(column) if len(column) > 1 else column[0].clone() if copy else column[0]
         for column in columns
     )
+
+
+def _same_in_every_slot(run: Run, row: Rows, size: int) -> bool:
+    """Whether rows keep their bits when all of them move one slot on. Rows that differ are made from the one."""
+    rows = tuple(torch.cat([t.roll(i, -1) for i in range(size)]) for t in row)
+    here, moved = run(rows), run(tuple(t.roll(1, 0) for t in rows))
+    return all(torch.equal(a.roll(1, 0), b) for a, b in zip(here, moved, strict=True))
 
 
 def _own(rows: torch.Tensor) -> torch.Tensor:

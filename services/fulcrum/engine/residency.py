@@ -1,5 +1,6 @@
 """Models, split towers, SAEs and class heads: loaded once, dropped when the budget is full."""
 
+from collections.abc import Hashable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from fulcrum.engine.batched_tower import BatchedTower
 from fulcrum.engine.batching import Batcher
 from fulcrum.engine.byte_lru import ByteLru
 from fulcrum.engine.encoding import embed_class_set
+from fulcrum.engine.residents import ResidentCounts, Residents
 from fulcrum.engine.untrained import UNTRAINED, untrained_sae
 from fulcrum.science.attribution.targets import ZeroShotHead
 from fulcrum.science.sae.base import Sae
@@ -22,7 +24,7 @@ from fulcrum.science.vision.loading import load_model
 from fulcrum.science.vision.split import SplitTower
 from fulcrum.science.vision.towers import split_tower
 
-_DEFAULT_BUDGET_BYTES = 8 << 30
+_HEADS_BUDGET_BYTES = 256 << 20
 
 
 @dataclass(frozen=True)
@@ -35,59 +37,91 @@ class Steerable:
     sae_info: SaeInfo
 
 
+@dataclass(frozen=True)
+class _LoadedSae:
+    module: Sae
+    info: SaeInfo
+
+
 class Residency:
-    """Everything by what identifies it: two names of one model share no entry, two calls of one name do."""
+    """Everything by what identifies it: two names of one model share no entry, two calls of one name do.
+
+    Models and SAEs are loaded once, in the background, and share `budget_bytes` (None: no limit). Those that a
+    request got inside its `request_scope` are in use until the scope ends and are never dropped before. While
+    something is loaded the budget may be exceeded by it, because its size is known only then.
+    """
 
     def __init__(
         self,
         device: str = "cpu",
         dtype: torch.dtype = torch.float32,
-        budget_bytes: int = _DEFAULT_BUDGET_BYTES,
+        budget_bytes: int | None = None,
         batcher: Batcher | None = None,
     ) -> None:
         """With a `batcher`, towers share their forwards with other requests."""
         self.device, self.dtype = device, dtype
         self.batcher = batcher
-        self._models: ByteLru[ModelRef, LoadedModel] = ByteLru(budget_bytes)
-        self._saes: ByteLru[tuple[ModelRef, str], Steerable] = ByteLru(budget_bytes // 4)
-        self._heads: ByteLru[tuple[ModelRef, ClassSet], ZeroShotHead] = ByteLru(256 << 20)
+        self._residents: Residents[Hashable, LoadedModel | _LoadedSae] = Residents(budget_bytes)
+        self._heads: ByteLru[tuple[ModelRef, str, ClassSet], ZeroShotHead] = ByteLru(_HEADS_BUDGET_BYTES)
+
+    @property
+    def counts(self) -> ResidentCounts:
+        """Loads, evictions, bytes and users of models and SAEs."""
+        return self._residents.counts
 
     def models(self) -> list[LoadedModel]:
         """Those which are loaded, the one used last at the end."""
-        return self._models.values()
+        return [value for value in self._residents.values() if isinstance(value, LoadedModel)]
+
+    def loading(self) -> list[ModelRef]:
+        """Models which are being loaded."""
+        return [key for key in self._residents.loading() if isinstance(key, ModelRef)]
 
     def model(self, ref: ModelRef) -> LoadedModel:
-        """Raises UnknownModel, CorruptCheckpoint."""
+        """Raises UnknownModel, CorruptCheckpoint, OutOfMemory."""
 
-        def make() -> tuple[LoadedModel, int]:
+        def load() -> tuple[LoadedModel, int]:
             loaded = load_model(ref, device=self.device, dtype=self.dtype)
             return loaded, loaded.info.n_parameters * self.dtype.itemsize
 
-        return self._models.get_or_make(ref, make)
+        loaded = self._residents.get(ref, load)
+        assert isinstance(loaded, LoadedModel)
+        return loaded
 
     def steerable(self, ref: ModelRef, sae: str) -> Steerable:
         """Raises UnknownSae, CorruptCheckpoint, SaeDoesNotFit and what `model` raises."""
+        loaded = self.model(ref)
 
-        def make() -> tuple[Steerable, int]:
-            made = self._make_steerable(self.model(ref), sae)
-            return made, 2 * made.sae.W_enc.numel() * 4
+        def load() -> tuple[_LoadedSae, int]:
+            made = self._load_sae(loaded, sae)
+            return made, sum(t.numel() * t.element_size() for t in made.module.state_dict().values())
 
-        return self._saes.get_or_make((ref, sae), make)
+        # The weights that it was checked against are part of the key: a name may get others.
+        held = self._residents.get((ref, loaded.info.weights_sha256, sae), load)
+        assert isinstance(held, _LoadedSae)
+        # Cut anew for each request: a tower that was kept would keep the model it shares its weights with.
+        tower = split_tower(loaded, held.info.hook_point)
+        if self.batcher is None:
+            return Steerable(loaded, tower, held.module, held.info)
+        batched = BatchedTower(tower, self.batcher, loaded.info.weights_sha256)
+        return Steerable(loaded, batched, held.module, held.info)
 
-    def _make_steerable(self, loaded: LoadedModel, sae: str) -> Steerable:
+    def _load_sae(self, loaded: LoadedModel, sae: str) -> _LoadedSae:
         if sae.startswith(UNTRAINED):
             module, name, quality = untrained_sae(sae, loaded), sae, {}
         else:
             folder = Path(sae)
             module, name, quality = load_sae(folder), folder.name, read_quality(folder)
-        if not module.config.hook_point:
-            raise SaeDoesNotFit(f"the SAE {name!r} does not say at which hook point it was trained")
-        hook_point = HookPoint.parse(module.config.hook_point)
-        tower = split_tower(loaded, hook_point)
-        check_fits(
-            module, d_in=tower.d_in, hook_point=str(hook_point), model_sha256=loaded.info.weights_sha256
-        )
         config = module.config
+        if not config.hook_point:
+            raise SaeDoesNotFit(f"the SAE {name!r} does not say at which hook point it was trained")
+        hook_point = HookPoint.parse(config.hook_point)
+        check_fits(
+            module,
+            d_in=split_tower(loaded, hook_point).d_in,
+            hook_point=str(hook_point),
+            model_sha256=loaded.info.weights_sha256,
+        )
         info = SaeInfo(
             name=name,
             weights_sha256=sae_sha256(module),
@@ -98,20 +132,15 @@ class Residency:
             model_name=config.model_name,
             quality=quality,
         )
-        module = module.to(self.device).eval().requires_grad_(False)
-        if self.batcher is not None:
-            return Steerable(
-                loaded, BatchedTower(tower, self.batcher, loaded.info.weights_sha256), module, info
-            )
-        return Steerable(loaded, tower, module, info)
+        return _LoadedSae(module.to(self.device).eval().requires_grad_(False), info)
 
     def head(self, ref: ModelRef, task: ClassSet) -> ZeroShotHead:
         """Class embeddings of a task, encoded once. Raises InvalidPrompt."""
+        loaded = self.model(ref)
+        info = loaded.info
 
         def make() -> tuple[ZeroShotHead, int]:
-            loaded = self.model(ref)
             embeddings = embed_class_set(loaded, task, self.batcher)
-            info = loaded.info
             head = ZeroShotHead(
                 task.names,
                 embeddings,
@@ -121,4 +150,4 @@ class Residency:
             )
             return head, embeddings.numel() * embeddings.element_size()
 
-        return self._heads.get_or_make((ref, task), make)
+        return self._heads.get_or_make((ref, info.weights_sha256, task), make)

@@ -91,6 +91,13 @@ class RequestScope:
     releases: list[Callable[[], None]] = field(default_factory=list)
     in_use: set[object] = field(default_factory=set)
 
+    def hold(self, thing: object) -> bool:
+        """Whether the request did not hold it yet; it does now, until the scope ends."""
+        if thing in self.in_use:
+            return False
+        self.in_use.add(thing)
+        return True
+
     @property
     def remaining_s(self) -> float | None:
         """Seconds to the deadline, possibly negative; None without one."""
@@ -150,6 +157,11 @@ def request_scope(
         scope.figures.end()
         for release in reversed(scope.releases):
             release()
+
+
+def active_scope() -> RequestScope | None:
+    """The scope of this thread's request, if it entered one."""
+    return _current.get()
 
 
 def current_scope() -> RequestScope:
