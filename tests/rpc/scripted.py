@@ -95,11 +95,13 @@ def folder() -> Iterator[Path]:
 
 
 @contextmanager
-def serving(address, *, health=health_pb2.HealthCheckResponse.SERVING, credentials=None, **behaviours):
+def serving(
+    address, *, health=health_pb2.HealthCheckResponse.SERVING, credentials=None, at_most=None, **behaviours
+):
     """The servicer behind `address` for the time of the block."""
     servicer = Scripted(behaviours)
     with ThreadPoolExecutor(8) as pool:
-        server = grpc.server(pool, options=server_options())
+        server = grpc.server(pool, options=server_options(), maximum_concurrent_rpcs=at_most)
         add_InferenceServicer_to_server(servicer, server)
         health_pb2_grpc.add_HealthServicer_to_server(Health(health), server)
         if credentials is None:

@@ -49,14 +49,14 @@ def asked(engine, image=b"image", **options):
     return engine.steer(MODEL, SAE, image, CORRECTION, TASK, **{"user": "usr_1", **options})
 
 
-def run(n, check, behaviours, **options):
+def run(n, check, behaviours, *, at_most=None, **options):
     """`check(engine, addresses, services)` in a loop of its own, over `n` replicas."""
 
     async def main(addresses, services):
         async with AsyncRemoteEngine(",".join(addresses), **options) as engine:
             return await asyncio.wait_for(check(engine, addresses, services), 20)
 
-    with replicas(n, **behaviours) as (addresses, services):
+    with replicas(n, at_most=at_most, **behaviours) as (addresses, services):
         return asyncio.run(main(addresses, services))
 
 
@@ -341,11 +341,40 @@ def test_leaving_a_session_ends_it_on_the_service():
     run(1, check, {"SteerSession": session})
 
 
+def test_a_session_goes_to_a_replica_that_is_there():
+    async def check(engine, addresses, services):
+        async with AsyncRemoteEngine(f"unix:/nobody,{addresses[0]},unix:/nothing") as several:
+            for number in range(6):
+                image = str(number).encode()
+                async with several.steer_session(MODEL, SAE, image, TASK, user="usr_1") as steering:
+                    await steering.move(moved(1))
+                    assert (await anext(aiter(steering))).sequence == 1
+
+    run(1, check, {"SteerSession": session})
+
+
+def test_grpcs_own_bound_on_calls_reads_as_overloaded():
+    async def check(engine, addresses, services):
+        first = asyncio.create_task(asked(engine))
+        while not services[0].calls:
+            await asyncio.sleep(0.01)
+        with pytest.raises(Overloaded):
+            await asked(engine)
+        release.set()
+        assert same((await first).value, EFFECT)
+
+    def slow(request, context):
+        release.wait(10)
+        return steer(request, context)
+
+    release = threading.Event()
+    run(1, check, {"Steer": slow}, at_most=1)
+
+
 def test_a_session_with_nobody_says_so():
     async def check(engine, addresses, services):
         async with AsyncRemoteEngine("unix:/nobody") as lost:
             with pytest.raises(ServiceUnavailable):
-                async with lost.steer_session(MODEL, SAE, b"image", TASK, user="usr_1") as steering:
-                    _ = [a async for a in steering]
+                await lost.steer_session(MODEL, SAE, b"image", TASK, user="usr_1").__aenter__()
 
     run(1, check, {})

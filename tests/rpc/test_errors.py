@@ -78,6 +78,12 @@ def test_an_exhausted_resource_without_a_reason_is_a_message_that_was_too_large(
     assert error.retry_after_s is None
 
 
+def test_too_many_calls_at_once_are_no_message_that_was_too_large():
+    error = from_rpc_error(Failed(grpc.StatusCode.RESOURCE_EXHAUSTED, "Concurrent RPC limit exceeded!"))
+    assert type(error) is Overloaded
+    assert error.retry_after_s > 0
+
+
 def test_an_unreachable_service_may_be_asked_again():
     error = from_rpc_error(Failed(grpc.StatusCode.UNAVAILABLE, "failed to connect"))
     assert type(error) is ServiceUnavailable

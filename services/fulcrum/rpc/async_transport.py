@@ -1,6 +1,7 @@
 """One call over one of several replicas, for asyncio programs."""
 
 import asyncio
+import contextlib
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from typing import Any
 
@@ -13,9 +14,12 @@ from fulcrum.rpc.convert import to_message
 from fulcrum.rpc.errors import from_rpc_error, was_lost
 from fulcrum.rpc.health import CHECK, health_stub, serves
 from fulcrum.rpc.metadata import CallMetadata
-from fulcrum.rpc.replicas import Attempts, Deadline, affinity_key, ranked
+from fulcrum.rpc.replicas import Attempts, Deadline, in_order
 from fulcrum.rpc.transport import Carried
 from fulcrum.rpc.v1 import inference_pb2_grpc
+
+_CONNECT_S = 5.0
+_SETTLED = (grpc.ChannelConnectivity.READY, grpc.ChannelConnectivity.TRANSIENT_FAILURE)
 
 _Metadata = tuple[tuple[str, str], ...]
 
@@ -92,8 +96,24 @@ class AsyncTransport:
         for channel in self._channels.values():
             await channel.close()
 
-    def stub(self, address: str) -> Any:
-        """The stub of one replica. Raises ServiceUnavailable after `aclose`."""
+    async def connected(self, request: Any) -> Any:
+        """The stub of the first replica in order that a connection leads to. Raises ServiceUnavailable.
+
+        For a call whose requests come one by one, which cannot be begun again elsewhere.
+        """
+        for address in in_order(self.addresses, request):
+            channel = self._channel(address)
+            state = channel.get_state(try_to_connect=True)
+            deadline = Deadline(_CONNECT_S)
+            while state not in _SETTLED and not deadline.passed():
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(channel.wait_for_state_change(state), deadline.left_s())
+                state = channel.get_state(try_to_connect=True)
+            if state is grpc.ChannelConnectivity.READY:
+                return self._stubs[address]
+        raise ServiceUnavailable(f"no replica of the inference service can be reached: {self.addresses}", 1.0)
+
+    def _stub(self, address: str) -> Any:
         self._channel(address)
         return self._stubs[address]
 
@@ -112,9 +132,9 @@ class AsyncTransport:
 
     async def _first(self, request: Any, only: str | None, call: Callable[[Any], Awaitable[Any]]) -> Any:
         attempts = Attempts()
-        for address in (only,) if only else ranked(self.addresses, affinity_key(request)):
+        for address in (only,) if only else in_order(self.addresses, request):
             try:
-                return await call(self.stub(address))
+                return await call(self._stub(address))
             except grpc.RpcError as error:
                 translated = from_rpc_error(error)
                 if not attempts.go_on(translated, lost=was_lost(error)):

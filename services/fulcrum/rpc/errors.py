@@ -103,6 +103,9 @@ _SAYS = {
     grpc.StatusCode.UNIMPLEMENTED: "the inference service is of another version",
 }
 _UNREACHABLE_RETRY_S = 1.0
+# gRPC's own bound (`maximum_concurrent_rpcs`) has the code of a message that is too large, and no reason.
+_TOO_MANY_CALLS = "Concurrent RPC limit exceeded"
+_BUSY_RETRY_S = 1.0
 
 
 class Abort(NamedTuple):
@@ -156,6 +159,8 @@ def from_rpc_error(error: grpc.RpcError) -> errors.FulcrumError:
     code, details = call.code(), call.details() or ""
     if (status := _status_of(call)) is not None:
         return from_status(status)
+    if code is grpc.StatusCode.RESOURCE_EXHAUSTED and _TOO_MANY_CALLS in details:
+        return errors.Overloaded("the inference service has all the calls it takes", _BUSY_RETRY_S)
     says = _SAYS.get(code, "the inference service failed")
     status = status_pb2.Status(code=code.value[0], message=f"{says}: {details or code.name}")
     translated = from_status(status)

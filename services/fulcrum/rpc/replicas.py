@@ -13,6 +13,11 @@ from fulcrum.domain.errors import FulcrumError, Overloaded, ServiceUnavailable
 from fulcrum.rpc.images import image_sha256
 
 
+def in_order(addresses: Sequence[str], request: Any) -> list[str]:
+    """Addresses in the order in which they are asked."""
+    return list(addresses) if len(addresses) == 1 else ranked(addresses, affinity_key(request))
+
+
 def ranked(addresses: Sequence[str], key: str) -> list[str]:
     """Addresses in the order in which they are asked about `key`."""
     return sorted(addresses, key=lambda a: hashlib.sha256(f"{a}\0{key}".encode()).digest())
@@ -55,3 +60,7 @@ class Deadline:
     def left_s(self) -> float | None:
         """What the next attempt may take."""
         return None if self._ends is None else max(self._ends - time.monotonic(), 0.001)
+
+    def passed(self) -> bool:
+        """Whether nothing is left."""
+        return self._ends is not None and time.monotonic() >= self._ends

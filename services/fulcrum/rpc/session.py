@@ -15,7 +15,6 @@ from fulcrum.rpc.answers import MoveAnswer, understood
 from fulcrum.rpc.async_transport import AsyncTransport
 from fulcrum.rpc.convert import from_answer, to_message
 from fulcrum.rpc.errors import from_rpc_error, from_status
-from fulcrum.rpc.replicas import affinity_key, ranked
 from fulcrum.rpc.v1 import inference_pb2
 
 
@@ -35,8 +34,7 @@ class SteeringSession:
 
     async def __aenter__(self) -> Self:
         opening = inference_pb2.SteerSessionRequest(open=to_message(self._opening))
-        address = ranked(self._transport.addresses, affinity_key(self._opening))[0]
-        stub = self._transport.stub(address)
+        stub = await self._transport.connected(self._opening)
         self._call = stub.SteerSession(metadata=self._transport.metadata(self._user))
         await self._write(opening)
         return self

@@ -12,7 +12,7 @@ from fulcrum.rpc.convert import to_message
 from fulcrum.rpc.errors import from_rpc_error, was_lost
 from fulcrum.rpc.health import CHECK, health_stub, serves
 from fulcrum.rpc.metadata import CallMetadata
-from fulcrum.rpc.replicas import Attempts, Deadline, affinity_key, ranked
+from fulcrum.rpc.replicas import Attempts, Deadline, in_order
 from fulcrum.rpc.v1 import inference_pb2_grpc
 
 Carried = Callable[[], Mapping[str, str]]
@@ -86,7 +86,7 @@ class Transport:
 
     def _first(self, request: Any, only: str | None, call: Callable[[Any], Any]) -> Any:
         attempts = Attempts()
-        for address in (only,) if only else ranked(self.addresses, affinity_key(request)):
+        for address in (only,) if only else in_order(self.addresses, request):
             try:
                 return call(self._stubs[address])
             except grpc.RpcError as error:
