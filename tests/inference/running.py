@@ -17,6 +17,7 @@ from fulcrum.domain.models import ModelRef
 from fulcrum.inference.server import open_server
 from fulcrum.inference.settings import Settings
 from fulcrum.rpc.client import RemoteEngine
+from fulcrum.rpc.errors import from_rpc_error
 
 MODEL = ModelRef("folder:demo/clip")
 SAE = "folder:demo/sae"
@@ -80,3 +81,11 @@ class Running:
 
     def channel(self):
         return grpc.insecure_channel(self.address)
+
+    def send(self, data, method="Predict", timeout=20):
+        """Bytes of the test's choosing; the answer's bytes, or the domain error."""
+        with self.channel() as channel:
+            try:
+                return channel.unary_unary(f"/fulcrum.rpc.v1.Inference/{method}")(data, timeout=timeout)
+            except grpc.RpcError as error:
+                raise from_rpc_error(error) from None

@@ -22,7 +22,7 @@ from fulcrum.domain.errors import (
     Unauthenticated,
 )
 from fulcrum.domain.identifiers import new_id
-from fulcrum.inference.calls import Call, Workers, current_call
+from fulcrum.inference.calls import Call, Workers, current_call, stopping_error
 from fulcrum.inference.metrics import Metrics
 from fulcrum.rpc.errors import to_abort
 from fulcrum.rpc.metadata import TRACEPARENT, CallMetadata
@@ -181,10 +181,15 @@ class Border(grpc.aio.ServerInterceptor):
                     f"request {request_id} failed by a fault of the service; its log says more"
                 )
                 reason = failure.reason
-            except BaseException:  # asyncio's cancellation: the caller went away, or its deadline passed
-                late = time.monotonic() >= call.deadline
-                reason = DeadlineExceeded.reason if late else Cancelled.reason
-                raise
+            except asyncio.CancelledError:
+                if not call.given_up:  # the caller went away, or its deadline passed
+                    late = time.monotonic() >= call.deadline
+                    reason = DeadlineExceeded.reason if late else Cancelled.reason
+                    raise
+                if call.task is not None:
+                    call.task.uncancel()
+                failure = stopping_error()
+                reason = failure.reason
             finally:
                 took_s = time.perf_counter() - began
                 span.set_attribute("fulcrum.reason", reason)

@@ -28,6 +28,8 @@ class Call:
     deadline: float  # time.monotonic()
     cancel: Cancellation = field(default_factory=Cancellation)
     threads: set["Future[Any]"] = field(default_factory=set)
+    task: "asyncio.Task[Any] | None" = field(default_factory=asyncio.current_task)
+    given_up: bool = False  # by the service, which has to stop
     queue_ms: float = 0.0
     batch_size: int = 0
 
@@ -137,10 +139,13 @@ class Workers:
             ):  # raised above already, or nobody listens any more
                 await running
 
-    def cancel_all(self) -> None:
-        """Every call in work is told to stop at its next step."""
+    def give_up(self) -> None:
+        """Every caller is told that the service stops, and every thread to stop at its next step."""
         for call in self._calls:
+            call.given_up = True
             call.cancel.set()
+            if call.task is not None:
+                call.task.cancel()
 
     async def drained(self, timeout_s: float) -> bool:
         """Waits until no call is in work; False when some still are after `timeout_s`."""

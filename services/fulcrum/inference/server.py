@@ -39,7 +39,7 @@ MakeEngine = Callable[[Settings, Batcher], LocalEngine]
 SERVICE: str = inference_pb2.DESCRIPTOR.services_by_name["Inference"].full_name
 
 # A call that was told to stop needs a moment to say so to its caller.
-_LAST_WORDS_S = 2.0
+_LAST_WORDS_S = 1.0
 
 log = telemetry.logger(__name__)
 
@@ -87,6 +87,7 @@ class Server:
         self._grpc: grpc.aio.Server | None = None
         self._figures: Any = None
         self.address = settings.address
+        self.metrics_port: int | None = None
 
     async def start(self) -> None:
         """Listens; healthy once the canary model is loaded and a forward passed. Raises InvalidSettings."""
@@ -114,7 +115,7 @@ class Server:
         n_calls = self.workers.n_calls
         log.info("draining", n_calls=n_calls)
         if not await self.workers.drained(self.settings.drain_s):
-            self.workers.cancel_all()
+            self.workers.give_up()
             await self.workers.drained(_LAST_WORDS_S)
         if self._grpc is not None:
             await self._grpc.stop(_LAST_WORDS_S)
@@ -175,6 +176,7 @@ class Server:
             )
         except OSError as error:
             raise InvalidSettings(f"figures cannot be served on port {port}: {error.strerror}") from error
+        self.metrics_port = self._figures[0].server_port
 
 
 @asynccontextmanager
