@@ -1,15 +1,17 @@
 """Bytes by the hash of their content: images, SAE weights, exports.
 
-In a folder (`file:///data/artifacts`) or a bucket (`s3://bucket/prefix?endpoint_url=...`; keys come from where AWS
-tools look for them). An artifact is written once, appears whole or not at all, and is checked whenever it is read.
+In a folder (`file:///data/artifacts`) or a bucket (`s3://bucket/prefix`, with the options `?endpoint_url=...` and
+`&cache=FOLDER`; keys come from where AWS tools look for them). An artifact is written once, appears whole or not at
+all, and is checked whenever it is read.
 """
 
 import hashlib
 import os
 import re
 import tempfile
+import time
 from collections.abc import Iterable, Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Any, Self
@@ -22,11 +24,14 @@ from fulcrum.domain.errors import (
     InvalidSettings,
     MissingDependency,
     PayloadTooLarge,
+    ServiceUnavailable,
     UnknownArtifact,
 )
 
 CHUNK_BYTES = 1 << 20
 INCOMING = ".incoming"  # where uploads grow until their hash is known
+ABANDONED_S = 24 * 3600.0  # an upload that did not grow for so long has lost its process
+RETRY_AFTER_S = 5.0
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
@@ -38,8 +43,9 @@ class Incoming:
         self._max_bytes = max_bytes
         self._hash = hashlib.sha256()
         self.size_bytes = 0
-        artifacts._incoming.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(dir=artifacts._incoming)
+        with artifacts._reached():
+            artifacts._incoming.mkdir(parents=True, exist_ok=True)
+            handle, name = tempfile.mkstemp(dir=artifacts._incoming)
         self._file = os.fdopen(handle, "wb")
         self._path = Path(name)
 
@@ -49,7 +55,8 @@ class Incoming:
         if self._max_bytes is not None and self.size_bytes > self._max_bytes:
             raise PayloadTooLarge(f"more than {self._max_bytes} bytes were sent, which is the limit")
         self._hash.update(chunk)
-        self._file.write(chunk)
+        with self._artifacts._reached():
+            self._file.write(chunk)
 
     def commit(self, expected_sha256: str | None = None) -> tuple[str, int]:
         """Hash and size, once the bytes are safe. Raises CorruptArtifact if another hash was promised."""
@@ -58,11 +65,16 @@ class Incoming:
             raise CorruptArtifact(
                 f"the bytes have the hash {sha256}, not {expected_sha256[:80]!r} as announced"
             )
+        with self._artifacts._reached():
+            self._finish()
+            self._artifacts._place(self._path, sha256)
+        return sha256, self.size_bytes
+
+    def _finish(self) -> None:
         self._file.flush()
+        os.fchmod(self._file.fileno(), 0o644)  # temporary files are closed to the other services
         os.fsync(self._file.fileno())
         self._file.close()
-        self._artifacts._place(self._path, sha256, self.size_bytes)
-        return sha256, self.size_bytes
 
     def __enter__(self) -> Self:
         return self
@@ -78,7 +90,8 @@ class Incoming:
 class Reading:
     """An artifact on its way out, hashed as it passes: the last `read` raises CorruptArtifact for altered bytes."""
 
-    def __init__(self, file: IO[bytes], sha256: str, size_bytes: int) -> None:
+    def __init__(self, artifacts: "Artifacts", file: IO[bytes], sha256: str, size_bytes: int) -> None:
+        self._artifacts = artifacts
         self._file = file
         self._sha256 = sha256
         self._hash = hashlib.sha256()
@@ -86,7 +99,8 @@ class Reading:
 
     def read(self, size: int = CHUNK_BYTES) -> bytes:
         """The next bytes, at most `size`; empty at the end. Raises CorruptArtifact instead of an end."""
-        chunk = self._file.read(size)
+        with self._artifacts._reached(self._sha256):
+            chunk = self._file.read(size)
         self._hash.update(chunk)
         if not chunk and self._hash.hexdigest() != self._sha256:
             raise CorruptArtifact(
@@ -108,14 +122,27 @@ class Reading:
 
 
 class Artifacts:
-    """Content-addressed bytes below one root. Safe to share between threads, and between processes."""
+    """Content-addressed bytes below one root. Safe to share between threads, and between processes.
 
-    def __init__(self, filesystem: Any, root: str, *, is_local: bool, cache: Path) -> None:
+    Every verb raises ServiceUnavailable when folder or bucket cannot be reached or written.
+    """
+
+    def __init__(
+        self,
+        filesystem: Any,
+        root: str,
+        *,
+        is_local: bool,
+        cache: Path,
+        failures: tuple[type[Exception], ...] = (OSError,),
+    ) -> None:
         self._fs = filesystem
         self._root = root.rstrip("/")
         self._is_local = is_local
         self._cache = cache
-        self._incoming = (Path(root) if is_local else cache) / INCOMING
+        self._failures = failures
+        self._incoming = cache / INCOMING
+        self._sweep()
 
     def incoming(self, max_bytes: int | None = None) -> Incoming:
         """A place to write chunks to as they arrive; use it as a context."""
@@ -136,22 +163,21 @@ class Artifacts:
 
     def exists(self, sha256: str) -> bool:
         """Whether there is such an artifact."""
-        return _SHA256.fullmatch(sha256) is not None and bool(self._fs.exists(self._path(sha256)))
+        if _SHA256.fullmatch(sha256) is None:
+            return False
+        with self._reached():
+            return bool(self._fs.exists(self._path(sha256)))
 
     def size(self, sha256: str) -> int:
         """Bytes of the artifact. Raises UnknownArtifact."""
-        try:
+        with self._reached(sha256):
             return int(self._fs.size(self._path(sha256)))
-        except FileNotFoundError:
-            raise _unknown(sha256) from None
 
     def open(self, sha256: str) -> Reading:
         """The bytes as a stream; use it as a context. Raises UnknownArtifact."""
         size_bytes = self.size(sha256)
-        try:
-            return Reading(self._fs.open(self._path(sha256), "rb"), sha256, size_bytes)
-        except FileNotFoundError:
-            raise _unknown(sha256) from None
+        with self._reached(sha256):
+            return Reading(self, self._fs.open(self._path(sha256), "rb"), sha256, size_bytes)
 
     def read_bytes(self, sha256: str, max_bytes: int | None = None) -> bytes:
         """All bytes, checked. Raises UnknownArtifact, CorruptArtifact, PayloadTooLarge beyond `max_bytes`."""
@@ -164,10 +190,9 @@ class Artifacts:
 
     def delete(self, sha256: str) -> None:
         """Remove it. Raises UnknownArtifact."""
-        try:
+        self.size(sha256)  # a bucket deletes what it does not have without a word
+        with self._reached(sha256):
             self._fs.rm_file(self._path(sha256))
-        except FileNotFoundError:
-            raise _unknown(sha256) from None
         if not self._is_local:
             self._cached(sha256).unlink(missing_ok=True)
 
@@ -188,9 +213,22 @@ class Artifacts:
         with self.open(sha256) as reading, self.incoming() as copy:
             for chunk in reading:
                 copy.write(chunk)
-            copy._file.close()
-            os.replace(copy._path, cached)
+            with self._reached():
+                copy._finish()
+                os.replace(copy._path, cached)
         return cached
+
+    def close(self) -> None:
+        """End the connections to a bucket; nothing more can be put or read."""
+        self._fs = None  # nobody else has it, and its end closes them
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
 
     def _path(self, sha256: str) -> str:
         # Hashes come from clients; nothing but a hash ever becomes part of a path.
@@ -199,9 +237,31 @@ class Artifacts:
         return f"{self._root}/{sha256[:2]}/{sha256[2:4]}/{sha256}"
 
     def _cached(self, sha256: str) -> Path:
+        self._path(sha256)  # refuses what is no hash
         return self._cache / sha256[:2] / sha256
 
-    def _place(self, source: Path, sha256: str, size_bytes: int) -> None:
+    @contextmanager
+    def _reached(self, sha256: str | None = None) -> Iterator[None]:
+        try:
+            yield
+        except FileNotFoundError as error:
+            if sha256 is not None:
+                raise _unknown(sha256) from None
+            raise ServiceUnavailable(
+                f"the place of the artifacts is not there: {error}", RETRY_AFTER_S
+            ) from error
+        except self._failures as error:
+            raise ServiceUnavailable(f"the artifacts cannot be reached: {error}", RETRY_AFTER_S) from error
+
+    def _sweep(self) -> None:
+        # What a killed process left behind; a running upload touches its file all the time.
+        before = time.time() - ABANDONED_S
+        for path in self._incoming.glob("tmp*"):
+            with suppress(OSError):
+                if path.stat().st_mtime < before:
+                    path.unlink()
+
+    def _place(self, source: Path, sha256: str) -> None:
         target = self._path(sha256)
         if not self._is_local:
             self._fs.put_file(str(source), target)  # a bucket shows an object when it is complete
@@ -229,25 +289,46 @@ def open_artifacts(url: str, cache: Path | None = None) -> Artifacts:
             raise InvalidSettings(
                 f"the artifacts are at {url!r}: expected file:///FOLDER with an absolute path"
             )
-        root = Path(unquote(parts.path))
-        root.mkdir(parents=True, exist_ok=True)
-        return Artifacts(fsspec.filesystem("file"), str(root), is_local=True, cache=root)
+        folder = Path(unquote(parts.path))
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise InvalidSettings(f"artifacts cannot be kept in {folder}: {error}") from error
+        return Artifacts(fsspec.filesystem("file"), str(folder), is_local=True, cache=folder)
     if parts.scheme != "s3" or not parts.netloc:
         raise InvalidSettings(f"the artifacts are at {url!r}: expected file:///FOLDER or s3://BUCKET/PREFIX")
-    options: dict[str, Any] = dict(parse_qsl(parts.query))
-    unknown = sorted(set(options) - {"endpoint_url"})
+    options = dict(parse_qsl(parts.query))
+    unknown = sorted(set(options) - {"endpoint_url", "cache"})
     if unknown:
         raise InvalidSettings(
-            f"the URL of the artifacts has the option {unknown[0]!r}: expected endpoint_url"
+            f"the URL of the artifacts has the option {unknown[0]!r}: expected endpoint_url or cache"
         )
+    # Not in a shared folder for temporary files: what is checked there could be another file when it is loaded.
+    folder = cache or Path(options.get("cache") or Path.home() / ".cache" / "fulcrum" / "artifacts")
     try:
-        # No listings are kept: another process may add or remove an object at any time.
-        filesystem = fsspec.filesystem("s3", use_listings_cache=False, **options)
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    except OSError as error:
+        raise InvalidSettings(f"copies of artifacts cannot be kept in {folder}: {error}") from error
+    filesystem, failures = _open_s3(options.get("endpoint_url"))
+    root = parts.netloc + parts.path
+    return Artifacts(filesystem, root, is_local=False, cache=folder, failures=failures)
+
+
+def _open_s3(endpoint_url: str | None) -> tuple[Any, tuple[type[Exception], ...]]:
+    try:
+        from botocore.exceptions import BotoCoreError, ClientError  # type: ignore[import-untyped]  # has none
+
+        filesystem = fsspec.filesystem(
+            "s3",
+            endpoint_url=endpoint_url,
+            use_listings_cache=False,  # another process may add or remove an object at any time
+            skip_instance_cache=True,
+            # The default tries for half a minute; who asks can come back.
+            config_kwargs={"connect_timeout": 5, "read_timeout": 60, "retries": {"max_attempts": 1}},
+        )
     except ImportError as error:
         raise MissingDependency("artifacts in a bucket need s3fs: install fulcrum[s3]") from error
-    folder = cache or Path(tempfile.gettempdir()) / f"fulcrum-artifacts-{os.getuid()}"
-    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-    return Artifacts(filesystem, parts.netloc + parts.path, is_local=False, cache=folder)
+    return filesystem, (OSError, BotoCoreError, ClientError)
 
 
 def _unknown(sha256: str) -> UnknownArtifact:
