@@ -114,6 +114,36 @@ def train(
     out.print(table)
 
 
+@app.command("serve")
+def serve(
+    models: Annotated[
+        str, typer.Option(help="Comma-separated; the first one's ratios also stand without its name.")
+    ] = "ViT-B-32,demo",
+    rounds: Rounds = 3,
+    n_images: Annotated[int, typer.Option(min=64, help="Of each round.")] = 256,
+    threads: Threads = 2,
+    json: options.Json = False,
+) -> None:
+    """Throughput and latency through gRPC and HTTP, and a session with its prefix cached, against a bare loop."""
+    from fulcrum.bench.serve import bench_serve
+    from fulcrum.cli.bench_platform import RunningPlatform, served_model
+    from fulcrum.cli.status import StatusBoard
+    from fulcrum.cli.up import local_platform
+
+    with TemporaryDirectory() as folder:
+        given = {"data_dir": Path(folder) / "data", "client_file": Path(folder) / "client.json"}
+        platform = local_platform(StatusBoard(quiet=True), device="cpu", **given)
+        with platform as started, RunningPlatform(started, platform) as running:
+            wanted = [served_model(name.strip()) for name in models.split(",")]
+            result = bench_serve(
+                wanted, running, rounds, n_images, threads, lambda text: err.print(f"[dim]{text}[/dim]")
+            )
+    if json:
+        emit_json({**result, **result["ratios"]})
+        return
+    _print_ratios(result)
+
+
 def _number(value: Any) -> str:
     match value:
         case None:

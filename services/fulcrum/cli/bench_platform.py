@@ -1,0 +1,81 @@
+"""The running platform as `fulcrum bench serve` measures it."""
+
+from collections.abc import Callable
+from types import TracebackType
+from typing import TYPE_CHECKING, Self
+
+import numpy as np
+
+from fulcrum.cli import options
+from fulcrum.domain.engine import InferenceEngine
+from fulcrum.domain.models import ModelRef
+from fulcrum.domain.results import FloatArray
+from fulcrum.domain.tasks import ClassSet
+
+if TYPE_CHECKING:
+    from fulcrum.bench.serve import ServedModel
+    from fulcrum.local.platform import Platform, Started
+
+_UNTRAINED = "untrained:topk:4096:32"
+
+
+def served_model(name: str) -> "ServedModel":
+    """The demo's model by its folder, every other one by its OpenCLIP name with random weights."""
+    from fulcrum.bench.serve import ServedModel
+    from fulcrum.demo.shipped import demo_model, demo_sae
+
+    if name == options.DEMO:
+        return ServedModel(name, demo_model(), ModelRef("folder:demo/clip"), demo_sae(), "folder:demo/sae")
+    ref = ModelRef(name, random_weights=True)
+    return ServedModel(name, ref, ref, _UNTRAINED, _UNTRAINED)
+
+
+class RunningPlatform:
+    """Clients of one running platform; closes them in the end."""
+
+    def __init__(self, started: "Started", platform: "Platform") -> None:
+        from fulcrum.client import Client
+        from fulcrum.rpc.client import RemoteEngine
+
+        self._started, self._platform = started, platform
+        self._http = Client(url=started.url, token=started.token)
+        self._engines: list[RemoteEngine] = []
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._http.close()
+        for engine in self._engines:
+            engine.close()
+
+    def engine(self, user: str) -> InferenceEngine:
+        """A new gRPC client."""
+        from fulcrum.rpc.client import RemoteEngine
+
+        started = self._started
+        engine = RemoteEngine(started.inference_address, token=started.inference_token, user=user)
+        self._engines.append(engine)
+        return engine
+
+    def predict_over_http(self, ref: ModelRef, image: bytes, task: ClassSet) -> Callable[[], FloatArray]:
+        """Through the SDK, the gateway and gRPC."""
+        model = self._http.models.wait(self._http.models.create(ref.model_name, ref))
+        uploaded = self._http.images.upload(image)
+
+        def predict() -> FloatArray:
+            return np.asarray(self._http.predict(uploaded, task, model=model).before[0].logits)
+
+        return predict
+
+    def memory_bytes(self) -> int:
+        """Of the inference service: its process is a child of its guard."""
+        import psutil
+
+        (inference,) = (s for s in self._platform.status() if s.name == "inference")
+        if inference.pid is None:
+            return 0
+        guard = psutil.Process(inference.pid)
+        return max(p.memory_info().rss for p in (guard, *guard.children(recursive=True)))
