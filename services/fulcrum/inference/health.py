@@ -10,7 +10,7 @@ from grpc_health.v1 import health_pb2
 from grpc_health.v1._async import HealthServicer
 
 from fulcrum import telemetry
-from fulcrum.domain.errors import FulcrumError, Unavailable
+from fulcrum.domain.errors import Unavailable
 
 _LOOKS_PER_STALL = 4
 
@@ -41,7 +41,7 @@ class Health:
         self._stalled = stalled_s
         self._every_s, self._timeout_s, self._stall_s = every_s, timeout_s, stall_s
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="canary")
-        self._running: Future[None] | None = None
+        self._running: Future[Exception | None] | None = None
         self._watching: asyncio.Task[None] | None = None
         self._canary_passed = False
         self.serving = False
@@ -74,26 +74,34 @@ class Health:
 
     async def _check(self) -> None:
         if self._running is None:
-            self._running = self._thread.submit(self._canary)
+            self._running = self._thread.submit(self._outcome)
         try:
-            await asyncio.wait_for(asyncio.shield(asyncio.wrap_future(self._running)), self._timeout_s)
+            failure = await asyncio.wait_for(
+                asyncio.shield(asyncio.wrap_future(self._running)), self._timeout_s
+            )
         except TimeoutError:
             stalled_s = self._stalled()
             if stalled_s is None or stalled_s >= self._timeout_s:
                 self._canary_passed = False
                 self.problem = f"a canary forward did not end within {self._timeout_s:g} s"
-        except Unavailable as error:  # a full queue: the watchdog knows whether it moves
-            log.info("canary refused", reason=error.reason, message=str(error))
-            self._running = None
-        except Exception as error:
-            self._running = None
-            self._canary_passed = False
-            self.problem = f"a canary forward failed: {error}"
-            log.error("canary failed", error=str(error), exc_info=not isinstance(error, FulcrumError))
         else:
             self._running = None
-            self._canary_passed = True
+            if failure is None:
+                self._canary_passed = True
+            elif isinstance(failure, Unavailable):  # a full queue: the watchdog knows whether it moves
+                log.info("canary refused", reason=failure.reason, error=str(failure))
+            else:
+                self._canary_passed = False
+                self.problem = f"a canary forward failed: {failure}"
+                log.error("canary failed", error=str(failure), exc_info=failure)
         await self._tell()
+
+    def _outcome(self) -> Exception | None:
+        try:
+            self._canary()
+        except Exception as error:
+            return error
+        return None
 
     async def _tell(self) -> None:
         stalled_s = self._stalled() or 0.0

@@ -17,6 +17,7 @@ from fulcrum.domain.models import ModelRef
 from fulcrum.engine.batching import Batcher
 from fulcrum.engine.local import LocalEngine
 from fulcrum.engine.residency import Residency
+from fulcrum.engine.scopes import request_scope
 from fulcrum.inference.answering import Answering
 from fulcrum.inference.border import Border
 from fulcrum.inference.calls import Workers
@@ -137,7 +138,8 @@ class Server:
 
     def _canary(self) -> None:
         ref = None if self._canary_ref is None else self.references.model(self._canary_ref)
-        self.answering.canary(ref)
+        with request_scope("health"):  # its own place in the queue, beside every user
+            self.answering.canary(ref)
 
     def _watch_figures(self) -> None:
         batcher, engine = self.batcher, self.engine
