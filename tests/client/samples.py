@@ -24,9 +24,7 @@ from fulcrum.domain.tasks import MarginTarget
 
 THEN = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 NAMES = ("dog", "cat", "car")
-IMAGE = ImageRecord(
-    new_id("img"), "prj_1", "a" * 64, "image/png", 9, 4, 3, "dog <1>.png", "usr_1", THEN
-)
+IMAGE = ImageRecord(new_id("img"), "prj_1", "a" * 64, "image/png", 9, 4, 3, "dog <1>.png", "usr_1", THEN)
 MODEL = ModelRecord(new_id("mdl"), "prj_1", "demo", ModelRef("folder:demo/clip"), "usr_1", THEN, "ready")
 SAE = SaeRecord(
     new_id("sae"), "prj_1", "demo-sae", MODEL.id, "folder:demo/sae", "usr_1", THEN, "ready",

@@ -10,7 +10,15 @@ from tests.client.test_answers import FOUND, MANY, SWEPT, TRIED, WHY
 from fulcrum.client import display
 from fulcrum.domain.edits import Add, Cap, Edit, Floor, MeanAblate, ProjectOut, Scale, SetTo
 
-EDITS = (Scale(1, 0.5), SetTo(2, 3.0), Cap(3, 1.0), Floor(4, 0.5), Add(5, -1.0), ProjectOut(6), MeanAblate(7, 0.1))
+EDITS = (
+    Scale(1, 0.5),
+    SetTo(2, 3.0),
+    Cap(3, 1.0),
+    Floor(4, 0.5),
+    Add(5, -1.0),
+    ProjectOut(6),
+    MeanAblate(7, 0.1),
+)
 NASTY = "<script>alert('\"&</script>"
 
 
@@ -60,7 +68,15 @@ def test_bars_are_as_long_as_the_scores_and_start_in_the_middle():
 
 def test_a_steering_shows_before_after_controls_and_edits():
     words = Checked(TRIED._repr_html_()).words
-    for part in ("dog → cat", "70.0%", "30.0%", "-40.0 pt", "7 × 0", "dog over cat", "0 of 2 flip, p = 0.333"):
+    for part in (
+        "dog → cat",
+        "70.0%",
+        "30.0%",
+        "-40.0 pt",
+        "7 × 0",
+        "dog over cat",
+        "0 of 2 flip, p = 0.333",
+    ):
         assert part in words
 
 

@@ -5,16 +5,23 @@ from hypothesis import strategies as st
 from fulcrum.client.events import Event, EventDecoder
 
 texts = st.text(st.characters(exclude_characters="\r\n", exclude_categories=["Cs"]), max_size=20)
-names = st.text(st.characters(exclude_characters="\r\n", exclude_categories=["Cs"]), min_size=1, max_size=8).filter(
-    lambda n: not n.startswith(" ")
+names = st.text(
+    st.characters(exclude_characters="\r\n", exclude_categories=["Cs"]), min_size=1, max_size=8
+).filter(lambda n: not n.startswith(" "))
+event_lists = st.lists(
+    st.builds(Event, names, st.lists(texts, min_size=1, max_size=3).map("\n".join)), max_size=5
 )
-event_lists = st.lists(st.builds(Event, names, st.lists(texts, min_size=1, max_size=3).map("\n".join)), max_size=5)
 
 
 def written(events, ending):
     lines = [": a comment"]
     for event in events:
-        lines += [f"event: {event.name}", *(f"data: {line}" for line in event.data.split("\n")), "retry: 10", ""]
+        lines += [
+            f"event: {event.name}",
+            *(f"data: {line}" for line in event.data.split("\n")),
+            "retry: 10",
+            "",
+        ]
     return "".join(line + ending for line in lines).encode()
 
 

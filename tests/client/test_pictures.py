@@ -23,11 +23,20 @@ def decoded(part):
 
 @pytest.mark.parametrize(
     ("kind", "media_type", "name"),
-    [("PNG", "image/png", "image.png"), ("JPEG", "image/jpeg", "image.jpg"), ("WEBP", "image/webp", "image.webp")],
+    [
+        ("PNG", "image/png", "image.png"),
+        ("JPEG", "image/jpeg", "image.jpg"),
+        ("WEBP", "image/webp", "image.webp"),
+    ],
 )
 def test_bytes_go_as_they_are_under_a_name_of_their_kind(kind, media_type, name):
     part = picture_part(encoded(kind))
-    assert (part.content, part.media_type, part.filename, part.field) == (encoded(kind), media_type, name, "file")
+    assert (part.content, part.media_type, part.filename, part.field) == (
+        encoded(kind),
+        media_type,
+        name,
+        "file",
+    )
 
 
 def test_a_file_keeps_its_name_and_bytes(tmp_path):
@@ -47,7 +56,9 @@ def test_arrays_and_pil_images_lose_nothing():
     np.testing.assert_array_equal(decoded(picture_part(PIXELS[::-1, ::-1])), PIXELS[::-1, ::-1])
 
 
-@pytest.mark.parametrize("array", [PIXELS.astype(float), PIXELS[None], PIXELS[..., :2], np.zeros(4, np.uint8)])
+@pytest.mark.parametrize(
+    "array", [PIXELS.astype(float), PIXELS[None], PIXELS[..., :2], np.zeros(4, np.uint8)]
+)
 def test_an_array_that_is_no_picture_is_refused_with_its_shape(array):
     with pytest.raises(UnreadableImage, match=r"shape \("):
         picture_part(array)

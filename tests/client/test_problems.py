@@ -20,7 +20,9 @@ def as_seen(response):
 
 @pytest.mark.parametrize("kind", sorted(set(all_kinds()), key=lambda k: k.__name__))
 def test_every_error_of_the_domain_arrives_as_what_it_was_raised_as(kind):
-    raised = kind("what was wrong") if not issubclass(kind, errors.Unavailable) else kind("what was wrong", 3.0)
+    raised = (
+        kind("what was wrong") if not issubclass(kind, errors.Unavailable) else kind("what was wrong", 3.0)
+    )
     error = error_of(as_seen(problem_response(raised, "req_7")))
     assert type(error) is kind
     assert str(error) == "what was wrong"

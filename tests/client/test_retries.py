@@ -104,7 +104,9 @@ def test_a_delete_whose_answer_was_lost_counts_as_done_when_the_thing_is_gone():
 
 def test_a_delete_of_what_never_was_is_an_error():
     assert isinstance(played("DELETE", [problem("UNKNOWN_IMAGE", 404)]).error, errors.UnknownImage)
-    assert isinstance(played("DELETE", [NEVER_SENT, problem("UNKNOWN_IMAGE", 404)]).error, errors.UnknownImage)
+    assert isinstance(
+        played("DELETE", [NEVER_SENT, problem("UNKNOWN_IMAGE", 404)]).error, errors.UnknownImage
+    )
 
 
 def test_no_retries_means_one_attempt():
@@ -128,7 +130,8 @@ def test_a_token_that_stays_refused_is_an_error_and_no_endless_loop():
 
 @settings(max_examples=100, deadline=None)
 @given(
-    st.lists(st.sampled_from([BUSY, NEVER_SENT, problem("SERVICE_UNAVAILABLE", 503)]), max_size=8), st.integers(0, 6)
+    st.lists(st.sampled_from([BUSY, NEVER_SENT, problem("SERVICE_UNAVAILABLE", 503)]), max_size=8),
+    st.integers(0, 6),
 )
 def test_there_are_never_more_attempts_than_allowed(failures, n):
     wire = Wire(FixedConnection(), Retries(n=n))

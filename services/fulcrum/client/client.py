@@ -76,7 +76,7 @@ class Client(_Resources[Sync]):
 
 
 class AsyncClient(_Resources[Async]):
-    """`Client` for asyncio and trio: the same methods, to be awaited or iterated with `async for`."""
+    """`Client` for asyncio: the same methods, to be awaited or iterated with `async for`."""
 
     def __init__(
         self,

@@ -1,11 +1,11 @@
 """The two that touch the network: they perform steps, blocking or awaiting, and decide nothing."""
 
+import asyncio
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Coroutine, Generator, Iterator
 from contextlib import AsyncExitStack, ExitStack
 from typing import Any, Protocol, TypeVar
 
-import anyio
 import httpx
 
 from fulcrum import __version__
@@ -53,8 +53,8 @@ class SyncDriver:
 
     def iterate(self, running: Running[Any]) -> Generator[Any, None, None]:
         """What the flow emits. Closing the iterator closes an open stream."""
-        with ExitStack() as opened:
-            opened.callback(running.close)
+        with ExitStack() as flow, ExitStack() as opened:
+            flow.callback(running.close)  # apart from the stream, which the flow may close before its own end
             chunks: Iterator[bytes] | None = None
             while (step := running.step) is not None:
                 answer: Any = None
@@ -100,7 +100,7 @@ class SyncDriver:
 
 
 class AsyncDriver:
-    """Performs flows in the running event loop (asyncio or trio)."""
+    """Performs flows in the running event loop of asyncio."""
 
     def __init__(
         self, connection: Connection, timeout_s: float, transport: httpx.AsyncBaseTransport | None
@@ -122,8 +122,8 @@ class AsyncDriver:
 
     async def iterate(self, running: Running[Any]) -> AsyncGenerator[Any, None]:
         """What the flow emits."""
-        async with AsyncExitStack() as opened:
-            opened.callback(running.close)
+        async with AsyncExitStack() as flow, AsyncExitStack() as opened:
+            flow.callback(running.close)  # apart from the stream, which the flow may close before its own end
             chunks: AsyncIterator[bytes] | None = None
             while (step := running.step) is not None:
                 answer: Any = None
@@ -150,7 +150,7 @@ class AsyncDriver:
                         case Close():
                             await opened.pop_all().aclose()
                         case Sleep(seconds):
-                            await anyio.sleep(seconds)
+                            await asyncio.sleep(seconds)
                 except httpx.RequestError as error:
                     running.fail(_translated(error, self._timeout_s))
                 else:

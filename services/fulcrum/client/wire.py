@@ -4,7 +4,6 @@ import uuid
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
-from urllib.parse import quote
 
 from fulcrum.client.connection import Connection
 from fulcrum.client.events import EventDecoder
@@ -20,11 +19,8 @@ PAGE_SIZE = 100
 
 
 def path(*parts: str | int) -> str:
-    """`/v1/` and the parts, each quoted: an id can never reach into another resource.
-
-    The last part may carry a verb (`explain`) after a colon, which stays one.
-    """
-    return "/v1/" + "/".join(quote(str(p), safe=":") for p in parts)
+    """`/v1/` and the parts, which are words of the API, ids checked by `id_of`, and verbs after a colon."""
+    return "/v1/" + "/".join(str(p) for p in parts)
 
 
 @dataclass(frozen=True)

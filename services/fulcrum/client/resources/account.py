@@ -13,24 +13,6 @@ from fulcrum.domain.records import ApiToken, Member, Project, Role, Scope, User
 
 
 @dataclass(frozen=True)
-class Membership:
-    """A project and one's role in it."""
-
-    project: Project
-    role: Role
-
-
-@dataclass(frozen=True)
-class Me:
-    """Who one is, and where one may do what; the oldest project, the default one, comes first."""
-
-    user: User
-    has_password: bool
-    scopes: tuple[str, ...]
-    memberships: tuple[Membership, ...]
-
-
-@dataclass(frozen=True)
 class NewToken:
     """A token with its secret, which is never shown again and stays out of `repr`."""
 
@@ -56,9 +38,9 @@ class Account(Bound[Side]):
     """On the client itself."""
 
     @operation
-    def me(self) -> Flow[Me]:
-        """The user whose token this is, and their projects. Raises Unauthenticated."""
-        return (yield from self._wire.ask(Me, "GET", path("me")))
+    def me(self) -> Flow[User]:
+        """The user whose token this is. Raises Unauthenticated."""
+        return (yield from self._wire.ask(User, "GET", path("me")))
 
 
 class Tokens(Bound[Side]):

@@ -18,7 +18,7 @@ from fulcrum.domain.models import ModelRef
 from fulcrum.domain.records import ModelRecord, SaeRecord
 
 RecordT = TypeVar("RecordT", ModelRecord, SaeRecord)
-_POLL_S = 0.5
+_FIRST_POLL_S, _SLOWEST_POLL_S = 0.1, 2.0
 
 
 class Models(Bound[Side]):
@@ -75,12 +75,13 @@ class Models(Bound[Side]):
         """The model once it is ready. Raises UnknownModel with the cause when it cannot be loaded,
         DeadlineExceeded when it takes longer.
         """
-        until = time.monotonic() + timeout_s
+        until, wait = time.monotonic() + timeout_s, _FIRST_POLL_S
         while True:
             record = yield from Models.get.flow(self, model)
             if _is_ready(record, until, UnknownModel):
                 return record
-            yield Sleep(_POLL_S)
+            yield Sleep(wait)
+            wait = min(1.5 * wait, _SLOWEST_POLL_S)
 
 
 class Saes(Bound[Side]):
@@ -166,12 +167,13 @@ class Saes(Bound[Side]):
         """The SAE once it is ready. Raises UnknownSae with the cause when it cannot be loaded,
         DeadlineExceeded when it takes longer.
         """
-        until = time.monotonic() + timeout_s
+        until, wait = time.monotonic() + timeout_s, _FIRST_POLL_S
         while True:
             record = yield from Saes.get.flow(self, sae)
             if _is_ready(record, until, UnknownSae):
                 return record
-            yield Sleep(_POLL_S)
+            yield Sleep(wait)
+            wait = min(1.5 * wait, _SLOWEST_POLL_S)
 
     @operation
     def choose(

@@ -1,6 +1,11 @@
 """Things named by their record or by their id, and the precondition that comes with a record."""
 
+import re
 from typing import Protocol
+
+from fulcrum.domain.errors import InvalidRequest
+
+_ID = re.compile(r"[0-9A-Za-z_-]{1,64}")
 
 
 class Identified(Protocol):
@@ -22,8 +27,11 @@ class Versioned(Identified, Protocol):
 
 
 def id_of(thing: Identified | str) -> str:
-    """The id of a record, or the id itself."""
-    return thing if isinstance(thing, str) else thing.id
+    """The id of a record, or the id itself. Raises InvalidRequest for what could lead to another resource."""
+    found = thing if isinstance(thing, str) else thing.id
+    if not _ID.fullmatch(found):
+        raise InvalidRequest(f"{found[:80]!r} is no id: expected one such as 'img_01...'")
+    return found
 
 
 def precondition(thing: Versioned | str) -> str:

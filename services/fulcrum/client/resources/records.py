@@ -264,7 +264,7 @@ class Results(Bound[Side]):
     @operation
     def get(self, result_id: str) -> Flow[ResultRecord]:
         """One result with its question and provenance. Raises UnknownResult."""
-        return (yield from self._wire.ask(ResultRecord, "GET", path("results", result_id)))
+        return (yield from self._wire.ask(ResultRecord, "GET", path("results", id_of(result_id))))
 
     @listing(ResultRecord)
     def list(self, *, kind: str | None = None, image: Identified | str | None = None) -> Flow[None]:
