@@ -351,3 +351,13 @@ def test_a_long_list_of_refused_numbers_is_named_by_its_place_not_by_its_content
         from_message(requests.Sweep, message)
     assert "gains[501]" in str(caught.value)
     assert len(str(caught.value)) < 120
+
+
+def test_every_call_of_the_service_takes_a_request_and_gives_an_answer_that_can_be_read():
+    readable = set(MESSAGES.values()) | set(VALUES)
+    streams = {"SweepResponse", "SuggestResponse", "SteerSessionRequest", "SteerSessionResponse"}
+    for method in inference_pb2.DESCRIPTOR.services_by_name["Inference"].methods:
+        assert method.input_type.name == f"{method.name}Request"
+        assert method.output_type.name == f"{method.name}Response"
+        for kind in (method.input_type, method.output_type):
+            assert kind in {m.DESCRIPTOR for m in readable} or kind.name in streams

@@ -57,6 +57,7 @@ def channel_options(max_message_bytes: int = MAX_MESSAGE_BYTES) -> Options:
         ("grpc.keepalive_time_ms", _KEEPALIVE_MS),
         ("grpc.keepalive_timeout_ms", 10_000),
         ("grpc.keepalive_permit_without_calls", 1),
+        ("grpc.http2.max_pings_without_data", 0),  # a long computation sends none for minutes
         # A service that was restarted is found again within seconds, not after gRPC's two minutes.
         ("grpc.initial_reconnect_backoff_ms", 100),
         ("grpc.min_reconnect_backoff_ms", 100),
@@ -77,7 +78,6 @@ def server_options(max_message_bytes: int = MAX_MESSAGE_BYTES) -> Options:
         ("grpc.keepalive_permit_without_calls", 1),
         # Without it gRPC answers a ping every 30 s with GOAWAY "too many pings".
         ("grpc.http2.min_ping_interval_without_data_ms", _KEEPALIVE_MS // 2),
-        ("grpc.http2.min_recv_ping_interval_without_data_ms", _KEEPALIVE_MS // 2),
         ("grpc.so_reuseport", 0),  # a second server on the same port is an error, not a silent share
     ]
 
