@@ -61,6 +61,7 @@ class Residents(Generic[K, V]):
         Whoever asks meanwhile waits for the same load, which goes on when they go away. Its error reaches all of
         them and leaves nothing behind. Raises OutOfMemory for what does not fit, Cancelled, DeadlineExceeded.
         """
+        current_scope().check()
         while True:
             with self._released:
                 resident = self._entries.get(key)
