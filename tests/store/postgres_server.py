@@ -93,11 +93,16 @@ class PostgresServer:
         try:
             self._run(found[0] / "postgres", "--version")
         except PermissionError:
-            # `nobody` cannot pass a folder above, as with a checkout in root's home.
-            shutil.copytree(
-                found[0].parent, self.folder / "install", ignore=shutil.ignore_patterns("include")
-            )
-            return self.folder / "install" / "bin"
+            # `nobody` cannot pass a folder above, as with a checkout in root's home. The libraries of a wheel lie
+            # beside its package and are found from there.
+            package = found[0].parents[1]
+            copy = self.folder / "install" / package.name
+            installed = copy / found[0].parent.name
+            shutil.copytree(found[0].parent, installed, ignore=shutil.ignore_patterns("include"))
+            libraries = package.with_name(f"{package.name}.libs")
+            if libraries.is_dir():
+                shutil.copytree(libraries, copy.with_name(libraries.name))
+            return installed / "bin"
         return found[0]
 
     def _run(self, *command: Any) -> None:

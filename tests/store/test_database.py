@@ -1,11 +1,19 @@
 """Opening, failing and giving up."""
 
 import dataclasses
+import traceback
 
 import pytest
 import sqlalchemy as sa
 
-from fulcrum.domain.errors import CorruptFile, InvalidSettings, Overloaded, ServiceUnavailable, UnknownModel
+from fulcrum.domain.errors import (
+    CorruptFile,
+    InternalError,
+    InvalidSettings,
+    Overloaded,
+    ServiceUnavailable,
+    UnknownModel,
+)
 from fulcrum.domain.identifiers import new_id
 from fulcrum.store import engines
 from fulcrum.store.database import migrate, open_store
@@ -83,6 +91,14 @@ def test_a_database_that_is_not_there_is_unavailable_and_may_come_back(tmp_path)
     ):
         pass
     assert raised.value.retry_after_s is not None
+    assert str(tmp_path) not in str(raised.value)  # where the database is, is nobody's business
+
+
+def test_a_bug_s_message_does_not_show_hashes_of_secrets(world):
+    with pytest.raises(InternalError) as raised, world.store.write() as tx:
+        tx.tokens.add(dataclasses.replace(world.token, id=new_id("tok"), name=None), "the-secret-hash")
+    assert "api_tokens" in str(raised.value)
+    assert "the-secret-hash" not in "".join(traceback.format_exception(raised.value))
 
 
 def test_a_file_that_is_no_database_or_is_damaged_is_said_to_be_so(tmp_path, migrated_sqlite):
