@@ -81,7 +81,7 @@ def test_an_answer_arrives_as_it_was_given():
 
 
 def test_user_token_and_request_id_travel_beside_the_request():
-    carried = {"x-fulcrum-request-id": "req_1", "traceparent": "00-1-2-01"}
+    carried = {"x-fulcrum-request-id": "req_1 ✓", "traceparent": "00-1-2-01", "tracestate": ""}
     with (
         replicas(1, Steer=steer) as ([address], [service]),
         RemoteEngine(address, token="secret", user="Zoë ✓", carried=lambda: carried) as engine,
@@ -90,7 +90,8 @@ def test_user_token_and_request_id_travel_beside_the_request():
     metadata = service.calls[0][2]
     assert metadata["authorization"] == "Bearer secret"
     assert metadata["x-fulcrum-user"] == "Zo%C3%AB%20%E2%9C%93"
-    assert metadata["x-fulcrum-request-id"] == "req_1"
+    assert metadata["x-fulcrum-request-id"] == "req_1%20%E2%9C%93"
+    assert "tracestate" not in metadata
     assert metadata["traceparent"] == "00-1-2-01"
 
 

@@ -13,7 +13,7 @@ from fulcrum.rpc.channels import TlsFiles, addresses_of, open_async_channel
 from fulcrum.rpc.convert import to_message
 from fulcrum.rpc.errors import from_rpc_error, was_lost
 from fulcrum.rpc.health import CHECK, health_stub, serves
-from fulcrum.rpc.metadata import CallMetadata
+from fulcrum.rpc.metadata import CallMetadata, carried_pairs
 from fulcrum.rpc.replicas import Attempts, Deadline, in_order
 from fulcrum.rpc.transport import Carried
 from fulcrum.rpc.v1 import inference_pb2_grpc
@@ -120,7 +120,7 @@ class AsyncTransport:
     def metadata(self, user: str) -> _Metadata:
         """What travels beside a message of this user."""
         own = CallMetadata(user=user, token=self._token).to_pairs()
-        return own + tuple((self._carried() if self._carried else {}).items())
+        return own + carried_pairs(self._carried() if self._carried else {})
 
     def _channel(self, address: str) -> Any:
         if self._closed:

@@ -1,6 +1,6 @@
 """What travels beside a message: who asks, under which request id, with which internal token."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from urllib.parse import quote, unquote
 
@@ -40,3 +40,8 @@ class CallMetadata:
             token if scheme.lower() == "bearer" and token else None,
             values.get(TRACEPARENT, ""),
         )
+
+
+def carried_pairs(carried: Mapping[str, str]) -> tuple[tuple[str, str], ...]:
+    """What a caller carries on, such as `{REQUEST_ID: ..., **outgoing_trace()}`, without what is empty."""
+    return tuple((k, quote(v) if k == REQUEST_ID else v) for k, v in carried.items() if v)

@@ -11,7 +11,7 @@ from fulcrum.rpc.channels import TlsFiles, addresses_of, open_channel
 from fulcrum.rpc.convert import to_message
 from fulcrum.rpc.errors import from_rpc_error, was_lost
 from fulcrum.rpc.health import CHECK, health_stub, serves
-from fulcrum.rpc.metadata import CallMetadata
+from fulcrum.rpc.metadata import CallMetadata, carried_pairs
 from fulcrum.rpc.replicas import Attempts, Deadline, in_order
 from fulcrum.rpc.v1 import inference_pb2_grpc
 
@@ -100,4 +100,4 @@ class Transport:
         raise attempts.outcome()
 
     def _metadata(self) -> tuple[tuple[str, str], ...]:
-        return self._own + tuple((self._carried() if self._carried else {}).items())
+        return self._own + carried_pairs(self._carried() if self._carried else {})
