@@ -97,6 +97,12 @@ def test_predictions_of_many_images_are_paired():
         _ = plain.pairs
 
 
+def test_answers_stay_short_in_a_terminal():
+    shown = [repr(a) for a in (WHY, TRIED, SWEPT, MANY, FOUND)]
+    assert all(len(text) < 120 for text in shown)
+    assert shown[1] == "Steering('dog <1>.png': 'dog' -> 'cat', 1 edits, res_2)"
+
+
 def test_suggestions_are_a_sequence():
     assert len(FOUND) == 1
     assert FOUND[0] == next(iter(FOUND)) == SUGGESTION

@@ -44,9 +44,11 @@ def test_a_stream_that_breaks_off_is_an_error_and_never_half_an_answer(end):
 
 
 def test_a_stream_is_asked_for_again_only_before_it_began():
-    done = played(problem("OVERLOADED", 503), ConnectionLost("refused", sent=False), OPEN, event("done", 1))
+    done = played(problem("OVERLOADED", 503), ConnectionLost("reset", sent=True), OPEN, event("done", 1))
     assert done.value == 1
     assert len(done.requests) == 3
+    broken = played(OPEN, event("points", 1), ConnectionLost("reset", sent=True))
+    assert len(broken.requests) == 1
 
 
 def test_a_question_that_is_refused_is_the_services_error():

@@ -61,6 +61,15 @@ def test_an_engine_that_comes_back_meanwhile_is_not_noticed(ready, picture, engi
     healed.join()
 
 
+def test_the_proxy_of_a_lab_is_not_asked_for_the_platform_of_this_machine(platform, monkeypatch):
+    for name in ("HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"):
+        monkeypatch.setenv(name, "http://127.0.0.1:9")
+    for name in ("NO_PROXY", "no_proxy"):
+        monkeypatch.delenv(name, raising=False)
+    with Client(platform.url, platform.token_of(platform.admin_user), retries=0) as client:
+        assert client.me().name == "admin"
+
+
 class TestLimits:
     @pytest.fixture
     def gateway_settings(self, gateway_settings):

@@ -99,6 +99,10 @@ class Explanation:
         """A table of the latents, indexed by latent. Raises MissingDependency without pandas."""
         return tables.latents_frame(self.latents, self.labels)
 
+    def __repr__(self) -> str:
+        shown = f"{self.image.filename!r} -> {self.prediction.top!r}, {len(self.latents)} latents"
+        return f"Explanation({shown}, {self.result_id})"
+
     def _repr_html_(self) -> str:
         return display.explanation_html(self.image.filename, self.attribution, self.labels)
 
@@ -161,6 +165,10 @@ class Steering:
         """The same as a table, indexed by class. Raises MissingDependency without pandas."""
         return tables.effect_frame(self.before, self.after)
 
+    def __repr__(self) -> str:
+        turned = f"{self.before.top!r} -> {self.after.top!r}"
+        return f"Steering({self.image.filename!r}: {turned}, {len(self.edits)} edits, {self.result_id})"
+
     def _repr_html_(self) -> str:
         return display.steering_html(self.image.filename, self.edits, self.effect)
 
@@ -193,6 +201,9 @@ class DoseCurve:
         """Indexed by gain: `target` and a logit for each class. Raises MissingDependency without pandas."""
         return tables.curve_frame(self.response)
 
+    def __repr__(self) -> str:
+        return f"DoseCurve(latents {list(self.latents)}, {len(self.response.gains)} gains, {self.result_id})"
+
     def _repr_html_(self) -> str:
         return display.curve_html(self.latents, self.response)
 
@@ -216,6 +227,9 @@ class Suggestions(Sequence[Suggestion]):
 
     def __iter__(self) -> Iterator[Suggestion]:
         return iter(self.items)
+
+    def __repr__(self) -> str:
+        return f"Suggestions({len(self)} to {self.wanted!r}, {self.result_id})"
 
     def _repr_html_(self) -> str:
         return display.suggestions_html(self.wanted, self.items)
@@ -250,6 +264,10 @@ class Predictions:
     def to_pandas(self) -> "pd.DataFrame":
         """One row for each image. Raises MissingDependency without pandas."""
         return tables.predictions_frame([i.filename for i in self.images], self.before, self.after)
+
+    def __repr__(self) -> str:
+        both = "" if self.after is None else " before and after"
+        return f"Predictions({len(self)} images{both}, {self.model.name!r})"
 
     def _repr_html_(self) -> str:
         return display.predictions_html([i.filename for i in self.images], self.before, self.after)

@@ -6,6 +6,7 @@ for every kind of colour vision, and numbers stand beside all bars.
 
 from collections.abc import Iterable, Mapping, Sequence
 from html import escape
+from itertools import zip_longest
 
 from fulcrum.domain.edits import Edit
 from fulcrum.domain.results import Attribution, DoseResponse, Effect, Prediction, Suggestion
@@ -221,7 +222,13 @@ def _box(title: str, *parts: str) -> str:
 
 
 def _table(heads: Iterable[str], rows: Iterable[tuple[str, ...]]) -> str:
-    head = "".join(f"<th style='{_CELL};text-align:left;font-weight:500;{_MUTED}'>{h}</th>" for h in heads)
+    rows = list(rows)
+    first = rows[0] if rows else ()
+    sides = ["right" if "text-align:right" in cell else "left" for cell in first]
+    head = "".join(
+        f"<th style='{_CELL};text-align:{side};font-weight:500;{_MUTED}'>{h}</th>"
+        for h, side in zip_longest(heads, sides, fillvalue="left")
+    )
     body = "".join(f"<tr style='background:none'>{''.join(cells)}</tr>" for cells in rows)
     return (
         "<table style='border-collapse:collapse;border:0;margin:2px 0 6px 0'>"

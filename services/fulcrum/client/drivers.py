@@ -176,6 +176,8 @@ def _options(timeout_s: float) -> dict[str, Any]:
         "limits": httpx.Limits(max_connections=64, max_keepalive_connections=16, keepalive_expiry=4.0),
         "headers": {"User-Agent": f"fulcrum-client/{__version__}"},
         "follow_redirects": False,  # the token goes to the address that was named, and nowhere else
+        # A lab's HTTP_PROXY is for the world outside; it cannot reach the `fulcrum up` of this machine.
+        "mounts": {f"all://{host}": None for host in ("localhost", "127.0.0.1", "[::1]")},
     }
 
 

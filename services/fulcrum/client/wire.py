@@ -36,13 +36,12 @@ class Wire:
         if request.method == "POST":
             # One key for all attempts: the gateway answers the second one with what the first one did.
             request = replace(request, headers={**request.headers, "Idempotency-Key": uuid.uuid4().hex})
-        return (yield from self._attempts(request, Send(request)))
-
-    def _attempts(self, request: Request, step: Send | Open) -> Flow[Response]:
+            return (yield from self._attempts(request, Send(request), repeatable=True))
         # A change of one version that arrived fails when it arrives again, and would look like somebody else's.
-        repeatable = "Idempotency-Key" in request.headers or (
-            request.method != "POST" and request.headers.get("If-Match", "*") == "*"
-        )
+        repeatable = request.headers.get("If-Match", "*") == "*"
+        return (yield from self._attempts(request, Send(request), repeatable))
+
+    def _attempts(self, request: Request, step: Send | Open, repeatable: bool) -> Flow[Response]:
         n_done, lost = 0, False
         while True:
             error: Exception
@@ -147,8 +146,8 @@ class Wire:
         half an answer must not pass for a whole one.
         """
         request = Request("POST", where, headers={"Accept": "text/event-stream"}, json=json)
-        # Not repeatable for an answer that may be on its way, but computing twice does no harm.
-        response = yield from self._attempts(request, Open(request))
+        # A stream that nobody reads to its end leaves nothing behind, so it may be asked for again.
+        response = yield from self._attempts(request, Open(request), repeatable=True)
         if response.media_type != "text/event-stream":
             yield Close()
             raise InternalError(f"POST {where} answered {response.media_type!r}: expected a stream of events")

@@ -58,11 +58,13 @@ class Images(Bound[Side]):
         return target
 
     @operation
-    def latents(self, image: Identified | str, sae: Identified | str) -> Flow[ImageLatents]:
+    def latents(
+        self, image: Identified | str, sae: Identified | str, *, deterministic: bool = False
+    ) -> Flow[ImageLatents]:
         """Which latents of an SAE fire on each token of the image, and how strongly."""
         where = path("images", id_of(image), "latents")
         reading = yield from self._wire.ask(
-            Reading[ImageLatents], "GET", where, params={"sae_id": id_of(sae)}
+            Reading[ImageLatents], "GET", where, params={"sae_id": id_of(sae), "deterministic": deterministic}
         )
         return reading.value
 

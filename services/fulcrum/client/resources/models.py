@@ -67,7 +67,7 @@ class Models(Bound[Side]):
 
     @operation
     def warm(self, model: Identified | str) -> Flow[ModelRecord]:
-        """Loads the model (again) in the background."""
+        """Loads the model into memory and waits for it, so that the next question finds it there."""
         return (yield from self._wire.ask(ModelRecord, "POST", path("models", f"{id_of(model)}:warm")))
 
     @operation
@@ -159,7 +159,7 @@ class Saes(Bound[Side]):
 
     @operation
     def warm(self, sae: Identified | str) -> Flow[SaeRecord]:
-        """Loads the SAE (again) in the background."""
+        """Loads the SAE and its model into memory and waits for them."""
         return (yield from self._wire.ask(SaeRecord, "POST", path("saes", f"{id_of(sae)}:warm")))
 
     @operation
