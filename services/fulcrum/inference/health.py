@@ -10,7 +10,7 @@ from grpc_health.v1 import health_pb2
 from grpc_health.v1._async import HealthServicer
 
 from fulcrum import telemetry
-from fulcrum.domain.errors import Unavailable
+from fulcrum.domain.errors import Overloaded
 
 _LOOKS_PER_STALL = 4
 
@@ -88,7 +88,7 @@ class Health:
             self._running = None
             if failure is None:
                 self._canary_passed = True
-            elif isinstance(failure, Unavailable):  # a full queue: the watchdog knows whether it moves
+            elif isinstance(failure, Overloaded):  # a full queue: the watchdog knows whether it moves
                 log.info("canary refused", reason=failure.reason, error=str(failure))
             else:
                 self._canary_passed = False
