@@ -10,8 +10,9 @@ import sqlalchemy as sa
 from alembic.autogenerate import compare_metadata
 from alembic.runtime.migration import MigrationContext
 
-from fulcrum.domain.errors import InvalidSettings, ServiceUnavailable
-from fulcrum.store import migrating
+from fulcrum.domain.errors import InvalidRequest, InvalidSettings, ServiceUnavailable
+from fulcrum.store import drafting, migrating
+from fulcrum.store.columns import Moment
 from fulcrum.store.database import migrate, open_store
 from fulcrum.store.engines import open_engine
 from fulcrum.store.transaction import METADATA
@@ -159,3 +160,65 @@ def test_the_steps_lie_inside_the_package_and_form_one_line(tmp_path):
     # As in an installed package under a folder with an odd name.
     copy = shutil.copytree(migrating.FOLDER, tmp_path / "50% odd" / "migrations")
     assert list(migrating.revisions(copy)) == list(migrating.revisions())
+
+
+@pytest.fixture
+def with_next_step(tmp_path):
+    """The migrations and one more, which makes the table of users anew, as a changed column does on SQLite."""
+    folder = shutil.copytree(migrating.FOLDER, tmp_path / "migrations")
+    last = list(migrating.revisions())[-1]
+    (folder / "versions" / "next.py").write_text(
+        "import sqlalchemy as sa\nfrom alembic import op\n"
+        f"revision = 'next'\ndown_revision = {last!r}\nbranch_labels = depends_on = None\n"
+        "def upgrade():\n"
+        "    with op.batch_alter_table('users', recreate='auto') as batch:\n"
+        "        batch.alter_column('name', type_=sa.Text(), existing_nullable=False)\n"
+    )
+    return folder
+
+
+def test_a_step_that_makes_a_table_anew_keeps_what_points_to_it(empty, empty_url, with_next_step):
+    migrate(empty_url)
+    with open_store(empty_url) as store:
+        world = World(store)
+        migrating.migrate_engine(empty, with_next_step)
+        with store.read() as tx:
+            assert tx.users.get(world.user.id) == world.user
+            assert tx.images.get(world.image.id) == world.image
+            assert tx.members.role(world.project.id, world.user.id) == "admin"
+    with empty.connect() as connection:
+        assert migrating.current_revision(connection) == "next"
+        if empty.dialect.name == "sqlite":
+            assert connection.exec_driver_sql("PRAGMA foreign_keys").scalar_one() == 1
+
+
+def test_the_file_of_a_new_database_is_closed_to_others(tmp_path):
+    migrate(f"sqlite:///{tmp_path}/store.sqlite")
+    assert (tmp_path / "store.sqlite").stat().st_mode & 0o077 == 0
+
+
+def test_a_drafted_step_leads_to_the_changed_tables(tmp_path, monkeypatch):
+    folder = shutil.copytree(migrating.FOLDER, tmp_path / "migrations")
+    with pytest.raises(InvalidRequest, match="change them first"):
+        drafting.draft("nothing", folder)
+    changed = sa.MetaData(naming_convention=METADATA.naming_convention)
+    for table in METADATA.tables.values():
+        table.to_metadata(changed)
+    sa.Table(
+        "jobs",
+        changed,
+        sa.Column("id", sa.String, primary_key=True),
+        sa.Column("project_id", sa.ForeignKey("projects.id"), nullable=False),
+        sa.Column("at", Moment(), nullable=False),
+        sa.Column("content", sa.JSON(none_as_null=True), nullable=False),
+    )
+    changed.tables["users"].append_column(sa.Column("email", sa.String))
+    monkeypatch.setattr(drafting, "METADATA", changed)
+    path = drafting.draft("Jobs, and addresses", folder)
+    assert path.name.endswith("_jobs_and_addresses.py")
+    assert "fulcrum" not in path.read_text()
+    engine = open_engine(f"sqlite:///{tmp_path}/store.sqlite")
+    migrating.migrate_engine(engine, folder)
+    with engine.connect() as connection:
+        assert compare_metadata(MigrationContext.configure(connection), changed) == []
+    engine.dispose()

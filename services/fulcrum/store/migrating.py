@@ -1,6 +1,12 @@
-"""Bringing a database to the newest schema. The steps are in `migrations/versions`, oldest first."""
+"""Bringing a database to the newest schema. The steps are in `migrations/versions`, oldest first.
 
+To add one, change the tables and run `python -m fulcrum.store.drafting "what changes"`; then read what it wrote.
+Steps only go up: who wants to go back restores a copy.
+"""
+
+import threading
 from collections.abc import Iterator
+from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -11,13 +17,15 @@ from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, Engine, text
 
-from fulcrum.domain.errors import InvalidSettings
+from fulcrum.domain.errors import InternalError, InvalidSettings
 from fulcrum.store.engines import open_engine
 from fulcrum.store.failures import translated
 from fulcrum.store.transaction import METADATA
 
 FOLDER = Path(__file__).parent / "migrations"
 _LOCK = 0x66756C63  # "fulc": the number of our advisory lock
+
+_ONE_AT_A_TIME = threading.Lock()
 
 
 def migrate(url: str) -> None:
@@ -33,12 +41,34 @@ def migrate(url: str) -> None:
         engine.dispose()
 
 
-def migrate_engine(engine: Engine) -> None:
+def migrate_engine(engine: Engine, folder: Path = FOLDER) -> None:
     """`migrate` on an engine that is open already."""
-    with translated(), engine.execution_options(fulcrum_write=True).begin() as connection:
-        if connection.dialect.name == "postgresql":
+    if engine.dialect.name == "postgresql":
+        with translated(), engine.execution_options(fulcrum_write=True).begin() as connection:
             connection.execute(text("SELECT pg_advisory_xact_lock(:number)"), {"number": _LOCK})
-        upgrade(connection, "head")
+            upgrade(connection, "head", folder)
+    else:
+        with suppress(OSError):  # what opening cannot do, connecting will say
+            Path(engine.url.database or "").touch(mode=0o600)  # hashes of passwords will be in it
+        with translated(), engine.execution_options(fulcrum_write=True).connect() as connection:
+            _upgrade_sqlite(connection, folder)
+
+
+def _upgrade_sqlite(connection: Connection, folder: Path) -> None:
+    # A step that changes a column makes the table anew and drops the old one. With foreign keys on, that would be
+    # refused or take the rows of other tables along; they can be switched outside a transaction only.
+    driver: Any = connection.connection.driver_connection
+    driver.execute("PRAGMA foreign_keys=OFF")
+    try:
+        with connection.begin():
+            upgrade(connection, "head", folder)
+            broken = connection.exec_driver_sql("PRAGMA foreign_key_check").all()
+            if broken:
+                raise InternalError(
+                    f"a migration broke {len(broken)} references, the first in {broken[0][0]}"
+                )
+    finally:
+        driver.execute("PRAGMA foreign_keys=ON")
 
 
 def current_revision(connection: Connection) -> str | None:
@@ -54,11 +84,11 @@ def newest_revision() -> str:
     return head
 
 
-def upgrade(connection: Connection, revision: str) -> None:
+def upgrade(connection: Connection, revision: str, folder: Path = FOLDER) -> None:
     """Run the missing steps up to `revision` inside the connection's transaction."""
-    scripts = _scripts()
+    scripts = _scripts(folder)
     current = current_revision(connection)
-    if current is not None and current not in set(revisions()):
+    if current is not None and current not in set(revisions(folder)):
         raise InvalidSettings(
             f"the database has the schema {current!r}, which this Fulcrum does not know: it was made by a newer one"
         )
@@ -66,7 +96,11 @@ def upgrade(connection: Connection, revision: str) -> None:
     def steps(at: Any, context: MigrationContext) -> Any:
         return scripts._upgrade_revs(revision, at)
 
-    with EnvironmentContext(Config(), scripts, fn=steps, destination_rev=revision) as environment:
+    # Steps speak to Alembic's one global `op`.
+    with (
+        _ONE_AT_A_TIME,
+        EnvironmentContext(Config(), scripts, fn=steps, destination_rev=revision) as environment,
+    ):
         environment.configure(connection=connection, target_metadata=METADATA)
         environment.run_migrations()
 
