@@ -14,7 +14,7 @@ from fulcrum.gateway.asking import Asker
 from fulcrum.gateway.body import Body
 from fulcrum.gateway.deps import run_in_thread
 from fulcrum.gateway.loading import Loads
-from fulcrum.gateway.reach import reach, together
+from fulcrum.gateway.reach import reach, reach_all, together
 from fulcrum.gateway.schemas import (
     ClassSet,
     Conditions,
@@ -80,38 +80,37 @@ class Subject:
         return self.sae.source
 
 
-def find_subject(
-    store: Store,
-    asker: Asker,
-    image_ids: Sequence[str],
-    *,
-    sae_id: str | None = None,
-    model_id: str | None = None,
-    session_id: str | None = None,
-    intervention: Intervention | None = None,
-    stored: bool = True,
-) -> Subject:
-    """Raises UnknownImage, UnknownSae, UnknownModel, UnknownCorrection, UnknownSession, Forbidden, InvalidRequest.
+@dataclass(frozen=True)
+class About:
+    """Ids that a question names. An answer that is `stored` is written into the project, which takes an analyst."""
 
-    An answer that is `stored` is written into the project, which takes an analyst.
-    """
+    image_ids: Sequence[str]
+    sae_id: str | None = None
+    model_id: str | None = None  # left out where `sae_id` says it
+    session_id: str | None = None
+    intervention: Intervention | None = None
+    stored: bool = True
+
+
+def find_subject(store: Store, asker: Asker, about: About) -> Subject:
+    """Raises UnknownImage, UnknownSae, UnknownModel, UnknownCorrection, UnknownSession, Forbidden, InvalidRequest."""
     with store.read() as tx:
-        role: Role = "analyst" if stored else "viewer"
-        images = tuple(reach(asker, tx, tx.images, i, role, UnknownImage, "image") for i in image_ids)
-        sae = None
-        if sae_id is not None:
-            sae = reach(asker, tx, tx.saes, sae_id, role, UnknownSae, "SAE")
+        role: Role = "analyst" if about.stored else "viewer"
+        images = reach_all(asker, tx, tx.images, about.image_ids, role, UnknownImage, "image")
+        model_id, sae = about.model_id, None
+        if about.sae_id is not None:
+            sae = reach(asker, tx, tx.saes, about.sae_id, role, UnknownSae, "SAE")
             if model_id not in (None, sae.model_id):
                 raise InvalidRequest(
-                    f"SAE {sae_id} was registered for model {sae.model_id}, not for {model_id}"
+                    f"SAE {sae.id} was registered for model {sae.model_id}, not for {model_id}"
                 )
             model_id = sae.model_id
         assert model_id is not None, "a question names a model or an SAE"
         model = reach(asker, tx, tx.models, model_id, role, UnknownModel, "model")
-        session = None if session_id is None else sessions.find_own(asker, tx, session_id)
+        session = None if about.session_id is None else sessions.find_own(asker, tx, about.session_id)
         together(model, *images, sae, session)
-        tried = None if intervention is None else _tried(asker, tx, intervention, model)
-    return Subject(asker, model.project_id, model, sae, images, session_id, tried)
+        tried = None if about.intervention is None else _tried(asker, tx, about.intervention, model)
+    return Subject(asker, model.project_id, model, sae, images, about.session_id, tried)
 
 
 async def ready(subject: Subject, loads: Loads) -> Subject:
@@ -122,9 +121,9 @@ async def ready(subject: Subject, loads: Loads) -> Subject:
     return replace(subject, model=model, sae=sae)
 
 
-async def ask(store: Store, loads: Loads, asker: Asker, image_ids: Sequence[str], **about: object) -> Subject:
+async def ask(store: Store, loads: Loads, asker: Asker, about: About) -> Subject:
     """`find_subject` off the event loop, then `ready`."""
-    return await ready(await run_in_thread(find_subject, store, asker, image_ids, **about), loads)  # type: ignore[arg-type]  # passed through
+    return await ready(await run_in_thread(find_subject, store, asker, about), loads)
 
 
 def correction_of(subject: Subject, tries: Intervention, task: ClassSet) -> domain.Correction:

@@ -1,5 +1,6 @@
 """Records as the asker may reach them: those of other projects read as if they did not exist."""
 
+from collections.abc import Sequence
 from typing import Protocol, TypeVar
 
 from fulcrum.domain.errors import InvalidRequest, NotFound
@@ -29,14 +30,33 @@ def reach(
     word: str,
 ) -> R:
     """The record, for an asker with that role in its project. Raises `unknown` and Forbidden."""
-    # One message for what does not exist and what the asker may not know of, so that it tells nothing.
-    missing = unknown(f"no {word} with the id {id[:80]!r}")
-    try:
-        record = repository.get(id)
-    except NotFound:
-        raise missing from None
-    asker.may(tx, record, role, missing)
-    return record
+    return reach_all(asker, tx, repository, [id], role, unknown, word)[0]
+
+
+def reach_all(
+    asker: Asker,
+    tx: Transaction,
+    repository: Readable[R],
+    ids: Sequence[str],
+    role: Role,
+    unknown: type[NotFound],
+    word: str,
+) -> tuple[R, ...]:
+    """`reach` for many ids, in their order; each record and each project is looked at once."""
+    found: dict[str, R] = {}
+    open_projects: set[str] = set()
+    for id in dict.fromkeys(ids):
+        # One message for what does not exist and what the asker may not know of, so that it tells nothing.
+        missing = unknown(f"no {word} with the id {id[:80]!r}")
+        try:
+            record = repository.get(id)
+        except NotFound:
+            raise missing from None
+        if record.project_id not in open_projects:
+            asker.may(tx, record, role, missing)
+            open_projects.add(record.project_id)
+        found[id] = record
+    return tuple(found[id] for id in ids)
 
 
 def together(first: OfProject, *others: OfProject | None) -> None:

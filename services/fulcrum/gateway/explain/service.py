@@ -7,7 +7,7 @@ from fulcrum.gateway.answers import keep, question_json
 from fulcrum.gateway.asking import Asker
 from fulcrum.gateway.explain.schemas import ExplainQuestion
 from fulcrum.gateway.loading import Loads
-from fulcrum.gateway.questions import ask, target_of
+from fulcrum.gateway.questions import About, ask, target_of
 from fulcrum.gateway.schemas import to_domain
 from fulcrum.rpc.async_client import AsyncRemoteEngine
 from fulcrum.rpc.images import ImageHash
@@ -20,7 +20,9 @@ async def explain(
     """The stored answer. Raises what `find_subject` and the engine raise."""
     task = to_domain(tasks.ClassSet, body.task)
     target = target_of(task, body.target)
-    subject = await ask(store, loads, asker, [image_id], sae_id=body.sae_id, session_id=body.session_id)
+    subject = await ask(
+        store, loads, asker, About([image_id], sae_id=body.sae_id, session_id=body.session_id)
+    )
     answered = await engine.attribute(
         subject.model.ref,
         subject.source,

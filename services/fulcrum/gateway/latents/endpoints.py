@@ -9,7 +9,7 @@ from fulcrum.domain.codec import to_json
 from fulcrum.gateway.deps import AskerDep, EngineDep, StoreDep
 from fulcrum.gateway.disconnects import unless_gone
 from fulcrum.gateway.loading import LoadsDep
-from fulcrum.gateway.questions import ask
+from fulcrum.gateway.questions import About, ask
 from fulcrum.gateway.result_schemas import ImageLatents, Reading
 from fulcrum.gateway.schemas import PathId
 from fulcrum.rpc.images import ImageHash
@@ -29,7 +29,7 @@ async def image_latents(
     deterministic: Annotated[bool, Query(description="The same bits whoever else uses the service.")] = False,
 ) -> JSONResponse:
     """Active latents of every token of an image. A reading, so it is not kept as a result."""
-    subject = await ask(store, loads, asker, [image_id], sae_id=sae_id, stored=False)
+    subject = await ask(store, loads, asker, About([image_id], sae_id=sae_id, stored=False))
     work = engine.encode_latents(
         subject.model.ref,
         subject.source,

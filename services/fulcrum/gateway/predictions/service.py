@@ -9,7 +9,7 @@ from fulcrum.gateway.answers import keep, question_json
 from fulcrum.gateway.asking import Asker
 from fulcrum.gateway.loading import Loads
 from fulcrum.gateway.predictions.schemas import MAX_NUMBERS, PredictQuestion
-from fulcrum.gateway.questions import ask, correction_of, tries_something
+from fulcrum.gateway.questions import About, ask, correction_of, tries_something
 from fulcrum.gateway.schemas import to_domain
 from fulcrum.rpc.async_client import AsyncRemoteEngine
 from fulcrum.rpc.images import ImageHash
@@ -30,16 +30,14 @@ async def predict(
             f"{len(body.image_ids)} images and {len(task.names)} classes make {size} logits: "
             f"at most {MAX_NUMBERS} fit in one answer"
         )
-    subject = await ask(
-        store,
-        loads,
-        asker,
+    about = About(
         body.image_ids,
         sae_id=body.sae_id,
         model_id=body.model_id,
         session_id=body.session_id,
         intervention=body,
     )
+    subject = await ask(store, loads, asker, about)
     images = [ImageHash(image.sha256) for image in subject.images]
     question = question_json(task=task, deterministic=body.deterministic)
     answered: Answered[Any]

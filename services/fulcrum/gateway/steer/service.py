@@ -7,7 +7,7 @@ from fulcrum.domain.errors import InvalidRequest
 from fulcrum.gateway.answers import keep, question_json
 from fulcrum.gateway.asking import Asker
 from fulcrum.gateway.loading import Loads
-from fulcrum.gateway.questions import ask, correction_of, target_of, tries_something
+from fulcrum.gateway.questions import About, ask, correction_of, target_of, tries_something
 from fulcrum.gateway.schemas import to_domain
 from fulcrum.gateway.steer.schemas import SteerQuestion
 from fulcrum.rpc.async_client import AsyncRemoteEngine
@@ -23,9 +23,8 @@ async def steer(
         raise InvalidRequest("nothing to try: give edits, correction or correction_id")
     task = to_domain(tasks.ClassSet, body.task)
     target = target_of(task, body.target)
-    subject = await ask(
-        store, loads, asker, [image_id], sae_id=body.sae_id, session_id=body.session_id, intervention=body
-    )
+    about = About([image_id], sae_id=body.sae_id, session_id=body.session_id, intervention=body)
+    subject = await ask(store, loads, asker, about)
     correction = correction_of(subject, body, body.task)
     answered = await engine.steer(
         subject.model.ref,

@@ -11,7 +11,7 @@ from fulcrum.domain import tasks
 from fulcrum.gateway.deps import AskerDep, EngineDep, RequestId, StoreDep
 from fulcrum.gateway.errors import Problem
 from fulcrum.gateway.loading import LoadsDep
-from fulcrum.gateway.questions import ask, target_of
+from fulcrum.gateway.questions import About, ask, target_of
 from fulcrum.gateway.result_schemas import Answer, DoseResponse
 from fulcrum.gateway.schemas import PathId, to_domain
 from fulcrum.gateway.streams import with_errors
@@ -29,7 +29,9 @@ async def prepare(
     """Reads the question and makes its subject ready."""
     task = to_domain(tasks.ClassSet, body.task)
     target = target_of(task, body.target)
-    subject = await ask(store, loads, asker, [image_id], sae_id=body.sae_id, session_id=body.session_id)
+    subject = await ask(
+        store, loads, asker, About([image_id], sae_id=body.sae_id, session_id=body.session_id)
+    )
     return Prepared(subject, task, target, body)
 
 
