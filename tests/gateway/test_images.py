@@ -161,7 +161,7 @@ def test_deleting_needs_the_version_that_was_seen(platform):
 
 def test_bytes_that_changed_on_the_disk_are_never_passed_for_the_image(platform, tmp_path):
     record = platform.admin.post("/v1/images", files=part(encoded())).json()
-    [file] = [p for p in (tmp_path / "artifacts").rglob(record["sha256"])]
+    [file] = (tmp_path / "artifacts").rglob(record["sha256"])
     file.write_bytes(encoded(colour=(0, 0, 0)))
     assert_problem(platform.admin.get(f"/v1/images/{record['id']}/content"), 500, "CORRUPT_ARTIFACT")
 

@@ -1,5 +1,8 @@
 """`python -m fulcrum.gateway`: reads the settings and serves until SIGTERM."""
 
+import contextlib
+import logging
+import signal
 import sys
 
 import uvicorn
@@ -7,6 +10,7 @@ from pydantic import ValidationError
 
 from fulcrum.domain.errors import FulcrumError
 from fulcrum.gateway.app import create_app
+from fulcrum.gateway.services import check_settings
 from fulcrum.gateway.settings import Settings
 from fulcrum.telemetry import configure_logging, configure_tracing, logger
 
@@ -19,6 +23,7 @@ def main() -> int:
         settings = Settings()
         configure_logging("gateway", settings.log_level)
         configure_tracing("gateway", settings.otlp_endpoint)
+        check_settings(settings)
     except (ValidationError, FulcrumError) as error:
         print(_words(error), file=sys.stderr)
         return 2
@@ -37,8 +42,14 @@ def main() -> int:
         h11_max_incomplete_event_size=64 << 10,
     )
     server = uvicorn.Server(config)
-    logger(__name__).info("starting", host=settings.host, port=settings.port)
-    server.run()
+    logger("fulcrum.gateway").info("starting", host=settings.host, port=settings.port)
+    logging.getLogger("alembic").setLevel(
+        "WARNING"
+    )  # readiness looks at the schema, and each look is two lines
+    # After its drain uvicorn raises the signal again; a stop that was asked for is no failure.
+    signal.signal(signal.SIGTERM, lambda *_: None)
+    with contextlib.suppress(KeyboardInterrupt):
+        server.run()
     return 0 if server.started else 3
 
 

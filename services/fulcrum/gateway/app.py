@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from typing import Any
 
 from fastapi import APIRouter, FastAPI
 from redis.asyncio import Redis
@@ -10,7 +11,7 @@ from fulcrum.gateway.auth import endpoints as auth
 from fulcrum.gateway.concepts import endpoints as concepts
 from fulcrum.gateway.corrections import endpoints as corrections
 from fulcrum.gateway.datasets import endpoints as datasets
-from fulcrum.gateway.errors import PROBLEM_RESPONSES, add_error_handlers
+from fulcrum.gateway.errors import PROBLEM_RESPONSES, add_error_handlers, problem_schemas
 from fulcrum.gateway.explain import endpoints as explain
 from fulcrum.gateway.images import endpoints as images
 from fulcrum.gateway.latents import endpoints as latents
@@ -65,6 +66,16 @@ ROUTERS: tuple[APIRouter, ...] = (
 )
 
 
+class Gateway(FastAPI):
+    """FastAPI, with the shape of failures in its description."""
+
+    def openapi(self) -> dict[str, Any]:
+        """The OpenAPI document."""
+        if self.openapi_schema is None:
+            super().openapi()["components"]["schemas"].update(problem_schemas())
+        return super().openapi()
+
+
 def create_app(
     settings: Settings | None = None,
     *,
@@ -86,7 +97,7 @@ def create_app(
                 app.state.loads = loads
                 yield
 
-    app = FastAPI(
+    app = Gateway(
         title="Fulcrum",
         version="1",
         lifespan=lifespan,

@@ -7,12 +7,13 @@
 
 import math
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import Any, Literal
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import HTMLResponse, JSONResponse, Response
 from pydantic import BaseModel, Field
+from pydantic.json_schema import models_json_schema
 from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
@@ -88,17 +89,24 @@ class Problem(BaseModel):
     errors: list[FieldProblem] | None = None
 
 
+_REFERENCE = {MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/Problem"}}}
+
 # For `responses=` of the application: what OpenAPI says about every endpoint's failures.
 PROBLEM_RESPONSES: dict[int | str, dict[str, Any]] = {
-    "4XX": {
-        "description": "The caller can act on it.",
-        "content": {MEDIA_TYPE: {"schema": Problem.model_json_schema()}},
-    },
-    "5XX": {
-        "description": "The platform failed.",
-        "content": {MEDIA_TYPE: {"schema": Problem.model_json_schema()}},
-    },
+    "4XX": {"description": "The caller can act on it.", "content": _REFERENCE},
+    "5XX": {"description": "The platform failed.", "content": _REFERENCE},
 }
+
+
+def problem_schemas() -> dict[str, Any]:
+    """OpenAPI's components that `PROBLEM_RESPONSES` refers to."""
+    kinds: list[tuple[type[BaseModel], Literal["serialization"]]] = [
+        (Problem, "serialization"),
+        (FieldProblem, "serialization"),
+    ]
+    _, described = models_json_schema(kinds, ref_template="#/components/schemas/{model}")
+    found: dict[str, Any] = described["$defs"]
+    return found
 
 
 def status_of(error: errors.FulcrumError) -> int:

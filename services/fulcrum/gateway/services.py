@@ -7,9 +7,11 @@ from dataclasses import dataclass
 import anyio
 from redis.asyncio import Redis
 
+from fulcrum import telemetry
+from fulcrum.domain.errors import InvalidSettings
 from fulcrum.gateway.settings import Settings
 from fulcrum.rpc.async_client import AsyncRemoteEngine
-from fulcrum.rpc.channels import TlsFiles
+from fulcrum.rpc.channels import TlsFiles, addresses_of
 from fulcrum.store.artifacts import Artifacts, open_artifacts
 from fulcrum.store.database import Store, open_store
 
@@ -42,14 +44,31 @@ async def open_services(
         if artifacts is None:
             artifacts = open_artifacts(settings.artifacts_url)
         if redis is None:
-            redis = Redis.from_url(
-                settings.redis_url.get_secret_value(), socket_timeout=2, socket_connect_timeout=2
-            )
+            redis = open_redis(settings)
             stack.push_async_callback(redis.aclose)
         if engine is None:
             engine = open_engine(settings)
             stack.push_async_callback(engine.aclose)
         yield Services(settings, store, artifacts, engine, redis)
+
+
+def check_settings(settings: Settings) -> None:
+    """Raises InvalidSettings, MissingDependency for what cannot work, before a server is started on it."""
+    open_store(settings.database_url).close()
+    open_artifacts(settings.artifacts_url)
+    open_redis(settings)
+    addresses_of(settings.inference_address)
+
+
+def open_redis(settings: Settings) -> Redis:
+    """Redis behind the settings' URL; connects at the first command. Raises InvalidSettings."""
+    try:
+        # Short waits: counting a request must not take longer than the request.
+        return Redis.from_url(
+            settings.redis_url.get_secret_value(), socket_timeout=2, socket_connect_timeout=2
+        )
+    except ValueError as error:
+        raise InvalidSettings(f"the URL of Redis cannot be read: {error}") from None
 
 
 def open_engine(settings: Settings) -> AsyncRemoteEngine:
@@ -63,4 +82,11 @@ def open_engine(settings: Settings) -> AsyncRemoteEngine:
         token=None if token is None else token.get_secret_value(),
         tls=tls,
         timeout_s=settings.inference_timeout_s,
+        carried=_carried,
     )
+
+
+def _carried() -> dict[str, str]:
+    """So that the logs and traces of both services tell of one request by one id."""
+    number = telemetry.request_id.get()
+    return ({} if number is None else {"x-fulcrum-request-id": number}) | telemetry.outgoing_trace()

@@ -140,7 +140,9 @@ def failure(status: int, title: str, detail: str, request_id: str) -> str:
 
 def bad(message: str | None) -> str:
     """A message about a failure, read out by screen readers; empty for None."""
-    return "" if message is None else f'<p class="message bad" role="alert">{escape(message)}</p>'
+    if message is None:
+        return ""
+    return f'<p class="message bad" role="alert">{escape(message[:1].upper() + message[1:])}</p>'
 
 
 def good(message: str) -> str:
