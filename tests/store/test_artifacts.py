@@ -114,6 +114,16 @@ def test_an_artifact_lies_under_its_hash_and_the_same_bytes_lie_once(artifacts, 
     assert place.names() == [f"ba/78/{sha(b'abc')}"]
 
 
+def test_altered_bytes_show_before_the_last_of_them_is_given_out(artifacts, place):
+    sha256 = artifacts.put_bytes(b"0123456789")
+    place.overwrite(sha256, b"0123X56789")
+    with artifacts.open(sha256) as reading:
+        assert reading.read(0) == b""
+        assert reading.read(9) == b"0123X5678"
+        with pytest.raises(CorruptArtifact):
+            reading.read(1)
+
+
 def test_another_process_sees_what_was_put(artifacts, place):
     sha256 = artifacts.put_bytes(b"abc")
     code = "import sys; from fulcrum.store.artifacts import open_artifacts; from pathlib import Path\n"
@@ -173,6 +183,8 @@ def test_altered_bytes_are_never_given_out_as_the_artifact(artifacts, place):
             artifacts.read_bytes(sha256)
         with pytest.raises(CorruptArtifact), artifacts.open(sha256) as reading:
             list(reading)
+        with pytest.raises(CorruptArtifact), artifacts.open(sha256) as reading:
+            reading.read(-1)
         with pytest.raises(CorruptArtifact):
             artifacts.local_path(sha256)
     artifacts.put_bytes(b"abc" * 1000)  # sent again, they are repaired

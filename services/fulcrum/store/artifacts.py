@@ -88,21 +88,25 @@ class Incoming:
 
 
 class Reading:
-    """An artifact on its way out, hashed as it passes: the last `read` raises CorruptArtifact for altered bytes."""
+    """An artifact on its way out, hashed as it passes: altered bytes raise CorruptArtifact before the last of them."""
 
     def __init__(self, artifacts: "Artifacts", file: IO[bytes], sha256: str, size_bytes: int) -> None:
         self._artifacts = artifacts
         self._file = file
         self._sha256 = sha256
         self._hash = hashlib.sha256()
+        self._n_read = 0
         self.size_bytes = size_bytes
 
     def read(self, size: int = CHUNK_BYTES) -> bytes:
-        """The next bytes, at most `size`; empty at the end. Raises CorruptArtifact instead of an end."""
+        """The next bytes, at most `size`, all for -1; empty at the end. Raises CorruptArtifact for altered ones."""
         with self._artifacts._reached(self._sha256):
             chunk = self._file.read(size)
         self._hash.update(chunk)
-        if not chunk and self._hash.hexdigest() != self._sha256:
+        self._n_read += len(chunk)
+        # Not only at the end: who knows the size stops reading there.
+        complete = self._n_read >= self.size_bytes or (not chunk and size != 0)
+        if complete and self._hash.hexdigest() != self._sha256:
             raise CorruptArtifact(
                 f"the stored bytes of {self._sha256} were altered: their hash is another one"
             )
