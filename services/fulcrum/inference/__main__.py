@@ -8,13 +8,12 @@ import signal
 import sys
 import threading
 
-import torch
 from pydantic import ValidationError
 from pydantic_settings import SettingsError
 
 from fulcrum import telemetry
 from fulcrum.domain.errors import FulcrumError
-from fulcrum.inference.server import open_server
+from fulcrum.inference.listening import check_address, server_credentials
 from fulcrum.inference.settings import Settings
 
 _EXIT_SETTINGS = 2
@@ -25,6 +24,10 @@ log = telemetry.logger(__name__)
 
 async def serve(settings: Settings) -> int:
     """Until SIGTERM or SIGINT, or until the device is beyond repair; the process's exit code."""
+    from fulcrum.inference.server import (
+        open_server,
+    )  # PyTorch: many seconds, which wrong settings need not wait for
+
     stopping = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -45,8 +48,8 @@ def main() -> int:
         settings = Settings()
         telemetry.configure_logging("inference", settings.log_level)
         telemetry.configure_tracing("inference", settings.otlp_endpoint)
-        if settings.threads is not None:
-            torch.set_num_threads(settings.threads)
+        check_address(settings)
+        server_credentials(settings)
         return asyncio.run(serve(settings))
     except ValidationError as error:
         for line in error.errors(include_url=False, include_input=False):

@@ -50,6 +50,8 @@ class Server:
 
     def __init__(self, settings: Settings, make_engine: MakeEngine | None = None) -> None:
         """Loads no model. `make_engine` is for engines of one's own. Raises InvalidSettings."""
+        if settings.threads is not None:
+            torch.set_num_threads(settings.threads)
         self.settings = settings
         self._loop = asyncio.get_running_loop()
         self.metrics = Metrics()
