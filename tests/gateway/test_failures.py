@@ -7,7 +7,8 @@ from urllib.parse import urlsplit
 import pytest
 
 from fulcrum.domain import errors
-from fulcrum.gateway.errors import MEDIA_TYPE, STATUS, TITLE, problem_response, status_of
+from fulcrum.gateway.errors import MEDIA_TYPE, STATUS, TITLE, as_domain_error, problem_response, status_of
+from fulcrum.gateway.middleware import body_limit
 
 
 def all_errors():
@@ -152,7 +153,10 @@ def raw(platform, data, half_close=False):
         connection.sendall(data)
         if half_close:
             return b""
-        return connection.recv(65536)
+        answer = b""
+        while chunk := connection.recv(65536):  # the gateway closes what it cannot go on with
+            answer += chunk
+        return answer
 
 
 def token(platform):
@@ -188,3 +192,24 @@ def test_a_browser_gets_a_page_for_a_failure_and_the_api_never_does(platform):
     assert answer.headers["content-type"].startswith("text/html")
     assert "Not found" in answer.text
     assert_problem(browser.get("/v1/me"), 401, "UNAUTHENTICATED")
+
+
+def test_a_caller_who_stops_in_the_middle_of_a_body_is_let_go(platform, monkeypatch):
+    monkeypatch.setattr(body_limit, "_PATIENCE_S", 0.2)
+    head = b"POST /v1/projects HTTP/1.1\r\nHost: x\r\nAuthorization: " + token(platform)
+    head += b"\r\nContent-Type: application/json\r\nContent-Length: 100\r\n\r\n{"
+    answer = raw(platform, head)
+    assert answer.startswith(b"HTTP/1.1 499")
+    assert b"CANCELLED" in answer
+
+
+def test_a_bug_while_another_failure_is_handled_does_not_pass_for_that_failure():
+    def buggy():
+        try:
+            raise errors.UnknownUser("no such user")
+        except errors.UnknownUser:
+            raise ValueError("a bug")  # noqa: B904  # without a cause, as bugs come
+
+    with pytest.raises(ValueError, match="a bug") as caught:
+        buggy()
+    assert type(as_domain_error(caught.value, "req_1")) is errors.InternalError

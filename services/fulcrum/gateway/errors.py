@@ -235,14 +235,15 @@ async def _answer_http(request: Request, error: Exception) -> Response:
 
 
 def _causes(error: BaseException) -> Iterable[BaseException]:
+    # Not __context__: a bug in an `except UnknownUser` would pass for an unknown user.
     seen: BaseException | None = error
     while seen is not None:
         yield seen
-        seen = seen.__cause__ or seen.__context__
+        seen = seen.__cause__
 
 
 def _unreadable(error: HTTPException) -> str:
-    match error.__cause__ or error.__context__:
+    match error.__cause__:
         case UnicodeDecodeError():
             return "the body cannot be read: it is not UTF-8"
         case RecursionError():

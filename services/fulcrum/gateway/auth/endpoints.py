@@ -72,7 +72,7 @@ def set_session_cookie(response: Response, begun: service.NewLogin, settings: Se
         max_age=int(settings.session_hours * 3600),
         httponly=True,
         samesite="lax",
-        secure=settings.cookie_secure,
+        secure=settings.cookie_secure or (settings.public_url or "").startswith("https:"),
     )
 
 

@@ -1,11 +1,16 @@
 """Bodies are counted while they stream in, so that a large one is refused early and never held in memory."""
 
+import asyncio
+
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from fulcrum.domain.errors import InvalidRequest, PayloadTooLarge
+from fulcrum.domain.errors import Cancelled, InvalidRequest, PayloadTooLarge
 from fulcrum.gateway.settings import Settings
 
+_PATIENCE_S = (
+    30.0  # without a byte of the body; who sends nothing must not hold a connection and a file for ever
+)
 _MULTIPART_ROOM = 64 << 10  # boundaries and small fields around the files
 
 # Which setting limits the body; all other paths take JSON.
@@ -16,24 +21,31 @@ UPLOADS: dict[tuple[str, str], str] = {
 
 
 class BodyLimit:
-    """Raises PayloadTooLarge from `receive` as soon as too much has come."""
+    """Raises PayloadTooLarge from `receive` as soon as too much has come, Cancelled when nothing comes any more."""
 
     def __init__(self, app: ASGIApp, settings: Settings) -> None:
         self._app = app
         self._settings = settings
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Handles one request; raises PayloadTooLarge, InvalidRequest."""
+        """Handles one request; raises PayloadTooLarge, InvalidRequest, Cancelled."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
         limit = self._limit(scope)
         _check_announced(Headers(scope=scope).get("content-length"), limit)
-        received = 0
+        received, whole = 0, False
 
         async def counted() -> Message:
-            nonlocal received
-            message = await receive()
+            nonlocal received, whole
+            if whole:  # what comes now is the end of the connection, and may take its time
+                return await receive()
+            try:
+                async with asyncio.timeout(_PATIENCE_S):
+                    message = await receive()
+            except TimeoutError:
+                raise Cancelled(f"the body stopped coming: nothing for {_PATIENCE_S} s") from None
+            whole = not message.get("more_body", False)
             if message["type"] == "http.request":
                 received += len(message.get("body", b""))
                 if received > limit:
