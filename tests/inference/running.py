@@ -89,3 +89,12 @@ class Running:
                 return channel.unary_unary(f"/fulcrum.rpc.v1.Inference/{method}")(data, timeout=timeout)
             except grpc.RpcError as error:
                 raise from_rpc_error(error) from None
+
+    def send_to_stream(self, data, method, timeout=20):
+        """The same for a call that answers with a stream: its last message."""
+        with self.channel() as channel:
+            call = channel.unary_stream(f"/fulcrum.rpc.v1.Inference/{method}")(data, timeout=timeout)
+            try:
+                return list(call)[-1]
+            except grpc.RpcError as error:
+                raise from_rpc_error(error) from None

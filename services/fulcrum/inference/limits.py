@@ -1,6 +1,6 @@
 """How much one request may ask for: a line of text must not cost the service its memory or its day."""
 
-from fulcrum.domain.errors import PayloadTooLarge
+from fulcrum.domain.errors import InvalidRequest, PayloadTooLarge
 from fulcrum.domain.tasks import ClassSet
 from fulcrum.rpc import requests
 
@@ -14,7 +14,7 @@ MAX_SUGGESTED_LATENTS = 16
 
 
 def check(request: object) -> None:
-    """Raises PayloadTooLarge, naming what was asked for and what is allowed."""
+    """Raises PayloadTooLarge or InvalidRequest, naming what was asked for and what is allowed."""
     match request:
         case requests.EncodeImages():
             _at_most("images", len(request.images), MAX_IMAGES)
@@ -28,22 +28,22 @@ def check(request: object) -> None:
             _at_most("edits", len(request.correction.edits), MAX_LATENTS)
             _check_task(request.task)
         case requests.Attribute():
-            _at_most("n_latents", request.n_latents, MAX_LATENTS)
-            _at_most("n_steps", request.n_steps, MAX_STEPS)
+            _within("n_latents", request.n_latents, 1, MAX_LATENTS)
+            _within("n_steps", request.n_steps, 1, MAX_STEPS)
             _check_task(request.task)
         case requests.Steer():
             _at_most("edits", len(request.correction.edits), MAX_LATENTS)
-            _at_most("n_controls", request.n_controls, MAX_CONTROLS)
+            _within("n_controls", request.n_controls, 0, MAX_CONTROLS)
             _check_task(request.task)
         case requests.Sweep():
             _at_most("latents", len(request.latents), MAX_LATENTS)
             _at_most("gains", len(request.gains), MAX_GAINS)
             _check_task(request.task)
         case requests.Suggest():
-            _at_most("max_latents", request.max_latents, MAX_SUGGESTED_LATENTS)
+            _within("max_latents", request.max_latents, 1, MAX_SUGGESTED_LATENTS)
             _check_task(request.task)
         case requests.SessionOpening():
-            _at_most("n_controls", request.n_controls, MAX_CONTROLS)
+            _within("n_controls", request.n_controls, 0, MAX_CONTROLS)
             _check_task(request.task)
         case requests.SessionMove():
             _at_most("edits", len(request.correction.edits), MAX_LATENTS)
@@ -56,3 +56,9 @@ def _check_task(task: ClassSet) -> None:
 def _at_most(what: str, asked: int, allowed: int) -> None:
     if asked > allowed:
         raise PayloadTooLarge(f"{what}: {asked} in one request, at most {allowed} are allowed")
+
+
+def _within(what: str, asked: int, least: int, most: int) -> None:
+    if asked < least:
+        raise InvalidRequest(f"{what} is {asked}: it must be >= {least}")
+    _at_most(what, asked, most)

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fulcrum.domain.errors import InvalidEdit
+from fulcrum.domain.errors import ComputationFailed, InvalidEdit
 from fulcrum.domain.results import Controls, Effect, FloatArray
 from fulcrum.domain.tasks import Target
 from fulcrum.science.sae.base import Sae
@@ -53,6 +53,8 @@ def effect(
 
     pieces: dict[str, Tensor] = {"before": x}
     if changed:
+        if not bool(torch.isfinite(edited.x).all()):
+            raise ComputationFailed(f"the edits push the activations beyond what {x.dtype} can hold")
         pieces["after"] = edited.x
         if n_controls:
             generator = torch.Generator().manual_seed(seed)
