@@ -29,13 +29,14 @@ class Gateway:
     """Keeps what it was asked; knows one image, model, SAE and correction."""
 
     def __init__(self, saes=(SAE,), models=(MODEL,)):
-        self.asked, self.saes, self.models = [], saes, models
+        self.asked, self.keys, self.saes, self.models = [], [], saes, models
 
     def __call__(self, request):
         path = request.url.path.removeprefix("/v1/")
         content = request.read()
         body = json.loads(content) if request.headers.get("content-type") == "application/json" else None
         self.asked.append((request.method, path, body))
+        self.keys.append(request.headers.get("Idempotency-Key"))
         verb = path.rpartition(":")[2]
         if verb in ANSWERS:
             value = ANSWERS[verb]
@@ -137,6 +138,17 @@ def test_saving_what_was_steered_sends_the_correction_and_what_it_was_made_for(c
     assert (body.name, body.description, body.note) == ("less sticker", "found by hand", "first")
     assert (body.model_id, body.sae_id) == (SAE.model_id, SAE.id)
     assert body.correction.model_dump()["edits"] == to_json(CORRECTION)["edits"]
+
+
+def test_only_what_would_leave_two_traces_carries_a_key(client, gateway):
+    client.explain(IMAGE, NAMES)
+    client.explain(IMAGE, NAMES, session="ses_1")
+    client.images.upload(b"\x89PNG\r\n\x1a\n")
+    client.save_correction("less", TRIED)
+    keys = [(path, key is not None) for (method, path, _), key in zip(gateway.asked, gateway.keys, strict=True)
+            if method == "POST"]  # fmt: skip
+    explain = f"images/{IMAGE.id}:explain"
+    assert keys == [(explain, False), (explain, True), ("images", False), ("corrections", True)]
 
 
 def test_many_images_go_in_several_calls(client, gateway, monkeypatch):

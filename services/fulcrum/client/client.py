@@ -46,7 +46,7 @@ class Client(_Resources[Sync]):
 
     `url` and `token`: None takes FULCRUM_CLIENT_URL and FULCRUM_CLIENT_TOKEN, or the file that `fulcrum up` writes.
     `timeout_s`: how long one answer may take. `retries`: further attempts after a lost connection or a busy service;
-    a call is never carried out twice. `project_id`: None is the asker's default project.
+    nothing is changed twice. `project_id`: None is the asker's default project.
     Every failure is an error of `fulcrum.domain.errors`. Raises InvalidSettings where no gateway is named.
     """
 

@@ -5,7 +5,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
 from fulcrum.client.answers import (
     Answer,
@@ -42,6 +42,7 @@ from fulcrum.domain.results import (
 )
 from fulcrum.domain.tasks import ClassSet, Target
 
+T = TypeVar("T")
 Prompts = Sequence[str] | ClassSet
 About = (
     Picture | ImageRecord | Explanation | Steering
@@ -110,7 +111,7 @@ class Questions(Bound[Side]):
             session_id=None if session is None else id_of(session),
         )
         where = _verb(subject.image, "explain")
-        answer = yield from self._wire.ask(Answer[Attribution], "POST", where, json=body)
+        answer = yield from self._ask(Answer[Attribution], where, body)
         return Explanation(
             answer.result_id, subject.image, subject.sae, subject.task, answer.value, answer.provenance
         )
@@ -149,7 +150,7 @@ class Questions(Bound[Side]):
             deterministic=deterministic,
             session_id=None if session is None else id_of(session),
         )
-        answer = yield from self._wire.ask(Answer[Effect], "POST", _verb(subject.image, "steer"), json=body)
+        answer = yield from self._ask(Answer[Effect], _verb(subject.image, "steer"), body)
         return Steering(
             answer.result_id,
             subject.image,
@@ -280,9 +281,7 @@ class Questions(Bound[Side]):
                 if correction is None
                 else Answer[tuple[SteeredPrediction, ...]]
             )
-            answers.append(
-                (yield from self._wire.ask(kind, "POST", path("predictions"), json=body | {"image_ids": ids}))
-            )
+            answers.append((yield from self._ask(kind, path("predictions"), body | {"image_ids": ids})))
         before, after = split([v for a in answers for v in a.value])
         return Predictions(
             tuple(a.result_id for a in answers),
@@ -314,6 +313,10 @@ class Questions(Bound[Side]):
                 sae=correction.sae,
             )
         )
+
+    def _ask(self, kind: type[T], where: str, body: dict[str, Any]) -> Flow[T]:
+        # Asking twice changes nothing but a line in a session, so a question without one needs no key.
+        return (yield from self._wire.ask(kind, "POST", where, json=body, keyed="session_id" in body))
 
     def _subject(
         self,

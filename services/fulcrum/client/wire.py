@@ -31,11 +31,15 @@ class Wire:
     retries: Retries = field(default_factory=Retries)
     project_id: str | None = None
 
-    def send(self, request: Request) -> Flow[Response]:
-        """The answer with status < 300, after retries. Raises the domain error of any other."""
+    def send(self, request: Request, keyed: bool = True) -> Flow[Response]:
+        """The answer with status < 300, after retries. Raises the domain error of any other.
+
+        `keyed=False` is for a POST that may be carried out twice: a key costs the gateway two transactions.
+        """
         if request.method == "POST":
-            # One key for all attempts: the gateway answers the second one with what the first one did.
-            request = replace(request, headers={**request.headers, "Idempotency-Key": uuid.uuid4().hex})
+            if keyed:
+                # One key for all attempts: the gateway answers the second one with what the first one did.
+                request = replace(request, headers={**request.headers, "Idempotency-Key": uuid.uuid4().hex})
             return (yield from self._attempts(request, Send(request), repeatable=True))
         # A change of one version that arrived fails when it arrives again, and would look like somebody else's.
         repeatable = request.headers.get("If-Match", "*") == "*"
@@ -84,11 +88,12 @@ class Wire:
         if_match: str | None = None,
         fields: Mapping[str, str] | None = None,
         files: tuple[FilePart, ...] = (),
+        keyed: bool = True,
     ) -> Flow[T]:
         """The answer read as `kind`."""
         headers = {} if if_match is None else {"If-Match": if_match}
         request = Request(method, where, _texts(params), headers, json, dict(fields or {}), files)
-        response = yield from self.send(request)
+        response = yield from self.send(request, keyed)
         return read(kind, _content(request, response), f"{method} {where}")
 
     def do(self, method: str, where: str, *, json: Any = None, if_match: str | None = None) -> Flow[None]:

@@ -24,7 +24,12 @@ class Images(Bound[Side]):
         """
         part = picture_part(picture, filename)
         fields = {k: str(v) for k, v in given(project_id=self._wire.project_id).items()}
-        return (yield from self._wire.ask(ImageRecord, "POST", path("images"), fields=fields, files=(part,)))
+        # Without a key: the same bytes twice are one image anyway.
+        return (
+            yield from self._wire.ask(
+                ImageRecord, "POST", path("images"), fields=fields, files=(part,), keyed=False
+            )
+        )
 
     @operation
     def get(self, image: Identified | str) -> Flow[ImageRecord]:
