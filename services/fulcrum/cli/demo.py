@@ -1,6 +1,8 @@
 """`fulcrum demo`: the whole workflow on the demo world."""
 
 import time
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -8,8 +10,10 @@ import typer
 from rich.table import Table
 
 from fulcrum.cli import options
-from fulcrum.cli.output import emit_json, err, out, prediction_table
+from fulcrum.cli.output import emit_json, err, out, plain, prediction_table
 from fulcrum.cli.progress import bar
+from fulcrum.cli.status import StatusBoard
+from fulcrum.cli.up import Port, as_json, greet, local_platform
 
 if TYPE_CHECKING:
     from fulcrum.demo.story import Story
@@ -17,48 +21,91 @@ if TYPE_CHECKING:
 
 def demo(
     folder: Annotated[
-        Path, typer.Option("--out", "-o", help="Folder for the drawn data set, its index and the report.")
+        Path,
+        typer.Option(
+            "--out",
+            "-o",
+            help="Folder for the drawn data set, its index, the report and the platform's data.",
+        ),
     ] = Path("fulcrum-demo"),
     exit_: Annotated[
-        bool,
-        typer.Option(
-            "--exit", help="End after the story. (There is nothing to keep serving yet: it ends anyway.)"
-        ),
+        bool, typer.Option("--exit", help="Stop the platform after the story instead of serving on.")
     ] = False,
     seed: Annotated[int, typer.Option(help="Of the drawn world and the controls.")] = 0,
+    port: Port = None,
     device: options.Device = "auto",
     json: options.Json = False,
 ) -> None:
-    """Draw a data set, explain an attacked image, find a correction, prove it on unseen images, write a report."""
+    """Start Fulcrum and play its story: explain an attacked image, find a correction, prove it, write a report.
+
+    What a person would ask goes over HTTP and gRPC to the services, which then serve on until Ctrl-C.
+    """
+    from fulcrum.client import Client
     from fulcrum.demo.report import write_report
+    from fulcrum.demo.served import Served
+    from fulcrum.demo.shipped import demo_task
     from fulcrum.demo.story import tell
     from fulcrum.engine.local import LocalEngine
+    from fulcrum.local.signals import stop_signals
 
-    started = time.perf_counter()
+    began = time.perf_counter()
     folder.mkdir(parents=True, exist_ok=True)
     engine = LocalEngine(device=options.resolve_device(device))
+    platform = local_platform(
+        StatusBoard(quiet=json),
+        data_dir=folder / "platform",
+        port=port,
+        device=None if device == "auto" else device,
+    )
     last = ""
+    # Not `with` for the starter: its end would wait for a start that is to be stopped.
+    starter = ThreadPoolExecutor(1)
+    with stop_signals(interrupt=True) as stop, ExitStack() as undo:
+        stop.impatient = platform.kill
+        undo.callback(starter.shutdown)
+        undo.callback(platform.stop)
+        starting = starter.submit(
+            platform.start
+        )  # torch is imported over there while the world is drawn here
 
-    with bar("demo", "") as progress:
+        def services() -> Served:
+            started = stop.result_of(starting)
+            # A busy machine may take its time; nobody waits at a keyboard for one answer here.
+            client = undo.enter_context(Client(started.url, started.token, timeout_s=300))
+            return Served(client, demo_task(), f"The story, seed {seed}")
 
-        def on_step(what: str, done: int, total: int) -> None:
-            nonlocal last
-            if what != last and not json:
-                err.print(f"[dim]{what} ...[/dim]")
-                last = what
-            if total:
-                progress(done, total)
+        with bar("demo", "") as progress:
 
-        story = tell(folder, engine, on_step, seed)
-    report = (folder / "report.html").resolve()
-    write_report(story, report)
-    if json:
-        emit_json(story.findings)
-        return
-    _print(story)
-    out.print(f"\nReport with pictures: {report}")
-    out.print(f"The correction:       {(folder / 'correction.json').resolve()}")
-    out.print(f"[dim]{time.perf_counter() - started:.0f} s[/dim]")
+            def on_step(what: str, done: int, total: int) -> None:
+                nonlocal last
+                stop.check()
+                if starting.done():
+                    starting.result()  # why it did not start is said at once
+                if what != last and not json:
+                    err.print(f"[dim]{what} ...[/dim]")
+                    last = what
+                if total:
+                    progress(done, total)
+
+            story = tell(folder, engine, services, on_step, seed)
+        report = (folder / "report.html").resolve()
+        write_report(story, report)
+        started = stop.result_of(starting)
+        if json:
+            emit_json(
+                {**plain(story.findings), "platform": {**as_json(started), "agreement": story.agreement}}
+            )
+        else:
+            _print(story)
+            out.print(f"\nReport with pictures: {report}", soft_wrap=True)
+            out.print(f"The correction:       {(folder / 'correction.json').resolve()}", soft_wrap=True)
+            out.print(f"[dim]{time.perf_counter() - began:.0f} s[/dim]")
+            if not exit_:
+                greet(started)
+        if not exit_:
+            stop.wait()
+        if not json:
+            err.print("stopping ...")
 
 
 def _print(story: "Story") -> None:

@@ -1,6 +1,7 @@
 """`fulcrum up`: the whole platform on this machine."""
 
 import os
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -53,19 +54,20 @@ def up(
     Restarts what crashes, keeps everything in one folder, and leaves no process behind. With --json the addresses are
     printed as one object as soon as everything is ready.
     """
-    from fulcrum.local.signals import stop_signals, wait_for_stop
+    from fulcrum.local.signals import stop_signals
 
     board = StatusBoard(quiet=json)
     platform = local_platform(board, host=host, port=port, data_dir=data_dir, device=device)
-    with stop_signals():
+    with stop_signals() as stop, ThreadPoolExecutor(1) as starter:
+        stop.impatient = platform.kill
         try:
             with board.live():
-                started = platform.start()
+                started = stop.result_of(starter.submit(platform.start))
             if json:
                 emit_json(as_json(started))
             else:
                 greet(started)
-            wait_for_stop()
+            stop.wait()
         finally:
             if platform.started is not None and not json:
                 err.print("stopping ...")
@@ -108,6 +110,7 @@ def greet(started: "Started") -> None:
     out.print(
         f"   Python:         from fulcrum.client import Client   (finds {started.client_file})",
         highlight=False,
+        soft_wrap=True,
     )
     out.print(f"   logs:           {started.logs}", highlight=False, soft_wrap=True)
     if started.open_to_others:

@@ -5,5 +5,6 @@ world_dataset  the scenes as a data set on disk
 recipe         trains the shipped model and its SAE (recipe_pool, recipe_clip, recipe_measure, recipe_sae)
 shipped        where the shipped weights are
 story          from an attacked image to a proven correction
+served         the questions of the story, asked through the SDK
 pictures, report  the story as one HTML file
 """

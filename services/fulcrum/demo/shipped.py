@@ -20,6 +20,20 @@ def demo_sae() -> str:
     return str(WEIGHTS / "sae")
 
 
+FOLDER_NAME = "demo"
+"""Under which the services know WEIGHTS (FULCRUM_INFERENCE_FOLDERS)."""
+
+
+def served_model() -> ModelRef:
+    """The tiny CLIP as a request names it: never by a path."""
+    return ModelRef(f"folder:{FOLDER_NAME}/clip")
+
+
+def served_sae() -> str:
+    """Its SAE as a request names it."""
+    return f"folder:{FOLDER_NAME}/sae"
+
+
 def demo_task() -> ClassSet:
     """The objects of the world, under the templates that the model was trained with."""
     return ClassSet(tuple(CLASS_NAMES), tuple(TEMPLATES))

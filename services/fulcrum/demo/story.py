@@ -1,7 +1,7 @@
 """From an attacked image to a proven correction: the whole workflow on the demo world, step by step."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,13 +10,14 @@ from numpy.typing import NDArray
 
 from fulcrum.datasets.formats import load_dataset
 from fulcrum.datasets.samples import Dataset
+from fulcrum.demo.served import Paired, Picture, Served
 from fulcrum.demo.shipped import demo_model, demo_sae, demo_task
 from fulcrum.demo.world import NEUTRAL_WORDS
 from fulcrum.demo.world_dataset import Split, write_demo_dataset
 from fulcrum.domain.corrections import to_dict
 from fulcrum.domain.edits import Scale
 from fulcrum.domain.errors import ComputationFailed
-from fulcrum.domain.results import Attribution, Effect, GroupSuggestion, Suggestion
+from fulcrum.domain.results import Attribution, DoseResponse, Effect, GroupSuggestion, Suggestion
 from fulcrum.domain.tasks import MarginTarget
 from fulcrum.engine.dataset_runs import DatasetRun, Numbers
 from fulcrum.engine.group_search import suggest_for_group
@@ -31,6 +32,8 @@ from fulcrum.science.validation.specification import ProtectedGroup, Specificati
 
 N_PAIRS: dict[Split, int] = {"discover": 300, "select": 150, "confirm": 800}
 GAINS = (0.0, 0.25, 0.5, 0.75, 1.0)
+# Float32 in batches of other sizes; the demo's logits are about 10.
+MAX_LOGIT_DIFFERENCE = 1e-3
 
 # (what is being done, done, of how much)
 Tell = Callable[[str, int, int], None]
@@ -67,6 +70,18 @@ class DosePoint:
 
 
 @dataclass(frozen=True)
+class Agreement:
+    """The numbers of the services beside those that this process computed for itself, over the twins of confirm.
+
+    `n_different`: answers (before or after) whose class differs; `max_logit_difference` over all their logits.
+    """
+
+    n_images: int
+    n_different: int
+    max_logit_difference: float
+
+
+@dataclass(frozen=True)
 class Story:
     """Everything that the report shows."""
 
@@ -78,10 +93,12 @@ class Story:
     suggestions: tuple[Suggestion, ...]
     group: GroupSuggestion
     effect: Effect
+    curve: DoseResponse
     doses: tuple[DosePoint, ...]
     plan: Plan
     validated: Validated
     findings: Findings
+    agreement: Agreement
 
 
 def demo_dataset(folder: Path, seed: int = 0, n_pairs: dict[Split, int] | None = None) -> Dataset:
@@ -98,6 +115,7 @@ def demo_dataset(folder: Path, seed: int = 0, n_pairs: dict[Split, int] | None =
 def tell(
     folder: Path,
     engine: LocalEngine,
+    services: Callable[[], Served],
     on_step: Tell | None = None,
     seed: int = 0,
     n_pairs: dict[Split, int] | None = None,
@@ -105,7 +123,9 @@ def tell(
     """Plays the story; data set and index stay in `folder`, so a second time is quicker.
 
     Found on discover, doses chosen on select, proven on confirm. `n_pairs` None: N_PAIRS, which is what the
-    verdict needs.
+    verdict needs. What a person would ask goes to the running platform (`services` is called when the first question
+    comes), the answers to all twins of confirm included, and the findings are made of those answers; index, search and
+    statistics are this process's own. Raises ComputationFailed where the two disagree.
     """
     step = on_step or (lambda what, done, total: None)
     step("draw the demo world", 0, 1)
@@ -123,13 +143,14 @@ def tell(
 
     number = _clearest_failure(run, at(attack, "discover"))
     sample = dataset.samples[number]
-    data = dataset.read_bytes(sample)
     word = task.names[int(run.base_logits[number].argmax())]
     assert sample.label is not None
+    step("wait for the services", 0, 0)
+    asking = services()
     step("explain one image", 0, 1)
     target = MarginTarget(word, sample.label)
-    attribution = engine.attribute(model, sae, data, task, target, n_latents=12, per_token=True)
-    suggestions = tuple(engine.suggest(model, sae, data, task, sample.label))
+    attribution = asking.explain(_picture(dataset, number), target)
+    suggestions = asking.suggest(sample.label)
 
     group = suggest_for_group(
         run,
@@ -144,16 +165,9 @@ def tell(
     correction = group.correction
     if not correction.edits:
         raise ComputationFailed("the search found no edit that helps the attacked images of the demo world")
-    effect = engine.steer(
-        model,
-        sae,
-        data,
-        correction,
-        task,
-        target,
-        firing_rates=np.asarray(index.statistics.image_rate),
-        seed=seed,
-    )
+    effect = asking.steer(correction, target, seed)
+    curve = asking.sweep(correction, GAINS, target)
+    asking.save(correction)
     doses = _doses(run, correction.latents, at(attack, "select"), at(is_twin, "select"), step)
 
     confirm = split == "confirm"
@@ -173,22 +187,68 @@ def tell(
         seed=seed,
     )
     validated = validate_correction(run, question, folder / "looks.jsonl", step)
-    findings = _findings(run, validated, at(attack, "confirm"), at(is_twin, "confirm"))
+    attacked, clean = at(attack, "confirm"), at(is_twin, "confirm")
+    twins = np.concatenate([attacked, clean])
+    pictures = [_picture(dataset, int(n)) for n in twins]
+    served = asking.predict(pictures, correction, lambda d, t: step("confirm, over HTTP and gRPC", d, t))
+    agreement = _agreement(validated, twins, served)
+    answers = _with(_own(validated), validated, twins, served)
+    findings = _findings(run, validated, answers, attacked, clean)
     (folder / "correction.json").write_text(json.dumps(to_dict(correction), indent=2) + "\n")
     return Story(
-        engine,
-        run,
-        dataset,
-        number,
-        attribution,
-        suggestions,
-        group,
-        effect,
-        doses,
-        before_run,
-        validated,
-        findings,
+        engine=engine,
+        run=run,
+        dataset=dataset,
+        image_number=number,
+        attribution=attribution,
+        suggestions=suggestions,
+        group=group,
+        effect=effect,
+        curve=curve,
+        doses=doses,
+        plan=before_run,
+        validated=validated,
+        findings=findings,
+        agreement=agreement,
     )
+
+
+def _picture(dataset: Dataset, number: int) -> Picture:
+    sample = dataset.samples[number]
+    return Picture(sample.id, dataset.read_bytes(sample))
+
+
+def _own(validated: Validated) -> Paired:
+    return Paired(validated.given.base_logits, validated.given.corrected_logits)
+
+
+def _rows(validated: Validated, numbers: Sequence[int] | Numbers) -> list[int]:
+    place = {int(n): i for i, n in enumerate(validated.numbers)}
+    return [place[int(n)] for n in numbers]
+
+
+def _with(own: Paired, validated: Validated, numbers: Numbers, served: Paired) -> Paired:
+    """The services' answers in the places of these images."""
+    rows = _rows(validated, numbers)
+    before, after = own.before.copy(), own.after.copy()
+    before[rows], after[rows] = served.before, served.after
+    return Paired(before, after)
+
+
+def _agreement(validated: Validated, numbers: Numbers, served: Paired) -> Agreement:
+    rows, own = _rows(validated, numbers), _own(validated)
+    differences = [np.abs(served.before - own.before[rows]), np.abs(served.after - own.after[rows])]
+    largest = float(max(d.max() for d in differences))
+    n_different = int(
+        (served.before.argmax(axis=1) != own.before[rows].argmax(axis=1)).sum()
+        + (served.after.argmax(axis=1) != own.after[rows].argmax(axis=1)).sum()
+    )
+    if n_different or largest > MAX_LOGIT_DIFFERENCE:
+        raise ComputationFailed(
+            f"the services and this process disagree: {n_different} of {2 * len(numbers)} answers differ, logits by up "
+            f"to {largest:.2g} (at most {MAX_LOGIT_DIFFERENCE:g} is rounding)"
+        )
+    return Agreement(len(numbers), n_different, largest)
 
 
 def _clean_twins(dataset: Dataset) -> NDArray[np.bool_]:
@@ -227,22 +287,21 @@ def _doses(
     )
 
 
-def _findings(run: DatasetRun, validated: Validated, attacked: Numbers, clean: Numbers) -> Findings:
-    """From the arrays of the validation, so that nothing is computed a second way."""
-    place = {int(n): i for i, n in enumerate(validated.numbers)}
-    base = validated.given.base_logits.argmax(axis=1)
-    corrected = validated.given.corrected_logits.argmax(axis=1)
+def _findings(
+    run: DatasetRun, validated: Validated, answers: Paired, attacked: Numbers, clean: Numbers
+) -> Findings:
+    """From the answers to all images of the validation, in its order, so that nothing is computed a second way."""
+    base, corrected = answers.before.argmax(axis=1), answers.after.argmax(axis=1)
 
     def right(predicted: NDArray[np.int64], numbers: Numbers) -> NDArray[np.bool_]:
-        rows = [place[int(n)] for n in numbers]
-        matches: NDArray[np.bool_] = predicted[rows] == run.labels[numbers]
+        matches: NDArray[np.bool_] = predicted[_rows(validated, numbers)] == run.labels[numbers]
         return matches
 
     before, after = right(base, attacked), right(corrected, attacked)
     broken, fixed = int((before & ~after).sum()), int((~before & after).sum())
     wrong = attacked[~before]
     words = np.array([run.task.names.index(run.dataset.samples[n].metadata["sticker_word"]) for n in wrong])
-    as_word = base[[place[int(n)] for n in wrong]] == words
+    as_word = base[_rows(validated, wrong)] == words
     judged = np.flatnonzero(run.dataset.splits == "confirm")
     lost = right(base, judged) & ~right(corrected, judged)
     report = validated.report

@@ -34,6 +34,7 @@ class ChildSpec:
     drain_s: float = 15.0  # between SIGTERM and SIGKILL
     check_every_s: float = 5.0
     hung_after_s: float = 180.0  # unhealthy for so long while alive: ended and started again
+    hopeless: frozenset[int] = frozenset()  # exit statuses after which a first start is not tried again
 
 
 class Running:

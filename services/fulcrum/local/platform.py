@@ -1,5 +1,6 @@
 """All of Fulcrum on one machine: what `fulcrum up` starts and stops."""
 
+import threading
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -35,6 +36,8 @@ class Started:
     logs: Path
     client_file: Path
     redis: str
+    inference_address: str  # for programs on this machine that speak gRPC themselves, with the token below
+    inference_token: str
     open_to_others: bool  # the gateway can be reached from other machines
 
 
@@ -60,6 +63,8 @@ class Platform:
         self._data: DataFolder | None = None
         self._logs: LogFolder | None = None
         self._supervisor: Supervisor | None = None
+        self._stopped = threading.Event()
+        self._opening = threading.Lock()
         self.started: Started | None = None
 
     def __enter__(self) -> Started:
@@ -82,7 +87,10 @@ class Platform:
 
     def _start(self) -> Started:
         settings = self.settings
-        self._data = data = DataFolder(settings.data_dir)
+        data = DataFolder(settings.data_dir)
+        with self._opening:
+            self._data = data
+            self._go_on()
         data.set_owner(None)
         self._logs = logs = LogFolder(data.path / "logs")
         port = choose_port(settings.host, settings.port)
@@ -104,9 +112,10 @@ class Platform:
         else:
             require_redis(external)
             redis_words = "of FULCRUM_REDIS_URL"
-        self._supervisor = supervisor = Supervisor(
-            children, logs, self._environment, lock=data.lock, on_change=self._on_change
-        )
+        supervisor = Supervisor(children, logs, self._environment, lock=data.lock, on_change=self._on_change)
+        with self._opening:
+            self._go_on()
+            self._supervisor = supervisor
         # The slowest first; the database is prepared while torch is imported over there.
         supervisor.start(*(c.name for c in children if c.name != "gateway"))
         secret, token = self._prepare(data)
@@ -124,14 +133,21 @@ class Platform:
             logs=logs.folder,
             client_file=client_file,
             redis=redis_words,
+            inference_address=where.inference,
+            inference_token=data.secrets.inference_token,
             open_to_others=not is_loopback(settings.host),
         )
         return self.started
 
+    def _go_on(self) -> None:
+        if self._stopped.is_set():  # by another thread
+            raise ServiceUnavailable("the platform was stopped while it started")
+
     def _prepare(self, data: DataFolder) -> tuple[str, str]:
         """Tables at head, administrator, project, a new login link and a new local token."""
         from fulcrum.gateway.bootstrap import bootstrap
-        from fulcrum.store import migrate, open_store
+        from fulcrum.store.database import open_store
+        from fulcrum.store.migrating import migrate
 
         url = self._environment.get("FULCRUM_GATEWAY_DATABASE_URL", data.database_url)
         migrate(url)
@@ -162,21 +178,23 @@ class Platform:
         return () if self._supervisor is None else self._supervisor.status()
 
     def stop(self) -> None:
-        """Drains and ends all services and gives the folder free. Can be called again, and after a failed start.
-
-        Interrupted (a second Ctrl-C), it kills what is left and then raises what interrupted it.
+        """Drains and ends all services and gives the folder free. Can be called again, from another thread while
+        `start` runs, and after a failed start; a stopped platform is not started again.
         """
-        supervisor, self._supervisor = self._supervisor, None
+        with self._opening:
+            self._stopped.set()
+            supervisor = self._supervisor
         try:
             if supervisor is not None:
-                try:
-                    supervisor.stop()
-                except BaseException:
-                    supervisor.kill()
-                    supervisor.stop()
-                    raise
+                supervisor.stop()
         finally:
-            if self._logs is not None:
-                self._logs.close()
-            if self._data is not None:
-                self._data.close()
+            with self._opening:
+                if self._logs is not None:
+                    self._logs.close()
+                if self._data is not None:
+                    self._data.close()
+
+    def kill(self) -> None:
+        """Makes `stop`, running or to come, end at once, without draining. Safe in a signal handler."""
+        if self._supervisor is not None:
+            self._supervisor.kill()

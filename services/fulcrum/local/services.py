@@ -14,6 +14,7 @@ from fulcrum.local.data_folder import DataFolder
 from fulcrum.local.redis_server import RedisBinary, check_redis, socket_url, write_configuration
 
 _GRACE_S = 5.0  # more than what a service gives its running calls, before it is killed
+_SETTINGS = frozenset({2})  # exit status of our services for settings that cannot be meant
 
 
 @dataclass(frozen=True)
@@ -87,6 +88,7 @@ def inference_child(
         detail=where.inference.removeprefix("unix:"),
         start_timeout_s=300.0,  # importing torch, and the first forward of a large model
         drain_s=drain_s + _GRACE_S,
+        hopeless=_SETTINGS,
     )
 
 
@@ -102,6 +104,9 @@ def gateway_child(data: DataFolder, where: Addresses, given: Mapping[str, str]) 
     defaults = {
         "FULCRUM_GATEWAY_DATABASE_URL": data.database_url,
         "FULCRUM_GATEWAY_ARTIFACTS_URL": data.artifacts_url,
+        # Who sits at the machine is not shared with anybody: room for a folder of images at once.
+        "FULCRUM_GATEWAY_REQUESTS_PER_MINUTE": "12000",
+        "FULCRUM_GATEWAY_REQUEST_BURST": "4000",
     }
     return ChildSpec(
         "gateway",
@@ -110,6 +115,7 @@ def gateway_child(data: DataFolder, where: Addresses, given: Mapping[str, str]) 
         env=_env(given, defaults, ours),
         detail=where.url,
         drain_s=10.0,
+        hopeless=_SETTINGS,
     )
 
 

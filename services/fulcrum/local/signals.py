@@ -1,37 +1,71 @@
-"""Signals that mean "stop": each becomes KeyboardInterrupt in the main thread, so that all is undone in order."""
+"""Signals that mean "stop": SIGINT (Ctrl-C), SIGTERM (of a service manager), SIGHUP (a closed terminal).
+
+The first one is remembered, so that it cannot be lost: an exception raised by a signal handler is, where it strikes
+inside an import or a finaliser. The second one is impatience.
+"""
 
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future
 from contextlib import contextmanager
 from types import FrameType
+from typing import TypeVar
+
+T = TypeVar("T")
 
 _STOP = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+_POLL_S = 0.1
+
+
+class StopRequest:
+    """Whether this process was asked to stop. `impatient` is called at every further signal, in the main thread."""
+
+    def __init__(self) -> None:
+        self.n_signals = 0
+        self.impatient: Callable[[], None] = lambda: None
+
+    def check(self) -> None:
+        """Raises KeyboardInterrupt once a signal came."""
+        if self.n_signals:
+            raise KeyboardInterrupt
+
+    def result_of(self, work: Future[T]) -> T:
+        """What `work` returns or raises. Raises KeyboardInterrupt when a signal comes first."""
+        while not work.done():
+            self.check()
+            time.sleep(_POLL_S)
+        return work.result()
+
+    def wait(self) -> None:
+        """Returns when a signal has come."""
+        while not self.n_signals:
+            time.sleep(_POLL_S)
 
 
 @contextmanager
-def stop_signals() -> Iterator[None]:
-    """Inside, SIGTERM (of a service manager) and SIGHUP (a closed terminal) stop as Ctrl-C does. Main thread only."""
+def stop_signals(interrupt: bool = False) -> Iterator[StopRequest]:
+    """Inside, stop signals are counted; with `interrupt` the first one also raises KeyboardInterrupt where the main
+    thread is. Main thread only.
+    """
+    request = StopRequest()
 
-    def interrupt(number: int, frame: FrameType | None) -> None:
-        raise KeyboardInterrupt
+    def note(number: int, frame: FrameType | None) -> None:
+        request.n_signals += 1
+        if request.n_signals > 1:
+            request.impatient()
+        elif interrupt:
+            raise KeyboardInterrupt
 
     before = {}
     for number in _STOP:
-        # Ignored on purpose, by nohup for example: stays so. (A shell's background job ignores SIGINT.)
-        if signal.getsignal(number) is not signal.SIG_IGN:
-            before[number] = signal.signal(number, interrupt)
+        # nohup ignores SIGHUP on purpose. SIGINT is ignored in every background job of a script, where somebody who
+        # sends it means it.
+        if number == signal.SIGHUP and signal.getsignal(number) is signal.SIG_IGN:
+            continue
+        before[number] = signal.signal(number, note)
     try:
-        yield
+        yield request
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-
-
-def wait_for_stop() -> None:
-    """Returns when a stop signal came; use inside `stop_signals`."""
-    try:
-        while True:
-            time.sleep(0.5)  # not signal.pause(): a signal just before it would be slept over
-    except KeyboardInterrupt:
-        return

@@ -46,7 +46,7 @@ class Supervisor:
     ) -> None:
         self._logs, self._env, self._lock_descriptor = logs, env, lock
         self._on_change = on_change or (lambda _: None)
-        self._stopping, self._killing = threading.Event(), threading.Event()
+        self._stopping, self._killing = threading.Event(), False
         self._changed = threading.Condition(threading.RLock())
         self._keepers: dict[str, _Keeper] = {}
         self._status: dict[str, ChildStatus] = {}
@@ -91,9 +91,8 @@ class Supervisor:
             keeper.finish()
 
     def kill(self) -> None:
-        """Makes a running `stop` end at once: SIGKILL instead of draining."""
-        self._killing.set()
-        self._stopping.set()
+        """Makes `stop`, running or to come, end at once: SIGKILL instead of draining. Safe in a signal handler."""
+        self._killing = True
 
     def _set(self, name: str, **changes: object) -> None:
         with self._changed:
@@ -179,7 +178,8 @@ class _Keeper:
             alive_s = time.monotonic() - running.started_at
             was_ready = self._spec.name in self._house._was_ready
             failures = 1 if alive_s > _STEADY_S else failures + 1
-            if not was_ready and failures >= _N_START_FAILURES:
+            hopeless = running.exit_status in self._spec.hopeless
+            if not was_ready and (hopeless or failures >= _N_START_FAILURES):
                 self._set(state="failed", pid=None, note=reason)
                 return
             delay_s = min(_FIRST_DELAY_S * 2 ** (failures - 1), _MAX_DELAY_S)
@@ -208,7 +208,7 @@ class _Keeper:
         while not running.wait(_POLL_S):
             now = time.monotonic()
             if house._stopping.is_set():
-                if self._may_end.is_set() or house._killing.is_set():
+                if self._may_end.is_set() or house._killing:
                     self._stop(running)
                     return ""
                 continue
@@ -237,7 +237,7 @@ class _Keeper:
         running.ask_to_stop()
         deadline = time.monotonic() + self._spec.drain_s
         while not running.wait(_POLL_S):
-            if time.monotonic() > deadline or self._house._killing.is_set():
+            if time.monotonic() > deadline or self._house._killing:
                 running.kill()
 
 
