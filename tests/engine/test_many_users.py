@@ -12,10 +12,10 @@ from hypothesis import strategies as st
 from fulcrum.demo.shipped import demo_model, demo_sae, demo_task
 from fulcrum.domain.codec import to_json
 from fulcrum.domain.edits import Add, Cap, ProjectOut, Scale, Scope, SetTo
-from fulcrum.domain.errors import Cancelled, ComputationFailed, DeadlineExceeded, UnreadableImage
+from fulcrum.domain.errors import Cancelled, ComputationFailed, DeadlineExceeded, OutOfMemory, UnreadableImage
 from fulcrum.domain.hook_points import HookPoint
 from fulcrum.engine.batched_tower import BatchedTower
-from fulcrum.engine.batching import Batcher
+from fulcrum.engine.batching import Batcher, compute_on_one_core
 from fulcrum.engine.encoding import embed_images
 from fulcrum.engine.local import LocalEngine
 from fulcrum.engine.residency import Residency
@@ -354,6 +354,26 @@ def test_a_request_that_waits_for_anothers_prefix_makes_it_itself_when_that_one_
                 first.result(20)
             go_on.set()
             assert second.result(20)
+
+
+def test_memory_that_is_full_outside_a_forward_is_told_as_such(images, strong):
+    class Full(Residency):
+        def steerable(self, ref, sae):
+            raise torch.OutOfMemoryError("Tried to allocate 20 GiB")
+
+    engine = LocalEngine(residency=Full())
+    with pytest.raises(OutOfMemory, match="20 GiB") as raised:
+        engine.encode_latents(MODEL, SAE, images[0])
+    assert raised.value.retry_after_s
+
+
+def test_threads_that_call_the_engine_leave_the_cores_to_the_device_thread():
+    own = torch.get_num_threads()
+    with Batcher(threads=2) as batcher, ThreadPoolExecutor(1, initializer=compute_on_one_core) as pool:
+        assert pool.submit(torch.get_num_threads).result(20) == 1
+        assert batcher.run_alone(torch.get_num_threads) == 2
+    assert torch.get_num_threads() == own
+    torch.set_num_threads(own)  # also for threads that are still to come
 
 
 def test_an_engine_takes_the_batcher_of_the_residency_it_is_given(batcher):

@@ -55,9 +55,9 @@ class Batcher:
 
     `max_rows` bounds a forward, `bucket` is the size of deterministic ones (None: what suits `device`),
     `max_queue_bytes` bounds what waits. A stage in which `bucket` rows do not have the same bits in every slot gets
-    a larger one. `threads`: intra-op threads of the device thread (None: torch's own number). `on_fatal` is called,
-    on the device thread, after an error that leaves the device unusable; all requests then fail with
-    ServiceUnavailable.
+    a larger one. `threads`: intra-op threads of the device thread (None: those of the thread which makes the
+    batcher). `on_fatal` is called, on the device thread, after an error that leaves the device unusable; all requests
+    then fail with ServiceUnavailable.
     """
 
     def __init__(
@@ -78,7 +78,7 @@ class Batcher:
                 raise InvalidSettings(f"{name} is {value}: it must be >= 1")
         self.max_rows, self.bucket, self.max_queue_bytes = max_rows, bucket, max_queue_bytes
         self._on_fatal = on_fatal
-        self._threads = threads
+        self._threads = torch.get_num_threads() if threads is None else threads
         self._changed = threading.Condition()
         self._waiting = WaitingRows()
         self._limits: dict[Stage, int] = {}  # of stages that ran out of memory
@@ -251,9 +251,8 @@ class Batcher:
 
     def _work(self) -> None:
         try:
-            if self._threads is not None:
-                torch.get_num_threads()  # the first use in a thread would overwrite the number that is set here
-                torch.set_num_threads(self._threads)
+            torch.get_num_threads()  # the first use in a thread would overwrite the number that is set next
+            torch.set_num_threads(self._threads)
             while self._work_once():
                 pass
         except BaseException as error:  # a bug here must not leave everybody waiting for ever
@@ -344,7 +343,7 @@ class Batcher:
                 return
             for piece in batch:
                 if is_out_of_memory(error):
-                    self._fail(piece.item, out_of_memory(error))
+                    self._fail(piece.item, out_of_memory(error, "also with half the rows"))
                 else:
                     self._run(stage, [piece])
 
@@ -405,6 +404,16 @@ class Batcher:
         self._fail_everything(ServiceUnavailable(self._closing, retry_after_s=10.0))
         if self._on_fatal is not None:
             self._on_fatal(error)
+
+
+def compute_on_one_core() -> None:
+    """For each thread of a pool that calls an engine with a batcher: it computes on one core from now on.
+
+    torch gives every calling thread a pool of workers of its own. Those of many callers, spinning between their
+    small operations, would take the cores from the device thread.
+    """
+    torch.get_num_threads()
+    torch.set_num_threads(1)
 
 
 def _together(pieces: list[Piece], n_rows: int, copy: bool) -> Rows:

@@ -1,8 +1,15 @@
 """Which errors of torch mean that memory is full, and which that the device is lost."""
 
+from collections.abc import Callable
+from functools import wraps
+from typing import ParamSpec, TypeVar
+
 import torch
 
 from fulcrum.domain.errors import OutOfMemory
+
+P = ParamSpec("P")
+R = TypeVar("R")
 
 # What torch's allocator of CPU memory says in a plain RuntimeError.
 _CPU_MESSAGES = ("can't allocate memory", "not enough memory")
@@ -24,12 +31,31 @@ def is_fatal(error: BaseException) -> bool:
     )
 
 
-def out_of_memory(error: BaseException) -> OutOfMemory:
+def out_of_memory(error: BaseException, tried: str = "at the size that was asked for") -> OutOfMemory:
     """As an error that a caller can act on."""
+    said = str(error).splitlines()
     return OutOfMemory(
-        f"the device ran out of memory, also with half the rows: {str(error).splitlines()[0]}",
+        f"the device ran out of memory, {tried}: {said[0] if said else 'no more is known'}",
         retry_after_s=5.0,
     )
+
+
+def tells_full_memory(method: Callable[P, R]) -> Callable[P, R]:
+    """The method, raising OutOfMemory where torch in the calling thread finds no memory."""
+
+    @wraps(method)
+    def call(*args: P.args, **kwargs: P.kwargs) -> R:
+        try:
+            return method(*args, **kwargs)
+        except (MemoryError, RuntimeError) as error:
+            if not is_out_of_memory(error):
+                raise
+            failure = out_of_memory(error)
+        # Here the frames that hold what filled the memory are gone.
+        empty_cache()
+        raise failure
+
+    return call
 
 
 def empty_cache() -> None:

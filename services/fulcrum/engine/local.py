@@ -29,6 +29,7 @@ from fulcrum.domain.results import (
 from fulcrum.domain.tasks import ClassSet, LogitTarget, MarginTarget, Target
 from fulcrum.engine.batching import Batcher
 from fulcrum.engine.byte_lru import ByteLru, CacheCounts
+from fulcrum.engine.device_memory import tells_full_memory
 from fulcrum.engine.encoding import embed_images, embed_texts
 from fulcrum.engine.image_batches import BATCH_SIZE
 from fulcrum.engine.residency import Residency, Steerable
@@ -114,6 +115,7 @@ class LocalEngine:
         """Loads (once) an SAE. Raises UnknownSae, CorruptCheckpoint, SaeDoesNotFit."""
         return self.residency.steerable(model, path).sae_info
 
+    @tells_full_memory
     def encode_images(self, model: ModelRef, images: Sequence[bytes]) -> FloatArray:
         """Unit-norm embeddings (n, d_embed). Raises UnreadableImage, ImageTooLarge."""
         loaded = self.residency.model(model)
@@ -125,16 +127,19 @@ class LocalEngine:
             raise InvalidSettings("no images to encode")
         return torch.cat(parts).numpy()
 
+    @tells_full_memory
     def encode_texts(self, model: ModelRef, texts: Sequence[str]) -> FloatArray:
         """Unit-norm embeddings (n, d_embed). Raises EmptyPrompts, InvalidPrompt."""
         return embed_texts(self.residency.model(model), texts, self.batcher).cpu().numpy()
 
+    @tells_full_memory
     def predict(self, model: ModelRef, images: Sequence[bytes], task: ClassSet) -> list[Prediction]:
         """Zero-shot predictions."""
         head = self.residency.head(model, task)
         embeddings = self.encode_images(model, images)
         return head.predictions(torch.from_numpy(embeddings).to(head.class_embeddings.device))
 
+    @tells_full_memory
     def predict_steered(
         self,
         model: ModelRef,
@@ -171,6 +176,7 @@ class LocalEngine:
             raise InvalidSettings("no images to predict")
         return answers
 
+    @tells_full_memory
     def encode_latents(self, model: ModelRef, sae: str, image: bytes) -> ImageLatents:
         """Sparse latents of every token at the SAE's hook point."""
         steerable = self.residency.steerable(model, sae)
@@ -184,6 +190,7 @@ class LocalEngine:
             sparse.d_sae,
         )
 
+    @tells_full_memory
     def attribute(
         self,
         model: ModelRef,
@@ -267,6 +274,7 @@ class LocalEngine:
             drop_error=drop_error,
         )
 
+    @tells_full_memory
     def steer(
         self,
         model: ModelRef,
@@ -299,6 +307,7 @@ class LocalEngine:
             firing_rates=firing_rates,
         )
 
+    @tells_full_memory
     def sweep(
         self,
         model: ModelRef,
@@ -330,7 +339,10 @@ class LocalEngine:
         steerable, head, state = self._prepared(model, sae, image, task)
         if self._prediction(steerable, head, state).top == wanted:
             raise InvalidTarget(f"the model already predicts {wanted!r}: there is nothing to correct")
-        yield from minimal_sets(steerable.tower, state, steerable.sae, head, wanted, max_latents=max_latents)
+        found = minimal_sets(steerable.tower, state, steerable.sae, head, wanted, max_latents=max_latents)
+        step = tells_full_memory(lambda: next(found, None))
+        while (suggestion := step()) is not None:
+            yield suggestion
 
     def _prepared(
         self, model: ModelRef, sae: str, image: bytes, task: ClassSet

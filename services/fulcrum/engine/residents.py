@@ -146,7 +146,7 @@ class Residents(Generic[K, V]):
             return load()
         except BaseException as error:
             if is_out_of_memory(error):
-                raise out_of_memory(error) from None
+                raise out_of_memory(error, "also without what nobody uses") from None
             raise
 
     def _settle(self, key: K, value: V, size_bytes: int) -> None:
