@@ -37,6 +37,8 @@ Text = Annotated[str, StringConstraints(max_length=10_000, pattern=r"^[^\x00]*$"
 Prompt = Annotated[str, StringConstraints(min_length=1, max_length=2_000, pattern=r"^[^\x00]*$")]
 Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 Latent = Annotated[int, Field(ge=0, le=_MAX_INT, description="Index of the latent, 0 .. d_sae-1.")]
+# Beyond this a push drowns the activations, and half precision overflows long before.
+Amount = Annotated[float, Field(ge=-1e6, le=1e6)]
 Seed = Annotated[int, Field(ge=0, le=_MAX_INT)]
 
 
@@ -112,7 +114,7 @@ class Scale(Body):
     """`z' = gain * z`: 0 suppresses, 1 changes nothing, above 1 amplifies. Acts only where the latent fires."""
 
     latent: Latent
-    gain: float = Field(description="Factor on the latent's value.")
+    gain: Amount = Field(description="Factor on the latent's value.")
     kind: Literal["scale"] = Field(description="Which edit is meant.")
 
 
@@ -120,7 +122,7 @@ class SetTo(Body):
     """`z' = value` everywhere in scope, also where the latent is silent."""
 
     latent: Latent
-    value: float = Field(description="New value in the latent's own units.")
+    value: Amount = Field(description="New value in the latent's own units.")
     kind: Literal["set"] = Field(description="Which edit is meant.")
 
 
@@ -128,7 +130,7 @@ class Cap(Body):
     """`z' = min(z, value)`."""
 
     latent: Latent
-    value: float = Field(description="Upper bound, >= 0, in the latent's own units.")
+    value: Amount = Field(description="Upper bound, >= 0, in the latent's own units.")
     kind: Literal["cap"] = Field(description="Which edit is meant.")
 
 
@@ -136,7 +138,7 @@ class Floor(Body):
     """`z' = max(z, value)`; acts everywhere in scope when `value > 0`."""
 
     latent: Latent
-    value: float = Field(description="Lower bound in the latent's own units.")
+    value: Amount = Field(description="Lower bound in the latent's own units.")
     kind: Literal["floor"] = Field(description="Which edit is meant.")
 
 
@@ -144,7 +146,7 @@ class Add(Body):
     """`z' = z + value` everywhere in scope."""
 
     latent: Latent
-    value: float = Field(description="What is added, in the latent's own units.")
+    value: Amount = Field(description="What is added, in the latent's own units.")
     kind: Literal["add"] = Field(description="Which edit is meant.")
 
 
@@ -152,7 +154,7 @@ class ProjectOut(Body):
     """`x' = x - (1 - keep) P x`, P the projector on the latent's decoder (or encoder) direction."""
 
     latent: Latent
-    keep: float = Field(
+    keep: Amount = Field(
         0.0, description="Share of the component that stays: 0 removes it, 1 changes nothing."
     )
     direction: Literal["decoder", "encoder"] = Field(
@@ -165,7 +167,7 @@ class MeanAblate(Body):
     """`z' = mean`, the latent's mean over the tokens of a data set."""
 
     latent: Latent
-    mean: float = Field(description="The mean, in the latent's own units.")
+    mean: Amount = Field(description="The mean, in the latent's own units.")
     kind: Literal["mean_ablate"] = Field(description="Which edit is meant.")
 
 

@@ -140,6 +140,7 @@ MEANINGLESS = [
     ({"edits": SUPPRESS, "task": {"names": ["cup", "cup"]}}, "must differ"),
     ({"edits": SUPPRESS, "gain": 0}, "Extra inputs"),
     ({"edits": [{"kind": "explode", "latent": 1}]}, "explode"),
+    ({"edits": [{"kind": "scale", "latent": 1286, "gain": 1e300}]}, "1000000"),
     ({"edits": [{"kind": "scale", "latent": 10**8, "gain": 0.0}]}, "100000000"),
 ]
 REASONS = {"INVALID_REQUEST", "INVALID_EDIT", "INVALID_TARGET", "INVALID_PROMPT", "LATENT_OUT_OF_RANGE"}
@@ -294,3 +295,13 @@ def test_a_colleagues_session_takes_no_answers_of_mine(lab):
 def test_logit_target_of_a_class_set_of_one(lab):
     value = lab.ask("explain", task={"names": ["cup"]}, n_latents=1)["value"]
     assert value["target"] == to_json(LogitTarget("cup"))
+
+
+def test_the_largest_pushes_still_have_an_answer(lab):
+    for kind, number in (("scale", "gain"), ("set", "value"), ("add", "value"), ("mean_ablate", "mean")):
+        for amount in (1e6, -1e6):
+            edits = [{"kind": kind, "latent": 1286, number: amount}]
+            value = lab.ask("steer", edits=edits, n_controls=2)["value"]
+            assert value["diagnostics"]["changed"], (kind, amount)
+    value = lab.stream("sweep", latents=[1286, 1081], gains=[-1e6, 1e6])[-1][1]["value"]
+    assert len(value["logits"]) == 2

@@ -7,7 +7,9 @@ from pydantic import Field
 from fulcrum.gateway.questions import Intervention, Question
 from fulcrum.gateway.schemas import Id
 
-MAX_NUMBERS = 1_000_000  # logits of one answer: about 40 MB of JSON with the probabilities
+MAX_NUMBERS = (
+    200_000  # logits of one answer; about 10 MB of JSON with the probabilities, which the store has to hold
+)
 
 
 class PredictQuestion(Intervention, Question):

@@ -5,7 +5,7 @@ from typing import Annotated
 from pydantic import Field
 
 from fulcrum.gateway.questions import Question
-from fulcrum.gateway.schemas import Id, Latent, Shown, Target
+from fulcrum.gateway.schemas import Amount, Id, Latent, Shown, Target
 
 
 class SweepQuestion(Question):
@@ -15,7 +15,7 @@ class SweepQuestion(Question):
     latents: Annotated[list[Latent], Field(min_length=1, max_length=256)] = Field(
         description="Latents that share the gain, all different."
     )
-    gains: Annotated[list[float], Field(min_length=1, max_length=257)] = Field(
+    gains: Annotated[list[Amount], Field(min_length=1, max_length=257)] = Field(
         description="The grid: 0 suppresses, 1 changes nothing."
     )
     target: Target | None = Field(
