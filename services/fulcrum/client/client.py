@@ -8,10 +8,18 @@ from fulcrum.client.connection import Connection
 from fulcrum.client.drivers import AsyncDriver, SyncDriver
 from fulcrum.client.operations import Async, Side, Sync
 from fulcrum.client.questions import Questions
-from fulcrum.client.resources.account import Account, Projects, Tokens, Users
+from fulcrum.client.resources.account import Account
+from fulcrum.client.resources.concepts import Concepts
+from fulcrum.client.resources.corrections import Corrections
+from fulcrum.client.resources.datasets import Datasets
 from fulcrum.client.resources.images import Images
-from fulcrum.client.resources.models import Models, Saes
-from fulcrum.client.resources.records import Concepts, Corrections, Datasets, Results, Sessions
+from fulcrum.client.resources.models import Models
+from fulcrum.client.resources.projects import Projects
+from fulcrum.client.resources.results import Results
+from fulcrum.client.resources.saes import Saes
+from fulcrum.client.resources.sessions import Sessions
+from fulcrum.client.resources.tokens import Tokens
+from fulcrum.client.resources.users import Users
 from fulcrum.client.retries import Retries
 from fulcrum.client.wire import Wire
 from fulcrum.domain.errors import InvalidSettings

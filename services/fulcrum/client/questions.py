@@ -1,10 +1,7 @@
 """What a person asks: explain, steer, sweep, suggest, predict, and save what helped."""
 
 import math
-import re
 from collections.abc import Sequence
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, TypeVar, cast
 
 from fulcrum.client.answers import (
@@ -18,19 +15,19 @@ from fulcrum.client.answers import (
     split,
 )
 from fulcrum.client.operations import Bound, Side, operation, stream
-from fulcrum.client.pictures import Picture
 from fulcrum.client.reading import read
-from fulcrum.client.resources.images import Images
-from fulcrum.client.resources.models import Saes, choose_model
+from fulcrum.client.resources.corrections import Corrections
+from fulcrum.client.resources.models import choose_model
 from fulcrum.client.resources.naming import Identified, given, id_of
-from fulcrum.client.resources.records import Corrections
+from fulcrum.client.resources.saes import Saes
 from fulcrum.client.steps import Flow
+from fulcrum.client.subjects import About, Change, Prompts, image_of, plan_of, sae_of, subject_of, task_of
 from fulcrum.client.wire import path
 from fulcrum.domain.codec import to_json
 from fulcrum.domain.corrections import Correction
-from fulcrum.domain.edits import Condition, Edit, Scope
-from fulcrum.domain.errors import EmptyPrompts, InvalidEdit, InvalidRequest
-from fulcrum.domain.records import CorrectionRecord, CorrectionVersion, ImageRecord, SaeRecord
+from fulcrum.domain.edits import Condition, Scope
+from fulcrum.domain.errors import EmptyPrompts, InvalidRequest
+from fulcrum.domain.records import CorrectionRecord, ImageRecord
 from fulcrum.domain.results import (
     Attribution,
     AttributionMethod,
@@ -40,37 +37,12 @@ from fulcrum.domain.results import (
     SteeredPrediction,
     Suggestion,
 )
-from fulcrum.domain.tasks import ClassSet, Target
+from fulcrum.domain.tasks import Target
 
 T = TypeVar("T")
-Prompts = Sequence[str] | ClassSet
-About = (
-    Picture | ImageRecord | Explanation | Steering
-)  # what a question can be about; a text is a path or an id
-Change = Edit | Sequence[Edit] | Correction | CorrectionRecord | CorrectionVersion
 
 DEFAULT_GAINS = (0.0, 0.25, 0.5, 0.75, 1.0, 1.25, 1.5, 2.0, 3.0)
 MAX_IMAGES_OF_A_CALL, MAX_LOGITS_OF_A_CALL = 1000, 1_000_000  # what the gateway takes
-_IMAGE_ID = re.compile(r"img_[0-9a-z]{26}")
-
-
-@dataclass(frozen=True)
-class _Subject:
-    image: ImageRecord
-    sae: SaeRecord
-    task: ClassSet
-
-
-@dataclass(frozen=True)
-class _Plan:
-    """Edits as the wire takes them, and what they are, for the answer."""
-
-    body: dict[str, Any]
-    edits: tuple[Edit, ...]
-    scope: Scope
-    conditions: tuple[Condition, ...]
-    drop_error: bool
-    task: ClassSet | None = None
 
 
 class Questions(Bound[Side]):
@@ -98,7 +70,7 @@ class Questions(Bound[Side]):
         `prompts`: class names for "a photo of a {}", or a ClassSet. `sae`: record, id or name; None takes the newest
         that is ready, of `model` where that is given. `target` None: the prediction's margin over the runner-up.
         """
-        subject = yield from self._subject(image, prompts, sae, model)
+        subject = yield from subject_of(self, image, prompts, sae, model)
         body = given(
             sae_id=subject.sae.id,
             task=to_json(subject.task),
@@ -139,8 +111,8 @@ class Questions(Bound[Side]):
         `image` may be an Explanation, which then also names SAE and prompts. `edits`: one, several, a Correction, or a
         saved correction (then `scope`, `conditions` and `drop_error` are its own).
         """
-        plan = yield from self._plan(edits, scope, tuple(conditions), drop_error)
-        subject = yield from self._subject(image, prompts, sae, model, plan.task)
+        plan = yield from plan_of(self, edits, scope, tuple(conditions), drop_error)
+        subject = yield from subject_of(self, image, prompts, sae, model, plan.task)
         body = plan.body | given(
             sae_id=subject.sae.id,
             task=to_json(subject.task),
@@ -183,7 +155,7 @@ class Questions(Bound[Side]):
         doses = [float(g) for g in gains]
         if not all(math.isfinite(g) for g in doses):
             raise InvalidRequest(f"gains must be finite, got {doses}")
-        subject = yield from self._subject(image, prompts, sae, model)
+        subject = yield from subject_of(self, image, prompts, sae, model)
         body = given(
             sae_id=subject.sae.id,
             latents=list(numbers),
@@ -214,7 +186,7 @@ class Questions(Bound[Side]):
         session: Identified | str | None = None,
     ) -> Flow[Suggestions]:
         """A stream of minimal edits that make `wanted` the prediction, as found; `.result()` is all of them."""
-        subject = yield from self._subject(image, prompts, sae, model)
+        subject = yield from subject_of(self, image, prompts, sae, model)
         subject.task.index(wanted)
         body = given(
             sae_id=subject.sae.id,
@@ -252,14 +224,14 @@ class Questions(Bound[Side]):
             raise InvalidRequest("there is no image to predict")
         records = []
         for image in many:
-            records.append((yield from self._image(image)))
+            records.append((yield from image_of(self, image)))
         body: dict[str, Any] = {}
-        task = _task(prompts, many[0])
+        task = task_of(prompts, many[0])
         if correction is None:
             record = yield from choose_model(self, model)
         else:
-            plan = yield from self._plan(correction, None, (), False)
-            chosen = yield from Saes.choose.flow(self, sae or _sae_of(many[0]), model)
+            plan = yield from plan_of(self, correction, None, (), False)
+            chosen = yield from Saes.choose.flow(self, sae or sae_of(many[0]), model)
             record = yield from choose_model(self, chosen.model_id)
             body = plan.body | {"sae_id": chosen.id}
             task = task or plan.task
@@ -317,72 +289,6 @@ class Questions(Bound[Side]):
     def _ask(self, kind: type[T], where: str, body: dict[str, Any]) -> Flow[T]:
         # Asking twice changes nothing but a line in a session, so a question without one needs no key.
         return (yield from self._wire.ask(kind, "POST", where, json=body, keyed="session_id" in body))
-
-    def _subject(
-        self,
-        image: About,
-        prompts: Prompts | None,
-        sae: Identified | str | None,
-        model: Identified | str | None,
-        task_of_correction: ClassSet | None = None,
-    ) -> Flow[_Subject]:
-        task = _task(prompts, image) or task_of_correction
-        if task is None:
-            raise EmptyPrompts("give class prompts: a list of names or a ClassSet")
-        if sae is None and model is None:
-            sae = _sae_of(image)
-        chosen = yield from Saes.choose.flow(self, sae, model)
-        return _Subject((yield from self._image(image)), chosen, task)
-
-    def _image(self, image: About) -> Flow[ImageRecord]:
-        if isinstance(image, ImageRecord):
-            return image
-        if isinstance(image, Explanation | Steering):
-            return image.image
-        if isinstance(image, str) and _IMAGE_ID.fullmatch(image) and not Path(image).exists():
-            return (yield from Images.get.flow(self, image))
-        return (yield from Images.upload.flow(self, image))
-
-    def _plan(
-        self, change: Change, scope: Scope | None, conditions: tuple[Condition, ...], drop_error: bool
-    ) -> Flow[_Plan]:
-        extra = scope is not None or bool(conditions) or drop_error
-        match change:
-            case CorrectionRecord():
-                version = yield from Corrections.version.flow(self, change)
-                return (yield from self._plan(version, scope, conditions, drop_error))
-            case CorrectionVersion():
-                body = {"correction_id": change.correction_id, "number": change.number}
-                content = change.correction
-            case Correction():
-                body, content = {"correction": to_json(change)}, change
-            case _:
-                edits = tuple(change) if isinstance(change, list | tuple) else (change,)
-                scope = scope or Scope()
-                body = {
-                    "edits": to_json(edits),
-                    "scope": to_json(scope),
-                    "conditions": to_json(conditions),
-                    "drop_error": drop_error,
-                }
-                return _Plan(body, edits, scope, conditions, drop_error)
-        if extra:
-            raise InvalidEdit("scope, conditions and drop_error belong to the correction: change them there")
-        return _Plan(body, content.edits, content.scope, content.conditions, content.drop_error, content.task)
-
-
-def _task(prompts: Prompts | None, about: About) -> ClassSet | None:
-    if isinstance(prompts, ClassSet):
-        return prompts
-    if isinstance(prompts, str):
-        raise InvalidRequest(f"prompts is one text, {prompts!r}: expected a list of class names")
-    if prompts is not None:
-        return ClassSet(tuple(prompts))
-    return about.task if isinstance(about, Explanation | Steering) else None
-
-
-def _sae_of(about: About) -> SaeRecord | None:
-    return about.sae if isinstance(about, Explanation | Steering) else None
 
 
 def _verb(image: ImageRecord, verb: str) -> str:
