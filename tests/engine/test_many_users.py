@@ -123,7 +123,7 @@ def test_predictions_with_a_correction_are_those_of_single_steers(engine, served
     assert answers[0].changed
 
 
-@settings(max_examples=4, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=3, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_a_deterministic_effect_has_the_same_bits_alone_and_beside_others(served, images, strong, data):
     asked = data.draw(

@@ -4,9 +4,12 @@ local          LocalEngine, the `InferenceEngine` in this process
 byte_lru       the bounded cache under residency and prefixes
 batching       rows of many requests in one forward, on one device thread
 batch_queue    who is next
+forwards       one forward over rows of several requests: how many, and which bits
+device_memory  which errors mean that memory is full
 batched_tower  a split tower behind the batcher
 encoding       images and texts behind the batcher
 scopes         who asks, until when, and what it cost
+residents      loaded once, in the background, kept under a budget of bytes
 residency      models, towers, SAEs and class heads, loaded once
 image_batches  data set images as preprocessed batches of one fixed size
 indexing       builds the sparse latent index of a data set

@@ -7,16 +7,14 @@ up with copies: then a row has the same bits in every slot and beside anyone.
 
 import threading
 import time
-from collections import Counter
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Any, Self, TypeVar
+from typing import Self, TypeVar
 
 import torch
 
 from fulcrum.domain.errors import (
-    ComputationFailed,
     FulcrumError,
     InvalidSettings,
     Overloaded,
@@ -25,15 +23,11 @@ from fulcrum.domain.errors import (
 )
 from fulcrum.engine.batch_queue import Item, Piece, Rows, Run, Stage, WaitingRows
 from fulcrum.engine.device_memory import empty_cache, is_fatal, is_out_of_memory, out_of_memory
+from fulcrum.engine.forwards import BUCKETS, MAX_ROWS, Forwards
 from fulcrum.engine.scopes import RequestScope, current_scope
 
 T = TypeVar("T")
 
-# Rows of a forward, free and deterministic. A CPU gains nothing beyond 8 to 16 rows, where the activations begin to
-# leave its caches, and a small bucket wastes little on a single row; an accelerator needs more rows to be busy.
-MAX_ROWS = {"cpu": 16, "cuda": 64}
-BUCKETS = {"cpu": 8, "cuda": 32}
-_LARGEST_BUCKET = 64
 _MAX_QUEUE_BYTES = 1 << 30
 
 
@@ -76,20 +70,18 @@ class Batcher:
         for name, value in (("max_rows", max_rows), ("bucket", bucket), ("max_queue_bytes", max_queue_bytes)):
             if value < 1:
                 raise InvalidSettings(f"{name} is {value}: it must be >= 1")
-        self.max_rows, self.bucket, self.max_queue_bytes = max_rows, bucket, max_queue_bytes
+        self.max_queue_bytes = max_queue_bytes
+        self._forwards = Forwards(max_rows, bucket)
         self._on_fatal = on_fatal
         self._threads = torch.get_num_threads() if threads is None else threads
         self._changed = threading.Condition()
         self._waiting = WaitingRows()
-        self._limits: dict[Stage, int] = {}  # of stages that ran out of memory
-        self._buckets: dict[Stage, int] = {}  # of stages that ran deterministically
         self._running: list[Piece] = []
         self._queued_rows = self._queued_bytes = self._running_rows = 0
         self._bytes_per_s = 0.0
         self._last_progress = time.monotonic()
         self._closing: str | None = None
-        self._batches = self._rows = self._padding = self._retried = self._ooms = self._dropped = 0
-        self._sizes: Counter[int] = Counter()
+        self._retried = self._ooms = self._dropped = 0
         self._thread = threading.Thread(target=self._work, name="fulcrum-device", daemon=True)
         self._thread.start()
 
@@ -151,13 +143,13 @@ class Batcher:
         """A snapshot."""
         with self._changed:
             return BatcherCounts(
-                self._batches,
-                self._rows,
-                self._padding,
+                self._forwards.batches,
+                self._forwards.rows,
+                self._forwards.padding_rows,
                 self._retried,
                 self._ooms,
                 self._dropped,
-                dict(self._sizes),
+                dict(self._forwards.sizes),
             )
 
     def close(self, timeout_s: float | None = 10.0) -> None:
@@ -256,14 +248,14 @@ class Batcher:
             while self._work_once():
                 pass
         except BaseException as error:  # a bug here must not leave everybody waiting for ever
-            self._die([], error)
+            self._die(self._running, error)
             raise
 
     def _work_once(self) -> bool:
         with self._changed:
             while not self._waiting and self._closing is None:
                 self._changed.wait()
-            taken = self._waiting.take(self._limit)
+            taken = self._waiting.take(self._forwards.limit)
             if taken is None:
                 return self._closing is None
             stage, pieces = taken
@@ -276,18 +268,14 @@ class Batcher:
         self._progressed(pieces, time.perf_counter() - began)
         return True
 
-    def _limit(self, stage: Stage) -> int:
-        if stage.deterministic:
-            return self._buckets.get(stage, self.bucket)
-        return self._limits.get(stage, self.max_rows)
-
     def _progressed(self, pieces: list[Piece], seconds: float) -> None:
         with self._changed:
             self._running, self._running_rows = [], 0
             self._last_progress = time.monotonic()
             done = sum(p.item.size_bytes * p.n_rows // p.item.n_rows for p in pieces)
-            rate = done / max(seconds, 1e-6)
-            self._bytes_per_s = rate if not self._bytes_per_s else 0.8 * self._bytes_per_s + 0.2 * rate
+            if done:
+                rate = done / max(seconds, 1e-6)
+                self._bytes_per_s = rate if not self._bytes_per_s else 0.8 * self._bytes_per_s + 0.2 * rate
 
     def _run(self, stage: Stage, pieces: list[Piece]) -> None:
         pieces = [piece for piece in pieces if self._still_wanted(piece.item)]
@@ -326,14 +314,9 @@ class Batcher:
         return not item.over
 
     def _again_smaller(self, stage: Stage, pieces: list[Piece]) -> None:
-        """Once, in two halves; a deterministic forward keeps its size, because another one has other bits."""
+        """Once, in two halves where that is possible."""
         self._ooms += 1
-        n = sum(piece.n_rows for piece in pieces)
-        batches = [pieces]
-        if not stage.deterministic and not stage.alone and n > 1:
-            self._limits[stage] = (n + 1) // 2
-            batches = _halved(pieces)
-        for batch in batches:
+        for batch in self._forwards.smaller(stage, pieces):
             empty_cache()
             error = self._failure(stage, batch)
             if error is None:
@@ -349,45 +332,13 @@ class Batcher:
 
     def _forward(self, stage: Stage, pieces: list[Piece]) -> None:
         began = time.perf_counter()
-        run = pieces[0].item.run
-        if stage.alone:
-            n = n_ran = 1
-            run(())
-            results: Rows = ()
-        else:
-            n = sum(piece.n_rows for piece in pieces)
-            with torch.no_grad():
-                n_ran = self._bucket(stage, pieces[0]) if stage.deterministic else n
-                results = run(_together(pieces, n_ran, copy=stage.deterministic))
-        _synchronise(results)
+        parts, n_ran = self._forwards.run(stage, pieces)
         seconds = time.perf_counter() - began
-        self._batches += 1
-        self._rows += n
-        self._padding += n_ran - n
-        self._sizes[n_ran] += 1
-        at = 0
         with self._changed:
-            for piece in pieces:
-                part = tuple(t if piece.n_rows == n_ran else t[at : at + piece.n_rows] for t in results)
-                at += piece.n_rows
+            for piece, part in zip(pieces, parts, strict=True):
                 piece.item.ran_s += seconds
                 piece.item.largest_batch = max(piece.item.largest_batch, n_ran)
                 piece.item.finish(piece.start, part, piece.n_rows)
-
-    def _bucket(self, stage: Stage, piece: Piece) -> int:
-        """Checked on this device before it is relied on: libraries choose their kernels by shape."""
-        if stage not in self._buckets:
-            row = tuple(t[piece.start : piece.start + 1] for t in piece.rows)
-            size = self.bucket
-            while not _same_in_every_slot(piece.item.run, row, size):
-                size *= 2
-                if size > max(_LARGEST_BUCKET, self.bucket):
-                    raise ComputationFailed(
-                        f"no batch of {self.bucket} to {size // 2} rows has the same bits in every slot on this "
-                        "device, so a deterministic answer is not possible"
-                    )
-            self._buckets[stage] = size
-        return self._buckets[stage]
 
     def _fail(self, item: Item, error: BaseException) -> None:
         with self._changed:
@@ -416,49 +367,7 @@ def compute_on_one_core() -> None:
     torch.set_num_threads(1)
 
 
-def _together(pieces: list[Piece], n_rows: int, copy: bool) -> Rows:
-    """The rows of all pieces, the last one repeated up to `n_rows`."""
-    columns: list[list[torch.Tensor]] = []
-    for piece in pieces:
-        for i, tensor in enumerate(piece.rows):
-            if len(columns) <= i:
-                columns.append([])
-            columns[i].append(tensor[piece.start : piece.stop])
-    n = sum(piece.n_rows for piece in pieces)
-    if n < n_rows:
-        for column in columns:
-            column.append(column[-1][-1:].expand(n_rows - n, *column[-1].shape[1:]))
-    # A copy, also of a single piece: how memory is aligned may choose another kernel, and so other bits.
-    return tuple(
-        torch.cat(column) if len(column) > 1 else column[0].clone() if copy else column[0]
-        for column in columns
-    )
-
-
-def _same_in_every_slot(run: Run, row: Rows, size: int) -> bool:
-    """Whether rows keep their bits when all of them move one slot on. Rows that differ are made from the one."""
-    rows = tuple(torch.cat([t.roll(i, -1) for i in range(size)]) for t in row)
-    here, moved = run(rows), run(tuple(t.roll(1, 0) for t in rows))
-    return all(torch.equal(a.roll(1, 0), b) for a, b in zip(here, moved, strict=True))
-
-
 def _own(rows: torch.Tensor) -> torch.Tensor:
     """Without the rest of the batch in the same memory."""
     needed = rows.numel() * rows.element_size()
     return rows if rows.untyped_storage().nbytes() <= needed else rows.clone()
-
-
-def _halved(pieces: list[Piece]) -> list[list[Piece]]:
-    """Two lists with about half of the rows each."""
-    if len(pieces) == 1:
-        return [[half] for half in pieces[0].halves()]
-    middle = len(pieces) // 2
-    return [pieces[:middle], pieces[middle:]]
-
-
-def _synchronise(results: Any) -> None:
-    """Kernels are launched ahead of their completion: without waiting, batches of one would be launched for ever."""
-    for tensor in results:
-        if tensor.device.type == "cuda":
-            torch.cuda.current_stream(tensor.device).synchronize()
-            return
