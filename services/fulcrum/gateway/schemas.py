@@ -214,7 +214,7 @@ Condition = Annotated[
     Field(discriminator="kind", description="When the edits act."),
 ]
 Edits = Annotated[
-    list[Edit], Field(max_length=1_024, description="At most one edit for each latent; none is the identity.")
+    list[Edit], Field(max_length=1_000, description="At most one edit for each latent; none is the identity.")
 ]
 Conditions = Annotated[
     list[Condition],

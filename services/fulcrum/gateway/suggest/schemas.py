@@ -11,4 +11,4 @@ class SuggestQuestion(Question):
 
     sae_id: Id = Field(description="Registered SAE, and with it the model.")
     wanted: Prompt = Field(description="The class that should be predicted.")
-    max_latents: int = Field(5, ge=1, le=32, description="Most latents of one suggestion.")
+    max_latents: int = Field(5, ge=1, le=16, description="Most latents of one suggestion.")

@@ -15,7 +15,7 @@ class SweepQuestion(Question):
     latents: Annotated[list[Latent], Field(min_length=1, max_length=256)] = Field(
         description="Latents that share the gain, all different."
     )
-    gains: Annotated[list[Amount], Field(min_length=1, max_length=257)] = Field(
+    gains: Annotated[list[Amount], Field(min_length=1, max_length=256)] = Field(
         description="The grid: 0 suppresses, 1 changes nothing."
     )
     target: Target | None = Field(
