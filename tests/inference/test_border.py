@@ -157,6 +157,14 @@ def test_every_call_is_logged_with_user_reason_and_request_id(service, log_lines
     assert lines[-1]["request_id"] == "req_1"
 
 
+def test_a_call_belongs_to_its_callers_trace(service, log_lines):
+    trace = "0af7651916cd43dd8448eb211c80319c"
+    with service.client(carried=lambda: {"traceparent": f"00-{trace}-b7ad6b7169203331-01"}) as client:
+        client.list_models()
+    [line] = [line for line in log_lines() if line["event"] == "call"]
+    assert line["trace_id"] == trace
+
+
 def test_when_all_places_are_taken_the_next_is_told_to_retry(waiting):
     with waiting.client() as one, waiting.client() as two:
         joins = [in_thread(lambda c=c: c.load_model(MODEL)) for c in (one, two)]

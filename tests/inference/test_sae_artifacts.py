@@ -52,6 +52,16 @@ def test_what_is_missing_or_altered_leaves_nothing_behind(artifacts, source, tmp
     assert list((tmp_path / "cache").iterdir()) == []
 
 
+def test_what_an_earlier_run_kept_is_checked_again(artifacts, source, tmp_path):
+    cache = tmp_path / "cache"
+    SaeArtifacts(artifacts, cache).folder_of(source)
+    assert SaeArtifacts(artifacts, cache).folder_of(source).is_dir()
+    weights = source.split(":")[2]
+    (tmp_path / "artifacts" / weights[:2] / weights[2:4] / weights).write_bytes(b"altered")
+    with pytest.raises(CorruptArtifact):
+        SaeArtifacts(artifacts, cache).folder_of(source)
+
+
 @pytest.mark.parametrize(
     "source", ["artifact:", "artifact:ab:cd", "artifact:../x:y", f"artifact:{'A' * 64}:{'b' * 64}"]
 )

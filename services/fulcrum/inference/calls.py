@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from fulcrum.domain.errors import Overloaded, ServiceUnavailable
+from fulcrum.engine.batching import compute_on_one_core
 from fulcrum.engine.scopes import Cancellation, Figures, request_scope
 
 T = TypeVar("T")
@@ -61,7 +62,7 @@ class Workers:
     def __init__(self, max_calls: int) -> None:
         self._max_calls = max_calls
         self._calls: set[Call] = set()
-        self._pool = ThreadPoolExecutor(max_calls, thread_name_prefix="call")
+        self._pool = ThreadPoolExecutor(max_calls, "call", compute_on_one_core)
         self.stopping = asyncio.Event()
 
     @property

@@ -11,6 +11,7 @@ from grpc_health.v1._async import HealthServicer
 
 from fulcrum import telemetry
 from fulcrum.domain.errors import Overloaded
+from fulcrum.engine.batching import compute_on_one_core
 
 _LOOKS_PER_STALL = 4
 
@@ -40,7 +41,7 @@ class Health:
         self._canary = canary
         self._stalled = stalled_s
         self._every_s, self._timeout_s, self._stall_s = every_s, timeout_s, stall_s
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="canary")
+        self._thread = ThreadPoolExecutor(1, "canary", compute_on_one_core)
         self._running: Future[Exception | None] | None = None
         self._watching: asyncio.Task[None] | None = None
         self._canary_passed = False

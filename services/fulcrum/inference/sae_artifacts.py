@@ -37,6 +37,7 @@ class SaeArtifacts:
         self._root = Path(tempfile.mkdtemp(prefix="fulcrum-saes-")) if cache_dir is None else cache_dir
         self._root = self._root.resolve()
         self._lock = threading.Lock()
+        self._checked: set[Path] = set()
 
     def folder_of(self, source: str) -> Path:
         """Raises UnknownSae (malformed), UnknownArtifact, CorruptArtifact."""
@@ -49,8 +50,9 @@ class SaeArtifacts:
         cfg, weights = match.groups()
         folder = self._root / f"{cfg}-{weights}"
         with self._lock:  # two callers of one SAE fetch it once
-            if not folder.is_dir():
+            if folder not in self._checked:  # what another run left there may have been altered since
                 self._fetch(cfg, weights, folder)
+                self._checked.add(folder)
         return folder
 
     def _fetch(self, cfg: str, weights: str, folder: Path) -> None:
@@ -59,6 +61,8 @@ class SaeArtifacts:
         try:
             for sha256, name in ((cfg, CONFIG_FILE), (weights, WEIGHTS_FILE)):
                 (partial / name).symlink_to(self._artifacts.local_path(sha256).resolve())
+            if folder.exists():
+                shutil.rmtree(folder)
             partial.replace(folder)
         except BaseException:
             shutil.rmtree(partial, ignore_errors=True)

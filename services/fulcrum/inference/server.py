@@ -50,8 +50,6 @@ class Server:
 
     def __init__(self, settings: Settings, make_engine: MakeEngine | None = None) -> None:
         """Loads no model. `make_engine` is for engines of one's own. Raises InvalidSettings."""
-        if settings.threads is not None:
-            torch.set_num_threads(settings.threads)
         self.settings = settings
         self._loop = asyncio.get_running_loop()
         self.metrics = Metrics()
@@ -153,6 +151,8 @@ class Server:
                 "queue_bytes": ("Activations of the rows that wait.", lambda: batcher.queued_bytes),
                 "stalled_seconds": ("For how long work waits and none gets done.", lambda: batcher.stalled_s),
                 "models_loaded": ("Models in memory.", lambda: len(engine.models())),
+                "models_loading": ("Models on their way.", lambda: len(engine.residency.loading())),
+                "resident_bytes": ("Models and SAEs.", lambda: engine.residency.counts.size_bytes),
                 "prefix_bytes": ("Activations kept.", lambda: engine.prefix_counts.size_bytes),
             },
             counters={
@@ -165,6 +165,8 @@ class Server:
                 "retried_batches": ("Batches run again one by one.", lambda: batcher.counts.retried_batches),
                 "out_of_memory": ("Forwards that ran out of memory.", lambda: batcher.counts.out_of_memory),
                 "dropped": ("Requests dropped before they ran.", lambda: batcher.counts.dropped),
+                "loads": ("Models and SAEs loaded.", lambda: engine.residency.counts.loads),
+                "evictions": ("Models and SAEs dropped.", lambda: engine.residency.counts.evictions),
                 "prefix_hits": ("Questions that found their prefix.", lambda: engine.prefix_counts.hits),
                 "prefix_misses": ("Questions that had to run it.", lambda: engine.prefix_counts.misses),
             },
