@@ -177,7 +177,7 @@ def test_a_poisoned_request_fails_alone(batcher):
         with pytest.raises(ComputationFailed, match="negative"):
             asked[1].result(20)
     assert batcher.counts.retried_batches == 1
-    assert batcher.queue_depth == 0
+    wait_until(lambda: batcher.queue_depth == 0)
 
 
 def test_a_cancelled_request_is_dropped_before_it_runs_and_its_caller_wakes_at_once(batcher):
@@ -385,7 +385,7 @@ def test_the_figures_tell_waiting_from_computing(batcher):
     assert figures.queue_ms >= 40
     assert 25 <= figures.compute_ms <= figures.queue_ms + 200
     assert figures.batch_size == 2
-    assert batcher.stalled_s == 0.0
+    wait_until(lambda: batcher.stalled_s == 0.0)
 
 
 def test_a_batcher_with_no_room_at_all_is_refused():
@@ -418,5 +418,5 @@ def test_everyone_gets_the_answer_to_their_own_rows_whatever_else_is_asked_or_fa
                     future.result(20)
             else:
                 assert future.result(20) == [2.0 * v for v in values]
-        assert batcher.queue_depth == 0
+        wait_until(lambda: batcher.queue_depth == 0)
         assert batcher.queued_bytes == 0

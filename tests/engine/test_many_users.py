@@ -1,6 +1,7 @@
 """Many users on one engine: what they share are forwards, and nothing else."""
 
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -378,3 +379,66 @@ def test_threads_that_call_the_engine_leave_the_cores_to_the_device_thread():
 
 def test_an_engine_takes_the_batcher_of_the_residency_it_is_given(batcher):
     assert LocalEngine(residency=Residency(batcher=batcher)).batcher is batcher
+
+
+def test_a_storm_of_requests_that_are_cancelled_or_late_leaves_nothing_behind(images, strong):
+    rng = np.random.default_rng(0)
+    with Batcher(max_rows=8) as batcher:
+        engine = LocalEngine(batcher=batcher, prefix_budget_bytes=1 << 20)
+        before = engine.encode_images(MODEL, images[:1])
+        engine.load_sae(SAE, MODEL)
+        engine.residency.head(MODEL, TASK)
+        ended = threading.Event()
+        plans = [(rng.random(30), rng.integers(0, 4, 30)) for _ in range(24)]
+
+        def user(number):
+            outcomes = []
+            chances, kinds = plans[number]
+            for chance, kind in zip(chances, kinds, strict=True):
+                if ended.is_set():
+                    break
+                cancellation = Cancellation()
+                timer = threading.Timer(float(chance) * 0.2, cancellation.set)
+                timer.start()
+                try:
+                    with request_scope(
+                        f"u{number % 5}",
+                        deterministic=bool(kind % 2),
+                        timeout_s=0.02 if chance > 0.8 else None,
+                        cancellation=cancellation,
+                    ):
+                        if kind < 2:
+                            engine.encode_images(MODEL, images[: 1 + number % 3])
+                        elif kind == 2:
+                            engine.attribute(MODEL, SAE, images[number % 6], TASK, n_latents=3)
+                        else:
+                            engine.predict_steered(
+                                MODEL,
+                                SAE,
+                                images[:2],
+                                engine.correction(MODEL, SAE, [Scale(strong[0], 0.0)]),
+                                TASK,
+                            )
+                    outcomes.append("done")
+                except (Cancelled, DeadlineExceeded) as error:
+                    outcomes.append(error.reason)
+                finally:
+                    timer.cancel()
+                    timer.join()
+            return outcomes
+
+        with ThreadPoolExecutor(len(plans)) as pool:
+            ending = threading.Timer(4.0, ended.set)
+            ending.start()
+            outcomes = {o for each in pool.map(user, range(len(plans)), timeout=120) for o in each}
+            ending.cancel()
+            ending.join()
+        assert outcomes == {"done", "CANCELLED", "DEADLINE_EXCEEDED"}
+        # A forward that was running for callers who are gone may still be at it.
+        until = time.monotonic() + 20
+        while batcher.queue_depth:
+            assert time.monotonic() < until
+            time.sleep(0.001)
+        assert batcher.queued_bytes == 0
+        assert engine.residency.counts.n_in_use == 0
+        np.testing.assert_allclose(engine.encode_images(MODEL, images[:1]), before, atol=1e-5)
