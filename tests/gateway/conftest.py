@@ -101,7 +101,8 @@ def engine(local_engine, artifacts):
 @contextlib.contextmanager
 def served(app):
     """Runs an application on a free loopback port; yields its URL."""
-    listener = socket.socket()
+    # With the protocol named, or asyncio leaves Nagle on, and every answer waits 40 ms for a delayed ACK.
+    listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     listener.bind(("127.0.0.1", 0))
     config = uvicorn.Config(
         app,

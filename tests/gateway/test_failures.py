@@ -154,7 +154,10 @@ def raw(platform, data, half_close=False):
         if half_close:
             return b""
         answer = b""
-        while chunk := connection.recv(65536):  # the gateway closes what it cannot go on with
+        while b"\r\n\r\n" not in answer or answer.endswith(b"\r\n\r\n"):
+            chunk = connection.recv(65536)
+            if not chunk:
+                break
             answer += chunk
         return answer
 

@@ -54,7 +54,8 @@ class Settings(BaseSettings):
         default=(), description="Origins whose pages may call the API with cookies; none by default."
     )
     cookie_secure: bool = Field(
-        default=False, description="Send the session cookie over HTTPS only; always so with a public_url of https."
+        default=False,
+        description="Send the session cookie over HTTPS only; always so with a public_url of https.",
     )
     trusted_proxies: str = Field(
         default="", description="Addresses, separated by commas, whose X-Forwarded-For is believed."
