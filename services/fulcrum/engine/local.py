@@ -387,13 +387,13 @@ class LocalEngine:
 
     def _pixels(self, loaded: LoadedModel, images: Sequence[bytes]) -> Tensor:
         """Decoded and preprocessed in the calling thread. Raises UnreadableImage, ImageTooLarge."""
-        pictures = []
+        rows = []
         for data in images:
             current_scope().check()
+            # One by one: a few KB of PNG may be 150 MB of pixels, and a request may bring many such.
             with self._decoding:
-                pictures.append(decode_image(data))
-        with self._decoding:
-            return loaded.preprocess(pictures, loaded.device)
+                rows.append(loaded.preprocess([decode_image(data)], loaded.device))
+        return torch.cat(rows)
 
     def _prediction(self, steerable: Steerable, head: ZeroShotHead, state: HookState) -> Prediction:
         with torch.no_grad():

@@ -7,6 +7,7 @@ import os
 import signal
 import sys
 import threading
+import time
 
 from pydantic import ValidationError
 from pydantic_settings import SettingsError
@@ -18,6 +19,7 @@ from fulcrum.inference.settings import Settings
 
 _EXIT_SETTINGS = 2
 _EXIT_FATAL = 70  # EX_SOFTWARE: the supervisor starts a new process
+_LAST_THREADS_S = 2.0
 
 log = telemetry.logger(__name__)
 
@@ -67,8 +69,11 @@ def main() -> int:
 if __name__ == "__main__":
     code = main()
     # A thread that hangs in the device would keep the process alive for ever.
-    hanging = [t for t in threading.enumerate() if t is not threading.main_thread() and not t.daemon]
-    if hanging:
-        logging.shutdown()
-        os._exit(code)
+    until = time.monotonic() + _LAST_THREADS_S
+    for thread in threading.enumerate():
+        if thread is not threading.main_thread() and not thread.daemon:
+            thread.join(max(0.0, until - time.monotonic()))
+            if thread.is_alive():
+                logging.shutdown()
+                os._exit(code)
     raise SystemExit(code)

@@ -1,6 +1,6 @@
 """How much one request may ask for: a line of text must not cost the service its memory or its day."""
 
-from fulcrum.domain.errors import InvalidRequest, PayloadTooLarge
+from fulcrum.domain.errors import InvalidSettings, PayloadTooLarge
 from fulcrum.domain.tasks import ClassSet
 from fulcrum.rpc import requests
 
@@ -14,7 +14,7 @@ MAX_SUGGESTED_LATENTS = 16
 
 
 def check(request: object) -> None:
-    """Raises PayloadTooLarge or InvalidRequest, naming what was asked for and what is allowed."""
+    """Raises PayloadTooLarge or InvalidSettings, naming what was asked for and what is allowed."""
     match request:
         case requests.EncodeImages():
             _at_most("images", len(request.images), MAX_IMAGES)
@@ -60,5 +60,5 @@ def _at_most(what: str, asked: int, allowed: int) -> None:
 
 def _within(what: str, asked: int, least: int, most: int) -> None:
     if asked < least:
-        raise InvalidRequest(f"{what} is {asked}: it must be >= {least}")
+        raise InvalidSettings(f"{what} is {asked}: it must be >= {least}")
     _at_most(what, asked, most)
