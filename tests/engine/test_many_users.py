@@ -65,6 +65,13 @@ def edits_of(latents):
     return st.lists(edit, min_size=1, max_size=2, unique_by=lambda e: e.latent)
 
 
+def wait_for_rows(batcher, n):
+    until = time.monotonic() + 20
+    while batcher.queue_depth < n:
+        assert time.monotonic() < until
+        time.sleep(0.001)
+
+
 def steer(engine, image, edits, *, user="", deterministic=True, n_controls=3):
     with request_scope(user, deterministic=deterministic):
         correction = engine.correction(MODEL, SAE, edits, task=TASK, scope=Scope())
@@ -300,8 +307,7 @@ def test_an_image_that_gives_no_finite_embedding_fails_alone(images):
             assert inside.wait(20)
             bad = pool.submit(poisoned)
             fine = pool.submit(engine.encode_images, MODEL, images[:1])
-            while batcher.queue_depth < 3:
-                pass
+            wait_for_rows(batcher, 3)
             go_on.set()
             with pytest.raises(ComputationFailed, match="not finite"):
                 bad.result(20)
@@ -344,8 +350,7 @@ def test_a_request_that_waits_for_anothers_prefix_makes_it_itself_when_that_one_
             pool.submit(batcher.run_alone, block)
             assert inside.wait(20)
             first = pool.submit(latents, cancellation=cancellation)
-            while batcher.queue_depth < 2:
-                pass
+            wait_for_rows(batcher, 2)
             second = pool.submit(latents)
             late = pool.submit(latents, timeout_s=0.05)
             with pytest.raises(DeadlineExceeded):
