@@ -131,8 +131,13 @@ def _print(story: "Story") -> None:
         f"discover split: attacked {group.group_accuracy_before:.1%} -> {group.group_accuracy_after:.1%}, "
         f"clean {group.clean_accuracy_before:.1%} -> {group.clean_accuracy_after:.1%}"
     )
+    if (flip := story.curve.flip_interval) is not None:
+        out.print(f"   the image above changes its answer between a gain of {flip[0]:g} and {flip[1]:g}")
     out.print(prediction_table("The same image", story.effect.before, story.effect.after, n=4))
-    out.print("\n[bold]3. The proof[/bold] on the confirm split, unseen so far:")
+    out.print(
+        "\n[bold]3. The proof[/bold] on the confirm split, unseen so far "
+        f"({2 * story.agreement.n_images} answers over HTTP and gRPC, none other than this process's own):"
+    )
     proof = Table(header_style="bold")
     for name in ("", "before", "after"):
         proof.add_column(name, justify="right")

@@ -90,6 +90,8 @@ def _content(story: Story) -> dict[str, Any]:
             names, story.effect.before.probs[top].tolist(), story.effect.after.probs[top].tolist()
         ),
         "effect": story.effect,
+        "flip": story.curve.flip_interval,
+        "agreement": story.agreement,
         "suggestions": story.suggestions,
         "group": story.group,
         "search_chart": pictures.search_chart(
