@@ -93,6 +93,7 @@ class _JsonLines(logging.StreamHandler[TextIO]):
 
 def _add_origin(_: Any, __: str, event: Event) -> Event:
     record: logging.LogRecord = event["_record"]
+    event.pop("color_message", None)  # uvicorn's, for terminals
     # "Z" and not "+00:00": the same text in every log, so that files of several services sort together.
     at = datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds")
     first = {

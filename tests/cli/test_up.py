@@ -13,6 +13,7 @@ import psutil
 import pytest
 
 import fulcrum
+from fulcrum.local.redis_server import find_redis
 
 SERVICES = Path(fulcrum.__file__).parents[1]
 COMMAND = [sys.executable, "-c", "from fulcrum.cli.main import run; run()"]
@@ -29,11 +30,11 @@ def environment(folder: Path) -> dict[str, str]:
     }
 
 
-def start(folder: Path, *options: str) -> subprocess.Popen:
+def start(folder: Path, *options: str, **variables: str) -> subprocess.Popen:
     with (folder / "stderr").open("w") as stderr:
         return subprocess.Popen(
             [*COMMAND, *options, "--data-dir", str(folder / "data"), "--json"],
-            env=environment(folder),
+            env=environment(folder) | variables,
             stdout=subprocess.PIPE,
             stderr=stderr,
             text=True,
@@ -43,9 +44,9 @@ def start(folder: Path, *options: str) -> subprocess.Popen:
 class Up:
     """A running `fulcrum up`."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, **variables: str) -> None:
         self.folder = folder
-        self.process = start(folder, "up", "--device", "cpu")
+        self.process = start(folder, "up", "--device", "cpu", **variables)
         line = self.process.stdout.readline()
         assert line, (folder / "stderr").read_text()
         self.said = json.loads(line)
@@ -102,7 +103,17 @@ def folder(tmp_path):
             process.kill()
 
 
-def test_from_an_empty_folder_to_a_served_platform_and_back_to_nothing(folder):
+@pytest.fixture
+def redis_of_the_user(tmp_path):
+    socket = tmp_path / "r.sock"
+    command = [find_redis().path, "--port", "0", "--unixsocket", socket, "--save", "", "--dir", tmp_path]
+    server = subprocess.Popen([str(word) for word in command], stdout=subprocess.DEVNULL)
+    yield f"unix://{socket}"
+    server.terminate()
+    server.wait(10)
+
+
+def test_from_an_empty_folder_to_a_served_platform_and_back_to_nothing(folder, redis_of_the_user):
     up = Up(folder)
     family = up.family()
     assert len(family) == 6  # three services behind three guards
@@ -152,8 +163,11 @@ def test_from_an_empty_folder_to_a_served_platform_and_back_to_nothing(folder):
         "supervisor | warning gateway is restarting" in (folder / "data" / "logs" / "fulcrum.log").read_text()
     )
 
-    # The same folder again: the same people and the same data, but a new link and a new token.
-    again = Up(folder)
+    # The same folder again: the same people and the same data, but a new link and a new token; and with a Redis of
+    # the user's own.
+    again = Up(folder, FULCRUM_REDIS_URL=redis_of_the_user)
+    assert len(again.family()) == 4
+    assert again.said["redis"] == "of FULCRUM_REDIS_URL"
     assert again.me()["id"] == me["id"]
     assert again.said["login_link"] != up.said["login_link"]
     old = again.get("/v1/me", headers={"Authorization": f"Bearer {up.token}"})
@@ -240,3 +254,11 @@ def test_a_folder_option_without_a_name_is_refused(folder):
     )
     assert done.returncode == 2
     assert "NAME=PATH" in json.loads(done.stdout)["error"]["message"]
+
+
+def test_settings_that_cannot_be_are_named(folder):
+    process = start(folder, "up", FULCRUM_LOCAL_PORT="eighty")
+    error = json.loads(process.communicate(timeout=60)[0])["error"]
+    assert process.returncode == 2
+    assert error["reason"] == "INVALID_SETTINGS"
+    assert "port" in error["message"]

@@ -1,7 +1,6 @@
 """`fulcrum doctor`: what is missing on this machine, and how to get it."""
 
 import os
-from typing import Any
 
 import typer
 from rich.table import Table
@@ -16,10 +15,9 @@ _STYLES = {"ok": "green", "notice": "yellow", "problem": "bold red"}
 def doctor(data_dir: DataDir = None, json: options.Json = False) -> None:
     """Look at packages, device, memory, Redis, data folder and port; exit status 1 when something is missing."""
     from fulcrum.local.doctor import examine, versions
-    from fulcrum.local.settings import Settings
+    from fulcrum.local.settings import read_settings
 
-    given: dict[str, Any] = {} if data_dir is None else {"data_dir": data_dir}
-    findings = examine(Settings(**given), os.environ)
+    findings = examine(read_settings(data_dir=data_dir), os.environ)
     well = all(f.verdict != "problem" for f in findings)
     if json:
         emit_json({"well": well, "findings": findings, "versions": versions()})

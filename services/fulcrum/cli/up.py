@@ -78,9 +78,9 @@ def local_platform(board: StatusBoard, **given: Any) -> "Platform":
     """A platform of the options that are not None, over `FULCRUM_LOCAL_*`; it knows the demo's weights."""
     from fulcrum.demo.shipped import WEIGHTS
     from fulcrum.local.platform import Platform
-    from fulcrum.local.settings import Settings
+    from fulcrum.local.settings import read_settings
 
-    settings = Settings(**{name: value for name, value in given.items() if value is not None})
+    settings = read_settings(**given)
     # The services are configured by the environment: here it is handed on, not read.
     return Platform(
         settings,

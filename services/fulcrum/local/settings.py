@@ -1,9 +1,12 @@
 """What a person can choose about the platform on their machine: options of `fulcrum up`, or `FULCRUM_LOCAL_*`."""
 
 from pathlib import Path
+from typing import Any
 
-from pydantic import Field, SecretStr
+from pydantic import Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from fulcrum.domain.errors import InvalidSettings
 
 
 class Settings(BaseSettings):
@@ -38,3 +41,12 @@ class Settings(BaseSettings):
         validation_alias="FULCRUM_CLIENT_FILE",
         description="Where the address and a token are written for `fulcrum.client`.",
     )
+
+
+def read_settings(**given: Any) -> Settings:
+    """The settings; what is given and not None comes before the environment. Raises InvalidSettings naming each."""
+    try:
+        return Settings(**{name: value for name, value in given.items() if value is not None})
+    except ValidationError as error:
+        wrong = [f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors(include_url=False)]
+        raise InvalidSettings(f"settings of FULCRUM_LOCAL_*: {'; '.join(wrong)}") from error

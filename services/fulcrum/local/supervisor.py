@@ -16,6 +16,7 @@ _POLL_S = 0.1
 _N_START_FAILURES = 3  # before it was ready once; afterwards it is tried for ever
 _FIRST_DELAY_S = 0.5
 _MAX_DELAY_S = 30.0
+_MAX_GRACE_S = 10.0
 _STEADY_S = 60.0  # alive for so long: the next failure counts as the first
 
 
@@ -164,12 +165,10 @@ class _Keeper:
             return
         while True:
             self._set(state="starting", pid=None, note="")
+            # Nobody waits for the answers of a platform whose supervisor was killed, but perhaps for its folder.
+            grace_s = min(self._spec.drain_s, _MAX_GRACE_S)
             running = Running(
-                self._spec,
-                self._house._env,
-                self._house._logs,
-                self._house._lock_descriptor,
-                self._spec.drain_s,
+                self._spec, self._house._env, self._house._logs, self._house._lock_descriptor, grace_s
             )
             reason = self._watch(running)
             if self._house._stopping.is_set():
