@@ -180,3 +180,8 @@ def test_nothing_committed_names_a_package_host_or_unpickles():
                 bad.append(name)
     assert bad == []
     assert "uv.lock" not in tracked
+
+
+def test_the_readme_shows_the_script_of_ten_lines_that_is_tested():
+    script = (ROOT / "tests" / "client" / "ten_lines.py").read_text().strip()
+    assert script in (ROOT / "README.md").read_text()

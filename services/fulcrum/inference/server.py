@@ -59,6 +59,7 @@ class Server:
         self._saes = None if artifacts is None else SaeArtifacts(artifacts, settings.cache_dir)
         self.references = References(settings.folders, self._saes)
         self.batcher = Batcher(
+            device_of(settings.device),
             max_rows=settings.max_batch_rows,
             max_queue_bytes=settings.max_queue_bytes,
             threads=settings.threads,

@@ -75,8 +75,10 @@ class Settings(BaseSettings):
         gt=0,
         description="Of activations waiting for the device; beyond it callers are told to retry.",
     )
-    max_batch_rows: int = Field(
-        default=64, gt=0, description="Images or edited copies in one forward at most."
+    max_batch_rows: int | None = Field(
+        default=None,
+        gt=0,
+        description="Images or edited copies in one forward at most; None: what suits the device.",
     )
     max_concurrent_rpcs: int = Field(
         default=256,
