@@ -1,5 +1,7 @@
 """Many users on one engine: what they share are forwards, and nothing else."""
 
+import json
+import shutil
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -10,11 +12,12 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from fulcrum.demo.shipped import demo_model, demo_sae, demo_task
+from fulcrum.demo.shipped import WEIGHTS, demo_model, demo_sae, demo_task
 from fulcrum.domain.codec import to_json
 from fulcrum.domain.edits import Add, Cap, ProjectOut, Scale, Scope, SetTo
 from fulcrum.domain.errors import Cancelled, ComputationFailed, DeadlineExceeded, OutOfMemory, UnreadableImage
 from fulcrum.domain.hook_points import HookPoint
+from fulcrum.domain.models import ModelRef
 from fulcrum.engine.batched_tower import BatchedTower
 from fulcrum.engine.batching import Batcher, compute_on_one_core
 from fulcrum.engine.encoding import embed_images
@@ -268,6 +271,42 @@ def test_a_deterministic_request_never_gets_an_activation_that_was_made_beside_o
             engine.encode_latents(MODEL, SAE, images[0])
         cached.append(figures.prefix_cached)
     assert cached == [False, True, False, True, True]
+
+
+def test_models_with_the_same_weights_and_another_configuration_share_nothing(images, tmp_path):
+    """An activation function has no weights, and GELU instead of QuickGELU is a mistake that people make."""
+    shutil.copytree(WEIGHTS / "clip", tmp_path / "twin")
+    file = tmp_path / "twin" / "open_clip_config.json"
+    config = json.loads(file.read_text())
+    config["model_cfg"]["quick_gelu"] = True
+    file.write_text(json.dumps(config))
+    twin, sae = ModelRef(f"local-dir:{tmp_path / 'twin'}"), "untrained:topk:64:4@visual.blocks.3.resid_post"
+    models = (MODEL, twin)
+    with Batcher() as batcher, ThreadPoolExecutor(2) as pool:
+        engine, alone = LocalEngine(batcher=batcher), LocalEngine()
+        assert engine.load_model(twin).weights_sha256 == engine.load_model(MODEL).weights_sha256
+        free, entered = threading.Event(), threading.Event()
+
+        def hold_the_device():
+            entered.set()
+            assert free.wait(20)
+
+        holding = threading.Thread(target=batcher.run_alone, args=(hold_the_device,))
+        holding.start()
+        assert entered.wait(20)
+        together = [pool.submit(engine.encode_images, model, images[:1]) for model in models]
+        while batcher.queue_depth < 3:
+            time.sleep(0.001)
+        free.set()
+        holding.join()
+        for model, answer in zip(models, together, strict=True):
+            np.testing.assert_allclose(answer.result(20), alone.encode_images(model, images[:1]), atol=1e-5)
+            latents = engine.encode_latents(model, sae, images[0])
+            expected = alone.encode_latents(model, sae, images[0])
+            np.testing.assert_array_equal(latents.latents, expected.latents)
+            np.testing.assert_allclose(latents.values, expected.values, atol=1e-4)
+        difference = alone.encode_images(MODEL, images[:1]) - alone.encode_images(twin, images[:1])
+        assert np.abs(difference).max() > 1e-3
 
 
 def test_an_answer_says_how_it_came_about(served, images, strong):

@@ -1,5 +1,6 @@
 """A split tower whose rows share forwards with those of other requests."""
 
+from collections.abc import Hashable
 from typing import Any
 
 import torch
@@ -19,7 +20,8 @@ class BatchedTower:
     by themselves, on the device thread too.
     """
 
-    def __init__(self, tower: VisionSplit, batcher: Batcher, weights_sha256: str) -> None:
+    def __init__(self, tower: VisionSplit, batcher: Batcher, model: Hashable) -> None:
+        """`model` says whose forward it is (`computed_by`): rows of towers with the same one may be mixed."""
         self.hook_point: HookPoint = tower.hook_point
         self.d_in, self.n_tokens, self.grid, self.has_cls = (
             tower.d_in,
@@ -30,7 +32,7 @@ class BatchedTower:
         self.n_prefix_tokens = tower.n_prefix_tokens
         self.reaches_output: Reach = tower.reaches_output
         self._tower, self._batcher = tower, batcher
-        self._name = (weights_sha256, str(tower.hook_point))
+        self._name = (model, str(tower.hook_point))
 
     def prefix(self, images: Tensor) -> HookState:
         """Activations of preprocessed images at the hook point; without gradients."""

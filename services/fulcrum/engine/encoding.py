@@ -1,6 +1,6 @@
 """Images and texts to embeddings, in forwards shared with other requests where there is a batcher."""
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 
 import torch
 from torch import Tensor
@@ -15,11 +15,20 @@ from fulcrum.science.vision.loaded import LoadedModel
 _TEXTS_AT_ONCE = 256
 
 
+def computed_by(loaded: LoadedModel) -> Hashable:
+    """What a forward of this model depends on, for batches and caches that several models share.
+
+    Equal weights are not equal models: a configuration decides about activation functions and attention heads,
+    which have no weights.
+    """
+    return loaded.info.ref, loaded.info.weights_sha256
+
+
 def embed_images(loaded: LoadedModel, pixels: Tensor, batcher: Batcher | None) -> Tensor:
     """Unit-norm (n, d_embed) of preprocessed images. Raises ComputationFailed."""
     if batcher is None:
         return classes.encode_images(loaded, pixels)
-    name = (loaded.info.weights_sha256, "image")
+    name = (computed_by(loaded), "image")
     return batcher.submit(name, (pixels,), lambda rows: (classes.encode_images(loaded, rows[0]),))[0]
 
 
@@ -29,7 +38,7 @@ def embed_texts(loaded: LoadedModel, texts: Sequence[str], batcher: Batcher | No
         return classes.encode_texts(loaded, texts)
     if not texts:
         raise EmptyPrompts("there is no text to encode")
-    name = (loaded.info.weights_sha256, "text")
+    name = (computed_by(loaded), "text")
     unique = list(dict.fromkeys(texts))
     parts: list[Tensor] = []
     for start in range(0, len(unique), _TEXTS_AT_ONCE):

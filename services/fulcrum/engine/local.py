@@ -3,7 +3,7 @@
 import hashlib
 import os
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Hashable, Iterator, Sequence
 
 import torch
 from torch import Tensor
@@ -30,7 +30,7 @@ from fulcrum.domain.tasks import ClassSet, LogitTarget, MarginTarget, Target
 from fulcrum.engine.batching import Batcher
 from fulcrum.engine.byte_lru import ByteLru, CacheCounts
 from fulcrum.engine.device_memory import tells_full_memory
-from fulcrum.engine.encoding import embed_images, embed_texts
+from fulcrum.engine.encoding import computed_by, embed_images, embed_texts
 from fulcrum.engine.image_batches import BATCH_SIZE
 from fulcrum.engine.residency import Residency, Steerable
 from fulcrum.engine.scopes import Figures, current_scope
@@ -50,8 +50,8 @@ from fulcrum.science.vision.split import HookState
 
 _PREFIX_BUDGET_BYTES = 1 << 30
 
-# weights, hook point, preprocessing, image, dtype, deterministic
-_PrefixKey = tuple[str, str, str, str, str, bool]
+# model with its weights, hook point, preprocessing, image, dtype, deterministic
+_PrefixKey = tuple[Hashable, str, str, str, str, bool]
 
 
 class LocalEngine:
@@ -354,7 +354,7 @@ class LocalEngine:
         scope = current_scope()
         info = steerable.loaded.info
         key = (
-            info.weights_sha256,
+            computed_by(steerable.loaded),
             str(steerable.tower.hook_point),
             info.preprocess_sha256,
             hashlib.sha256(image).hexdigest(),

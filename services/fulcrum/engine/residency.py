@@ -13,7 +13,7 @@ from fulcrum.domain.tasks import ClassSet
 from fulcrum.engine.batched_tower import BatchedTower
 from fulcrum.engine.batching import Batcher
 from fulcrum.engine.byte_lru import ByteLru
-from fulcrum.engine.encoding import embed_class_set
+from fulcrum.engine.encoding import computed_by, embed_class_set
 from fulcrum.engine.residents import ResidentCounts, Residents
 from fulcrum.engine.untrained import UNTRAINED, untrained_sae
 from fulcrum.science.attribution.targets import ZeroShotHead
@@ -103,7 +103,7 @@ class Residency:
         tower = split_tower(loaded, held.info.hook_point)
         if self.batcher is None:
             return Steerable(loaded, tower, held.module, held.info)
-        batched = BatchedTower(tower, self.batcher, loaded.info.weights_sha256)
+        batched = BatchedTower(tower, self.batcher, computed_by(loaded))
         return Steerable(loaded, batched, held.module, held.info)
 
     def _load_sae(self, loaded: LoadedModel, sae: str) -> _LoadedSae:
