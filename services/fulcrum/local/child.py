@@ -15,6 +15,7 @@ from typing import IO
 from fulcrum.local.logs import LogFolder
 
 GUARD = Path(__file__).with_name("guard.py")
+_DYING_S = 5.0  # zombies that a bare container's first process never collects are not waited for longer
 
 # None: healthy. Otherwise what is missing, in words for the status table. May block for a few seconds, never raises.
 Check = Callable[[], str | None]
@@ -125,8 +126,19 @@ class Running:
         code = self._process.wait()
         if self.exit_status is None:
             self.exit_status = code
+        self._wait_for_group()
         with self._closing:
             os.close(self._control)
             self._control = -1
         os.close(self._status)
         self._log.join(timeout=5)
+
+    def _wait_for_group(self) -> None:
+        """SIGKILL is sent, not done: the next process on the same files must not meet the dying one."""
+        deadline = time.monotonic() + _DYING_S
+        while time.monotonic() < deadline:
+            try:
+                os.killpg(self._process.pid, 0)
+            except (ProcessLookupError, PermissionError):
+                return
+            time.sleep(0.005)
