@@ -8,14 +8,14 @@ from tests.client.samples import ATTRIBUTION, BEFORE, EFFECT, IMAGE, MODEL, NAME
 from tests.client.scripted import TOKEN, URL
 from tests.client.test_answers import TRIED, WHY
 
-from fulcrum.client import ClassSet, Client, LatentCondition, LogitTarget, Scale, Scope
+from fulcrum.client import ClassSet, Client, LatentCondition, LogitTarget, Scale, Scope, questions
 from fulcrum.client.answers import Explanation
 from fulcrum.domain import errors
 from fulcrum.domain.codec import to_json
 from fulcrum.domain.records import CorrectionRecord, CorrectionVersion
 from fulcrum.gateway.corrections.schemas import NewCorrection
 from fulcrum.gateway.explain.schemas import ExplainQuestion
-from fulcrum.gateway.predictions.schemas import PredictQuestion
+from fulcrum.gateway.predictions.schemas import MAX_NUMBERS, PredictQuestion
 from fulcrum.gateway.questions import tries_something
 from fulcrum.gateway.steer.schemas import SteerQuestion
 
@@ -162,6 +162,12 @@ def test_many_images_go_in_several_calls(client, gateway, monkeypatch):
     assert len(found.result_ids) == 3
     monkeypatch.setattr("fulcrum.client.questions.MAX_LOGITS_OF_A_CALL", 7)
     assert len(client.predict([IMAGE] * 3, NAMES, correction=Scale(7, 0.0)).result_ids) == 3
+
+
+def test_calls_are_as_large_as_the_gateway_takes_them():
+    assert questions.MAX_LOGITS_OF_A_CALL == MAX_NUMBERS
+    taken = PredictQuestion.model_json_schema()["properties"]["image_ids"]["maxItems"]
+    assert taken == questions.MAX_IMAGES_OF_A_CALL
 
 
 def test_the_newest_sae_that_is_ready_is_chosen():

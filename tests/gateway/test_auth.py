@@ -208,6 +208,13 @@ def test_an_old_link_and_the_link_of_a_disabled_user_let_nobody_in(platform):
         assert_problem(answer, 401, "UNAUTHENTICATED")
 
 
+def test_a_new_link_makes_the_earlier_ones_worthless(platform):
+    with platform.store.write() as tx:
+        first, second = new_link(tx, platform.admin_user.id), new_link(tx, platform.admin_user.id)
+    for link, status in ((first, 401), (second, 200)):
+        assert platform.client().post("/v1/auth/links:redeem", json={"link": link}).status_code == status
+
+
 def test_a_browser_that_loads_links_in_advance_does_not_use_them_up(platform):
     link = give_link(platform, platform.new_user("Carla", "viewer"))
     prefetching = platform.client()

@@ -1,13 +1,16 @@
 """A repeated POST with the same Idempotency-Key is done once."""
 
+import sqlite3
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 
 import httpx
 from tests.gateway.pictures import encoded, part
 from tests.gateway.test_failures import assert_problem
 
 from fulcrum.domain.errors import ServiceUnavailable
+from fulcrum.gateway.middleware.idempotency import SECRET_ANSWERS
 
 
 def post(client, key, name="A project"):
@@ -32,6 +35,44 @@ def test_a_secret_in_an_answer_is_kept_for_nobody_else(platform):
     )
     assert other.status_code == 201
     assert other.json()["token"] != mine.json()["token"]
+
+
+def test_a_secret_in_an_answer_is_not_kept_and_the_repeated_request_does_nothing_again(platform):
+    someone = platform.new_user("Anna", "analyst")
+    invite = f"/v1/users/{someone.id}:invite"
+    for number, (path, body, shown) in enumerate(
+        [
+            ("/v1/tokens", {"name": "x"}, "token"),
+            ("/v1/users", {"name": "Ben"}, "login_link"),
+            (invite, None, "login_link"),
+        ]
+    ):
+        headers = {"Idempotency-Key": f"k{number}"}
+        first = platform.admin.post(path, json=body, headers=headers)
+        assert first.status_code == 201
+        secret = first.json()[shown][-64:]
+        second = platform.admin.post(path, json=body, headers=headers)
+        assert "shown once" in assert_problem(second, 409, "CONFLICT")["detail"]
+        with closing(sqlite3.connect(platform.settings.database_url.removeprefix("sqlite:///"))) as database:
+            assert secret not in "\n".join(database.iterdump())
+    assert len([t for t in platform.admin.get("/v1/tokens").json()["items"] if t["name"] == "x"]) == 1
+
+
+def test_every_answer_with_a_secret_is_known_as_such(platform):
+    schema = platform.app.openapi()
+    secret = {
+        name
+        for name, content in schema["components"]["schemas"].items()
+        if {"token", "login_link"} & set(content.get("properties", ()))
+    }
+    shown = set()
+    for path, verbs in schema["paths"].items():
+        content = verbs.get("post", {}).get("responses", {}).get("201", {}).get("content", {})
+        reference = content.get("application/json", {}).get("schema", {}).get("$ref", "")
+        if reference.rpartition("/")[2] in secret:
+            shown.add(path)
+    assert len(shown) == 3
+    assert all(SECRET_ANSWERS.fullmatch(path.replace("{user_id}", "usr_1")) for path in shown)
 
 
 def test_the_key_of_another_request_is_a_conflict(platform):

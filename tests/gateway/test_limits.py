@@ -6,9 +6,11 @@ from concurrent.futures import ThreadPoolExecutor
 import httpx
 import pytest
 from pydantic import SecretStr
+from redis import Redis as Redis_sync
 from redis.asyncio import Redis
 from tests.gateway.test_failures import assert_problem, raw
 
+from fulcrum.gateway.auth.service import new_link
 from fulcrum.gateway.rate_limits import take
 
 
@@ -54,6 +56,37 @@ def test_passwords_cannot_be_guessed_fast(platform, path):
         assert_problem(answers[-1], 429, "RATE_LIMITED")
     else:
         assert "attempts to log in" in answers[-1].text
+
+
+def test_other_spellings_of_a_name_are_no_further_attempts(platform):
+    # Each is "admin" to the store: full-width letters, a mathematical one, capitals.
+    names = ["admin", "\uff41dmin", "a\U0001d41dmin", "ADM\uff29N"]
+    codes = []
+    for number, name in enumerate(names):
+        # From different places, so that the address is not what is counted.
+        with Redis_sync.from_url(platform.settings.redis_url.get_secret_value()) as redis:
+            redis.delete("fulcrum:rate:login:address:127.0.0.1")
+        body = {"name": name, "password": f"guess number {number}"}
+        codes.append(platform.client().post("/v1/auth/login", json=body).status_code)
+    assert codes == [401, 401, 429, 429]
+
+
+@pytest.mark.parametrize("path", ["/v1/me/password", "/account/password"])
+def test_who_stole_a_session_cannot_guess_the_password_fast(platform, path):
+    browser = platform.client(headers={"X-Fulcrum-Request": "1"})
+    with platform.store.write() as tx:
+        link = new_link(tx, platform.admin_user.id)
+        tx.users.set_password_hash(platform.admin_user.id, "$argon2id$v=19$m=8,t=1,p=1$c2FsdHNhbHQ$AAAA")
+    assert browser.post("/v1/auth/links:redeem", json={"link": link}).status_code == 200
+    answers = []
+    for number in range(3):
+        body = {"current_password": f"guess number {number}", "new_password": "a password of mine"}
+        if path.startswith("/v1"):
+            answers.append(browser.put(path, json=body))
+        else:
+            answers.append(browser.post(path, data=body))
+    assert [a.status_code for a in answers] == [403, 403, 429]
+    assert "attempts to change the password" in answers[-1].text
 
 
 def test_links_cannot_be_guessed_fast(platform):

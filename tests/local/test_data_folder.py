@@ -9,6 +9,8 @@ import pytest
 import fulcrum
 from fulcrum.domain.errors import AlreadyRunning, CorruptFile, InvalidSettings
 from fulcrum.local.data_folder import MAX_SOCKET_PATH, DataFolder, read_owner, write_client_file
+from fulcrum.store.artifacts import open_artifacts
+from fulcrum.store.database import migrate, open_store
 
 
 def test_a_second_user_of_the_folder_is_refused_with_who_and_where(tmp_path):
@@ -101,3 +103,15 @@ def test_the_client_file_is_readable_by_its_user_alone(tmp_path):
     assert path.stat().st_mode & 0o777 == 0o600
     assert json.loads(path.read_text()) == {"url": "http://127.0.0.1:8080", "token": "fct_1_2"}
     assert [p.name for p in path.parent.iterdir()] == ["client.json"]
+
+
+@pytest.mark.parametrize("name", ["run #2", "what?", "100%41", 'a"b\\c', "größe"])
+def test_records_and_artifacts_lie_in_the_folder_whatever_its_name(tmp_path, name):
+    with DataFolder(tmp_path / name) as data:
+        migrate(data.database_url)
+        with open_store(data.database_url) as store:
+            store.ping()
+        open_artifacts(data.artifacts_url).put_bytes(b"x")
+    assert [p.name for p in tmp_path.iterdir()] == [name]
+    assert (tmp_path / name / "store.sqlite").is_file()
+    assert [p.name for p in (tmp_path / name / "artifacts").iterdir() if p.is_dir() and len(p.name) == 2]

@@ -17,9 +17,9 @@ from fulcrum.local.supervisor import Supervisor
 
 @pytest.fixture
 def served(tmp_path):
-    """A data folder with our Redis running in it."""
+    """A data folder, of an awkward name, with our Redis running in it."""
     logs = LogFolder(tmp_path / "logs")
-    with DataFolder(tmp_path / "data") as data:
+    with DataFolder(tmp_path / 'da"ta \\ #1') as data:
         supervisor = Supervisor(
             [redis_child(data, redis_server.find_redis())], logs, dict(os.environ), lock=data.lock
         )

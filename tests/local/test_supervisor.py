@@ -15,7 +15,7 @@ import pytest
 from fulcrum.domain.errors import ServiceUnavailable
 from fulcrum.local import supervisor as supervising
 from fulcrum.local.child import ChildSpec
-from fulcrum.local.logs import LogFolder
+from fulcrum.local.logs import LogFolder, readable
 from fulcrum.local.supervisor import Supervisor
 
 ENV = {"PATH": "/usr/bin:/bin"}
@@ -275,6 +275,15 @@ def test_what_a_child_says_is_kept_as_json_lines_and_as_text(house):
     assert sorted('"event": "plain %d text"' in x for x in lines) == [False, False, True]
     assert any('"ms": 7' in x for x in lines)
     assert "00:00:00.000 a          | warning slow ms=7" in house.text("logs/fulcrum.log")
+
+
+def test_a_stranger_s_path_forges_no_line_and_says_nothing_to_the_terminal():
+    path = "/x\n12:00:00.000 gateway    | info    logged in\x1b]0;title\x07\u202e"
+    text = readable({"level": "info", "event": "request", "path": path})
+    assert text == (
+        "info    request path=/x\\n12:00:00.000 gateway    | info    logged in\\x1b]0;title\\x07\\u202e"
+    )
+    assert "\n  File" in readable({"event": "x", "exception": "Traceback\n  File"})  # ours, for people
 
 
 def test_a_full_disk_stops_no_child(house, monkeypatch):

@@ -69,3 +69,14 @@ def test_an_old_answer_is_forgotten_and_a_dead_request_gives_its_key_back(world,
     later += idempotency.KEEP
     with world.store.write() as tx:
         assert tx.idempotency.purge() == 2
+
+
+def test_what_expired_is_forgotten_by_whoever_comes_next(world, monkeypatch):
+    with world.store.write() as tx:
+        tx.idempotency.begin(world.user.id, "old", "print")
+        tx.idempotency.finish(world.user.id, "old", 200, b"x" * 1000)
+    later = now() + idempotency.KEEP + timedelta(seconds=1)
+    monkeypatch.setattr(idempotency, "now", lambda: later)
+    with world.store.write() as tx:
+        tx.idempotency.begin(world.other.id, "new", "print")
+        assert tx.idempotency.purge() == 0  # nothing was left to do

@@ -42,7 +42,7 @@ from fulcrum.domain.tasks import Target
 T = TypeVar("T")
 
 DEFAULT_GAINS = (0.0, 0.25, 0.5, 0.75, 1.0, 1.25, 1.5, 2.0, 3.0)
-MAX_IMAGES_OF_A_CALL, MAX_LOGITS_OF_A_CALL = 1000, 1_000_000  # what the gateway takes
+MAX_IMAGES_OF_A_CALL, MAX_LOGITS_OF_A_CALL = 1000, 200_000  # what the gateway takes
 
 
 class Questions(Bound[Side]):
@@ -217,7 +217,7 @@ class Questions(Bound[Side]):
     ) -> Flow[Predictions]:
         """Zero-shot predictions of one or many images; with a correction, each before and after it.
 
-        More than 1000 images go in several calls.
+        More than 1000 images, or 200,000 logits, go in several calls.
         """
         many: list[About] = list(images) if isinstance(images, list | tuple) else [cast(About, images)]
         if not many:

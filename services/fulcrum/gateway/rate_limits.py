@@ -12,6 +12,7 @@ from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
 from fulcrum.domain.errors import RateLimited, ServiceUnavailable
+from fulcrum.store.people import name_key
 from fulcrum.telemetry import logger
 
 # Redis's own clock: gateways need not agree on the time.
@@ -82,14 +83,28 @@ async def take_login(redis: Redis, address: str, name: str | None, per_minute: i
     """
     keys = [f"login:address:{address}"]
     if name is not None:
-        keys.append(f"login:name:{hashlib.sha256(name.casefold().encode()).hexdigest()}")
+        # As the store compares names: other spellings of one name must not be further attempts.
+        written = name_key(name).encode("utf-8", "surrogatepass")
+        keys.append(f"login:name:{hashlib.sha256(written).hexdigest()}")
+    await _take_attempt(redis, keys, per_minute, "log in")
+
+
+async def take_password_check(redis: Redis, user_id: str, per_minute: int) -> None:
+    """One attempt at one's own password, for changing it: who stole a session must not find it out that way.
+
+    Raises RateLimited, and ServiceUnavailable where Redis is away.
+    """
+    await _take_attempt(redis, [f"password:user:{user_id}"], per_minute, "change the password")
+
+
+async def _take_attempt(redis: Redis, keys: list[str], per_minute: int, what: str) -> None:
     try:
         allowances = [await take(redis, key, per_minute, per_minute) for key in keys]
     except RedisError as error:
-        log.error("logins are refused: redis is away", error=str(error))
-        raise ServiceUnavailable("nobody can log in at the moment: Redis is not reachable", 5.0) from None
+        log.error("passwords are refused: redis is away", error=str(error))
+        raise ServiceUnavailable(f"nobody can {what} at the moment: Redis is not reachable", 5.0) from None
     waits = [a.retry_after_s for a in allowances if a.retry_after_s is not None]
     if waits:
         raise RateLimited(
-            f"more than {per_minute} attempts to log in per minute: wait {max(waits):.1f} s", max(waits)
+            f"more than {per_minute} attempts to {what} per minute: wait {max(waits):.1f} s", max(waits)
         )

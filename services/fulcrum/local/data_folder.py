@@ -10,6 +10,7 @@ import tempfile
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import quote
 
 from fulcrum.domain.errors import AlreadyRunning, CorruptFile, InvalidSettings
 
@@ -72,12 +73,13 @@ class DataFolder:
     @property
     def database_url(self) -> str:
         """SQLite file of the records."""
-        return f"sqlite:///{self.path / 'store.sqlite'}"
+        return f"sqlite:///{quote(str(self.path / 'store.sqlite'))}"
 
     @property
     def artifacts_url(self) -> str:
         """Folder of the content-addressed artifacts."""
-        return f"file://{self.path / 'artifacts'}"
+        # Quoted: a `#` or `?` in the folder's name would end the path, and records would lie somewhere else.
+        return f"file://{quote(str(self.path / 'artifacts'))}"
 
     def socket(self, name: str) -> Path:
         """Where a service listens; short enough for a socket's name."""

@@ -2,6 +2,7 @@
 
 import json
 import logging
+import re
 import threading
 from collections import deque
 from datetime import UTC, datetime
@@ -13,6 +14,8 @@ _MAX_BYTES = 16 << 20
 _N_KEPT = 3
 _MAX_LINE = 256 << 10
 _TAIL = 200
+# Paths and names come from strangers: a line break in one would forge a line, an escape speak to the terminal.
+_UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
 _SHOWN_ELSEWHERE = ("timestamp", "level", "service", "event", "logger")
 
 
@@ -89,8 +92,12 @@ def readable(entry: dict[str, Any]) -> str:
     """`level event key=value ...`, a traceback below it."""
     rest = {k: v for k, v in entry.items() if k not in (*_SHOWN_ELSEWHERE, "exception")}
     pairs = "".join(f" {k}={v}" for k, v in rest.items())
-    text = f"{entry.get('level', 'info'):<8}{entry['event']}{pairs}"
+    text = _UNPRINTABLE.sub(_escaped, f"{entry.get('level', 'info'):<8}{entry['event']}{pairs}")
     return f"{text}\n{entry['exception']}" if entry.get("exception") else text
+
+
+def _escaped(found: re.Match[str]) -> str:
+    return found[0].encode("unicode_escape").decode()
 
 
 def _now() -> str:

@@ -162,6 +162,7 @@ class Platform:
         """Until the gateway itself says that store, Redis and inference answer it."""
         check, deadline = check_http(f"{where.url}/readyz"), time.monotonic() + _READY_TIMEOUT_S
         while (missing := check()) is not None:
+            self._go_on()
             if time.monotonic() > deadline:
                 raise ServiceUnavailable(
                     f"the gateway is up but not ready: {missing}; see {self.logs_path('gateway')}"

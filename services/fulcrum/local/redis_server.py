@@ -75,10 +75,10 @@ def write_configuration(path: Path, *, folder: Path, socket: Path, password: str
     """The server's configuration in a file that nobody else can read: arguments are visible to everyone."""
     lines = {
         "port": "0",
-        "unixsocket": f'"{socket}"',
+        "unixsocket": _quoted(socket),
         "unixsocketperm": "700",
         "requirepass": password,
-        "dir": f'"{folder}"',
+        "dir": _quoted(folder),
         "appendonly": "yes",
         "appendfsync": "everysec",
         "save": '""',
@@ -89,6 +89,11 @@ def write_configuration(path: Path, *, folder: Path, socket: Path, password: str
     path.touch(mode=0o600)
     path.chmod(0o600)
     path.write_text("".join(f"{name} {value}\n" for name, value in lines.items()))
+
+
+def _quoted(path: Path) -> str:
+    escaped = str(path).replace("\\", "\\\\").replace('"', '\\"')
+    return f'"{escaped}"'
 
 
 def socket_url(socket: Path, password: str) -> str:

@@ -57,6 +57,7 @@ class Idempotency(Access):
         mine = and_(c.user_id == user_id, c.key == checked("Idempotency-Key", key))
         dead = or_(c.expires_at <= at, and_(c.status.is_(None), c.created_at <= at - LEASE))
         self._write(delete(self._table).where(mine, dead))
+        self.purge()  # there is nobody else to do it, and each answer may have megabytes
         values = {
             "user_id": user_id,
             "key": key,

@@ -189,9 +189,13 @@ class Links(Access):
         super().__init__(connection, LinkRow, "login link")
 
     def add(self, id: str, user_id: str, secret_hash: str, expires_at: datetime) -> None:
-        """Keep a link, and forget expired ones. Raises AlreadyExists, NotFound for an unknown user."""
+        """Keep a link; expired ones and the user's earlier ones are worth nothing from now on.
+
+        Raises AlreadyExists, NotFound for an unknown user.
+        """
         assert secret_hash, "a link without a secret would open to anybody"
-        self._write(delete(self._table).where(self._table.c.expires_at <= now()))
+        c = self._table.c
+        self._write(delete(self._table).where(or_(c.expires_at <= now(), c.user_id == user_id)))
         values = {"id": id, "user_id": user_id, "secret_hash": secret_hash}
         values["expires_at"] = checked("expires_at", expires_at)
         self._insert(values, f"login link {id!r}")

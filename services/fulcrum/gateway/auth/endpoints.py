@@ -8,7 +8,7 @@ from fulcrum.gateway.auth import service
 from fulcrum.gateway.auth.identify import SESSION_COOKIE
 from fulcrum.gateway.auth.schemas import LoginBody, PasswordBody, RedeemBody
 from fulcrum.gateway.deps import AskerDep, ServicesDep, StoreDep, answer, run_in_thread
-from fulcrum.gateway.rate_limits import take_login
+from fulcrum.gateway.rate_limits import take_login, take_password_check
 from fulcrum.gateway.settings import Settings
 
 router = APIRouter(prefix="/v1", tags=["auth"])
@@ -52,10 +52,11 @@ async def me(asker: AskerDep) -> JSONResponse:
 
 
 @router.put("/me/password", status_code=204, response_class=Response)
-async def change_password(body: PasswordBody, asker: AskerDep, store: StoreDep) -> Response:
+async def change_password(body: PasswordBody, asker: AskerDep, services: ServicesDep) -> Response:
     """Sets the asker's password. All their other browser sessions end; API tokens stay."""
+    await take_password_check(services.redis, asker.user.id, services.settings.logins_per_minute)
     current = None if body.current_password is None else body.current_password.get_secret_value()
-    await service.change_password(store, asker, current, body.new_password.get_secret_value())
+    await service.change_password(services.store, asker, current, body.new_password.get_secret_value())
     return Response(status_code=204)
 
 

@@ -11,7 +11,7 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from fulcrum.domain.errors import InvalidRequest
+from fulcrum.domain.errors import Conflict, InvalidRequest
 from fulcrum.gateway.asking import Asker
 from fulcrum.gateway.deps import run_in_thread
 from fulcrum.gateway.services import Services
@@ -22,6 +22,9 @@ _KEY = re.compile(r"[\x21-\x7e]{1,255}")
 _IN_MEMORY = 1 << 20  # of a request's body; larger ones wait in a temporary file
 _MAX_KEPT = 8 << 20  # of an answer's body
 _KEPT_HEADERS = ("content-type", "etag", "location")
+# Answers that show a token or a login link, once: the store keeps hashes of secrets and never the secrets themselves.
+SECRET_ANSWERS = re.compile(r"/v1/(tokens|users|users/[^/]+:invite)")
+_WITHHELD = "withheld"  # stands among the kept headers of such an answer, in place of its body
 _NOT_KEPT = frozenset({408, 425, 429, 499})  # the same request may work in a moment
 
 
@@ -32,7 +35,7 @@ class IdempotencyKeys:
         self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Handles one request; raises IdempotencyConflict, InvalidRequest."""
+        """Handles one request; raises IdempotencyConflict, InvalidRequest, and Conflict for a secret shown before."""
         asker: Asker | None = scope.get("state", {}).get("asker")
         headers = Headers(scope=scope) if scope["type"] == "http" else Headers()
         key = headers.get("idempotency-key")
@@ -47,6 +50,11 @@ class IdempotencyKeys:
         with tempfile.SpooledTemporaryFile(_IN_MEMORY) as body:
             fingerprint = await _read(scope, headers, receive, body)
             kept = await run_in_thread(_begin, services.store, asker.user.id, key, fingerprint)
+            if kept is not None and _WITHHELD in kept.headers:
+                raise Conflict(
+                    f"the request with the Idempotency-Key {key[:80]!r} was carried out, and its answer held a secret "
+                    "that is shown once: where it was lost, make another with another key"
+                )
             if kept is not None:
                 await _repeat(kept, send)
                 return
@@ -62,7 +70,8 @@ class IdempotencyKeys:
         user_id: str,
         key: str,
     ) -> None:
-        answer = _Answer(send, store, user_id, key)
+        holds_secret = SECRET_ANSWERS.fullmatch(scope["path"]) is not None
+        answer = _Answer(send, store, user_id, key, holds_secret)
         try:
             await self._app(scope, _replay(body, receive), answer.send)
         finally:
@@ -75,8 +84,9 @@ class IdempotencyKeys:
 class _Answer:
     """Sends an answer on, and keeps it just before its end goes out."""
 
-    def __init__(self, send: Send, store: Store, user_id: str, key: str) -> None:
+    def __init__(self, send: Send, store: Store, user_id: str, key: str, holds_secret: bool) -> None:
         self._send = send
+        self._holds_secret = holds_secret
         self._store = store
         self._owner = (user_id, key)
         self._status = 0
@@ -93,6 +103,8 @@ class _Answer:
             self._body += message.get("body", b"")
             if not message.get("more_body", False) and self._may_be_kept():
                 kept = StoredResponse(self._status, bytes(self._body), self._headers)
+                if self._holds_secret and self._status < 300:
+                    kept = StoredResponse(self._status, b"", {_WITHHELD: "a secret"})
                 await run_in_thread(_finish, self._store, *self._owner, kept)
                 self.is_kept = True
         await self._send(message)

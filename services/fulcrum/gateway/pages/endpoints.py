@@ -9,7 +9,7 @@ from fastapi import APIRouter, Request
 from fastapi.responses import HTMLResponse, RedirectResponse, Response
 from pydantic import TypeAdapter, ValidationError
 
-from fulcrum.domain.errors import Denied, FulcrumError, NotFound, Unauthenticated
+from fulcrum.domain.errors import Denied, FulcrumError, NotFound, RateLimited, Unauthenticated
 from fulcrum.domain.records import Project
 from fulcrum.gateway.asking import Asker
 from fulcrum.gateway.auth import service as auth
@@ -20,7 +20,7 @@ from fulcrum.gateway.deps import ServicesDep, run_in_thread
 from fulcrum.gateway.errors import status_of
 from fulcrum.gateway.middleware.guard import check_no_foreign_page, check_own_page
 from fulcrum.gateway.pages import html
-from fulcrum.gateway.rate_limits import take_login, take_request
+from fulcrum.gateway.rate_limits import take_login, take_password_check, take_request
 from fulcrum.gateway.services import Services
 from fulcrum.gateway.status.service import readiness
 from fulcrum.gateway.tokens import service as tokens
@@ -89,6 +89,7 @@ async def set_password(request: Request, services: ServicesDep) -> Response:
     form = await _form(request)
     try:
         new = TypeAdapter[Any](NewPassword).validate_python(form.get("new_password", ""))
+        await take_password_check(services.redis, asker.user.id, services.settings.logins_per_minute)
         await auth.change_password(
             services.store, asker, form.get("current_password"), new.get_secret_value()
         )
@@ -96,7 +97,7 @@ async def set_password(request: Request, services: ServicesDep) -> Response:
         return await _home(
             request, services, asker, html.bad(f"New password: {error.errors()[0]['msg']}"), 422
         )
-    except Denied as error:
+    except (Denied, RateLimited) as error:
         return await _home(request, services, asker, html.bad(str(error)), status_of(error))
     return await _home(request, services, asker, html.good("Your password is set."))
 
