@@ -12,10 +12,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO
 
+import psutil
+
 from fulcrum.local.logs import LogFolder
 
 GUARD = Path(__file__).with_name("guard.py")
-_DYING_S = 5.0  # zombies that a bare container's first process never collects are not waited for longer
+_DYING_S = 5.0  # more than the kernel needs, unless a driver holds the process
 
 # None: healthy. Otherwise what is missing, in words for the status table. May block for a few seconds, never raises.
 Check = Callable[[], str | None]
@@ -136,9 +138,21 @@ class Running:
     def _wait_for_group(self) -> None:
         """SIGKILL is sent, not done: the next process on the same files must not meet the dying one."""
         deadline = time.monotonic() + _DYING_S
-        while time.monotonic() < deadline:
-            try:
-                os.killpg(self._process.pid, 0)
-            except (ProcessLookupError, PermissionError):
-                return
-            time.sleep(0.005)
+        while self._group_lives() and time.monotonic() < deadline:
+            time.sleep(0.01)
+
+    def _group_lives(self) -> bool:
+        group = self._process.pid
+        try:
+            os.killpg(group, 0)
+        except (ProcessLookupError, PermissionError):
+            return False
+        # Zombies answer signals too, until the first process of the machine collects them.
+        return any(_lives_in(group, pid) for pid in psutil.pids())
+
+
+def _lives_in(group: int, pid: int) -> bool:
+    try:
+        return os.getpgid(pid) == group and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+    except (psutil.Error, OSError):  # gone in between
+        return False
