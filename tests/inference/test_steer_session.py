@@ -4,6 +4,7 @@ import asyncio
 import threading
 import time
 
+import grpc
 import numpy as np
 import pytest
 from tests.inference.running import MODEL, SAE, Running, png
@@ -141,8 +142,6 @@ def test_a_correction_of_another_sae_is_refused_in_a_session_too(service, local,
 
 def send(service, messages):
     with service.channel() as channel:
-        import grpc
-
         try:
             return list(InferenceStub(channel).SteerSession(iter(messages), timeout=20))
         except grpc.RpcError as error:
@@ -216,3 +215,81 @@ def test_a_session_in_which_nothing_happens_ends(opening):
         assert list(InferenceStub(channel).SteerSession(messages(), timeout=20)) == []
         assert time.monotonic() - began < 8
         hold.set()
+
+
+@pytest.mark.parametrize("opened", [True, False])
+def test_a_caller_who_says_nothing_takes_no_place_for_ever(opening, opened):
+    with Running(max_call_s=0.2, max_concurrent_rpcs=1) as running, running.channel() as channel:
+        hold = threading.Event()
+
+        def messages():
+            if opened:
+                yield opening
+            hold.wait(10)
+
+        began = time.monotonic()
+        try:
+            assert list(InferenceStub(channel).SteerSession(messages(), timeout=8)) == []
+            assert time.monotonic() - began < 5
+            assert running.server.workers.n_calls == 0
+        finally:
+            hold.set()
+
+
+def test_a_hand_that_never_rests_does_not_hold_up_a_stop(at, task):
+    made = []
+
+    def make(settings, batcher):
+        made.append(Slow(settings, batcher))
+        return made[0]
+
+    async def run(running):
+        async with (
+            AsyncRemoteEngine(running.address) as engine,
+            engine.steer_session(MODEL, SAE, png(1), task, user="ann") as session,
+        ):
+            first = await session.move(at(0.0))
+            await asyncio.to_thread(made[0].entered.acquire)
+            await session.move(at(0.5))
+            running.begin_stop()
+            while not running.server.workers.stopping.is_set():
+                await asyncio.sleep(0.01)
+            await asyncio.sleep(0.2)  # the second move has arrived
+            made[0].gate.release()
+            stream = aiter(session)
+            assert (await anext(stream)).sequence == first
+            with pytest.raises(ServiceUnavailable):
+                await anext(stream)
+
+    with Running(make, drain_s=5) as running:
+        asyncio.run(run(running))
+    assert made[0].n_steers == 1
+
+
+def test_a_caller_who_reads_no_answers_takes_no_place_for_ever(opening, at):
+    """More answers than the windows of a connection hold: a write waits until somebody reads."""
+    small = [("grpc.http2.lookahead_bytes", 1024), ("grpc.http2.bdp_probe", 0)]
+    with (
+        Running(max_call_s=0.5, max_concurrent_rpcs=1) as running,
+        grpc.insecure_channel(running.address, small) as channel,
+    ):
+        hold = threading.Event()
+
+        def messages():
+            yield opening
+            sequence = 0
+            while not hold.wait(0.002):
+                sequence += 1
+                yield pb.SteerSessionRequest(move=to_message(requests.SessionMove(sequence, at(0.0))))
+
+        call = InferenceStub(channel).SteerSession(messages(), timeout=30)
+        try:
+            until = time.monotonic() + 20
+            while running.server.workers.n_calls == 0 and time.monotonic() < until:
+                time.sleep(0.01)
+            while running.server.workers.n_calls and time.monotonic() < until:
+                time.sleep(0.05)
+            assert running.server.workers.n_calls == 0
+        finally:
+            hold.set()
+            call.cancel()

@@ -125,7 +125,18 @@ class Border(grpc.aio.ServerInterceptor):
     async def _write(self, messages: AsyncIterator[Message], context: Any) -> None:
         async with aclosing(messages) as open_messages:  # type: ignore[type-var]  # they are generators
             async for message in open_messages:
-                await context.write(self._sized(message))
+                sized = self._sized(message)
+                try:
+                    # A session has no limit of its own, and a caller that never reads fills its window.
+                    async with asyncio.timeout(self._max_call_s):
+                        await context.write(sized)
+                except TimeoutError:
+                    raise DeadlineExceeded(
+                        f"an answer waited longer than {self._max_call_s:g} s for its caller to read it"
+                    ) from None
+                except grpc.aio.BaseError as error:
+                    # gRPC's word for a caller that went away during the write.
+                    raise asyncio.CancelledError from error
 
     def _sized(self, message: Message) -> Message:
         size = message.ByteSize()

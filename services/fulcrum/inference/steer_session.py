@@ -34,6 +34,7 @@ class SteerSession:
         self._call = call
         self._shown = shown
         self._max_move_s = max_move_s
+        self._opening: requests.SessionOpening | None = None
         self._newest: requests.SessionMove | None = None
         self._arrived = asyncio.Event()
 
@@ -44,12 +45,6 @@ class SteerSession:
 
         Raises InvalidRequest for messages out of order. An error of one move is its answer, and the session goes on.
         """
-        first = await anext(aiter(incoming), None)
-        if first is None:
-            return
-        if first.WhichOneof("message") != "open":
-            raise InvalidRequest("the first message of a session must be `open`")
-        opening = from_message(requests.SessionOpening, first.open)
         reading = asyncio.create_task(self._read(incoming))
         stopping = asyncio.create_task(self._workers.stopping.wait())
         stopping.add_done_callback(lambda _: self._arrived.set())
@@ -61,8 +56,11 @@ class SteerSession:
                     return
                 self._arrived.clear()
                 move, self._newest = self._newest, None
-                if move is not None:
-                    yield await self._answer(opening, move)
+                if move is not None and self._opening is not None:
+                    yield await self._answer(self._opening, move)
+                    # Under a fast hand there is always a next move.
+                    if stopping.done():
+                        raise stopping_error()
                 elif reading.done():
                     await reading
                     return
@@ -79,6 +77,12 @@ class SteerSession:
         last = -(1 << 63)
         try:
             async for message in incoming:
+                if self._opening is None:
+                    if message.WhichOneof("message") != "open":
+                        raise InvalidRequest("the first message of a session must be `open`")
+                    self._opening = from_message(requests.SessionOpening, message.open)
+                    self._arrived.set()
+                    continue
                 if message.WhichOneof("message") != "move":
                     raise InvalidRequest("after the first message of a session only `move` is allowed")
                 move = from_message(requests.SessionMove, message.move)
