@@ -1,5 +1,6 @@
 import importlib.util
 import socket
+import sys
 
 import pytest
 
@@ -71,3 +72,10 @@ def test_a_named_redis_that_is_away_is_a_problem(settings, tmp_path):
 
 def test_versions_name_what_answers_depend_on():
     assert {"torch", "open_clip_torch", "numpy"} <= set(doctor.versions())
+
+
+def test_a_look_that_needs_a_missing_package_stops_no_other_look(settings, monkeypatch):
+    monkeypatch.setitem(sys.modules, "psutil", None)
+    names = [f.name for f in doctor.examine(settings, {})]
+    assert "not looked at" in names
+    assert names[-1] == "client"
