@@ -325,6 +325,28 @@ def test_after_a_fatal_error_of_the_device_everyone_is_told_and_nobody_hangs():
     assert len(told) == 1
 
 
+@pytest.mark.parametrize(
+    "message",
+    [
+        "CUDA error: out of memory\nCUDA kernel errors might be asynchronously reported",
+        "CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`",
+    ],
+)
+def test_a_driver_without_memory_is_no_lost_device(message):
+    told, failures = [], [1]
+
+    def run(rows):
+        if failures:
+            failures.pop()
+            raise torch.AcceleratorError(message)
+        return (rows[0] * 2,)
+
+    with Batcher(on_fatal=told.append) as batcher:
+        assert batcher.submit("stage", rows_of(1, 2), run)[0][:, 0].tolist() == [2.0, 4.0]
+        assert batcher.counts.out_of_memory == 1
+    assert not told
+
+
 def test_closing_finishes_what_was_accepted_and_refuses_what_comes_later():
     run = Recorder()
     batcher = Batcher()

@@ -9,7 +9,7 @@ from fulcrum.domain.errors import InvalidHookPoint
 Tower = Literal["visual", "text"]
 Site = Literal["resid_post", "mlp_out", "attn_out"]
 
-_PATTERN = re.compile(r"^(visual|text)\.blocks\.(\d+)\.(resid_post|mlp_out|attn_out)$")
+_PATTERN = re.compile(r"(visual|text)\.blocks\.([0-9]{1,4})\.(resid_post|mlp_out|attn_out)")
 
 
 @dataclass(frozen=True, order=True)
@@ -23,10 +23,10 @@ class HookPoint:
     @classmethod
     def parse(cls, text: str) -> "HookPoint":
         """Raises InvalidHookPoint for anything but `visual.blocks.3.resid_post` and its like."""
-        match = _PATTERN.match(text)
+        match = _PATTERN.fullmatch(text)
         if match is None:
             raise InvalidHookPoint(
-                f"hook point {text!r} is malformed: expected "
+                f"hook point {text[:80]!r} is malformed: expected "
                 f"'visual|text.blocks.<number>.<site>' with site one of {', '.join(get_args(Site))}"
             )
         tower, block, site = match.groups()

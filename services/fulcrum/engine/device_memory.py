@@ -11,15 +11,21 @@ from fulcrum.domain.errors import OutOfMemory
 P = ParamSpec("P")
 R = TypeVar("R")
 
-# What torch's allocator of CPU memory says in a plain RuntimeError.
-_CPU_MESSAGES = ("can't allocate memory", "not enough memory")
+# What torch says in errors of other classes: its allocator of CPU memory, the driver and cuBLAS, which take memory
+# past torch's own allocator. The last two look like a lost device and leave it as it was.
+_MESSAGES = (
+    "can't allocate memory",
+    "not enough memory",
+    "CUDA error: out of memory",
+    "CUBLAS_STATUS_ALLOC_FAILED",
+)
 
 
 def is_out_of_memory(error: BaseException) -> bool:
     """Less at once may work."""
     if isinstance(error, torch.OutOfMemoryError | MemoryError):
         return True
-    return isinstance(error, RuntimeError) and any(text in str(error) for text in _CPU_MESSAGES)
+    return isinstance(error, RuntimeError) and any(text in str(error) for text in _MESSAGES)
 
 
 def is_fatal(error: BaseException) -> bool:

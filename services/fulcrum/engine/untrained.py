@@ -22,7 +22,7 @@ def untrained_sae(text: str, loaded: LoadedModel, seed: int = 0) -> Sae:
     """
     shape, _, hook = text.removeprefix(UNTRAINED).partition("@")
     parts = shape.split(":")
-    if len(parts) != 3 or parts[0] not in VARIANTS or not parts[1].isdigit() or not parts[2].isdigit():
+    if len(parts) != 3 or parts[0] not in VARIANTS or not all(_is_number(part) for part in parts[1:]):
         raise InvalidSettings(
             f"SAE {text!r}: expected 'untrained:<variant>:<d_sae>:<k>[@hook point]' with a variant of "
             f"{', '.join(VARIANTS)}, for example 'untrained:topk:4096:32@visual.blocks.6.resid_post'"
@@ -48,3 +48,8 @@ def untrained_sae(text: str, loaded: LoadedModel, seed: int = 0) -> Sae:
     sae.W_dec.copy_(rows / rows.norm(dim=1, keepdim=True))
     sae.W_enc.copy_(sae.W_dec.T)
     return sae.eval()
+
+
+def _is_number(text: str) -> bool:
+    """One that `int` takes: `isdigit` is true of a superscript two, and a longer one than this is no size."""
+    return text.isdecimal() and len(text) <= 9

@@ -77,7 +77,8 @@ class References:
             return str(self._artifacts.folder_of(source))
         if source.startswith(UNTRAINED):
             size = source.removeprefix(UNTRAINED).partition("@")[0].split(":")[1:2]
-            if size and size[0].isdigit() and (len(size[0]) > 9 or int(size[0]) > _MAX_UNTRAINED):
+            # Not isdigit, which takes the likes of a superscript two for digits.
+            if size and size[0].isdecimal() and (len(size[0]) > 9 or int(size[0]) > _MAX_UNTRAINED):
                 raise UnknownSae(f"{source[:80]!r}: an untrained SAE has at most {_MAX_UNTRAINED} latents")
             return source
         raise UnknownSae(
