@@ -5,7 +5,10 @@ from concurrent.futures import ThreadPoolExecutor
 from starlette.datastructures import Headers
 
 from fulcrum.gateway.auth.identify import identify
-from fulcrum.gateway.bootstrap import LOCAL_TOKEN_NAME, bootstrap
+from fulcrum.gateway.auth.service import redeem_link
+from fulcrum.gateway.bootstrap import LOCAL_TOKEN_NAME, bootstrap, prepare
+from fulcrum.gateway.settings import Settings
+from fulcrum.store.database import open_store
 
 
 def asker_of(store, token):
@@ -49,3 +52,16 @@ def test_two_starts_at_once_agree(store):
     with store.read() as tx:
         usable = [t for t in tx.tokens.list(user_id=runs[0].admin.id).items if t.revoked_at is None]
     assert len(usable) == 1
+
+
+def test_services_that_run_apart_get_tables_an_administrator_and_a_way_in(tmp_path):
+    settings = Settings(database_url=f"sqlite:///{tmp_path / 'lab.db'}", public_url="https://lab.example/")
+    first, second = prepare(settings), prepare(settings)
+    assert first.login_link.startswith("https://lab.example/login?link=lnk_")
+    assert (second.admin, second.project) == (first.admin, first.project)
+    with open_store(settings.database_url) as store:
+        store.ping()
+        begun = redeem_link(store, second.login_link.partition("link=")[2], 1.0)
+        assert begun.user == first.admin
+        with store.read() as tx:
+            assert tx.tokens.list(user_id=first.admin.id).items == ()

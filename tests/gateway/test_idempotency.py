@@ -103,6 +103,30 @@ def test_a_refusal_is_kept_too_but_a_failure_of_ours_runs_again(platform):
         del platform.store.write
 
 
+def test_what_was_done_is_not_done_again_although_its_answer_could_not_be_kept(platform):
+    real = platform.store.write
+    calls = []
+
+    def fails_at_the_end():
+        calls.append(1)
+        if len(calls) == 3:  # the first opens the key, the second does the work
+            raise ServiceUnavailable("the database is away", 1.0)
+        return real()
+
+    def begin():
+        return platform.admin.post("/v1/sessions", json={"title": "x"}, headers={"Idempotency-Key": "k1"})
+
+    platform.admin.get("/v1/me")  # the token's last use is noted, which is a write
+    platform.store.write = fails_at_the_end
+    try:
+        assert begin().status_code == 201
+    finally:
+        del platform.store.write
+    assert len(calls) == 3
+    assert_problem(begin(), 409, "IDEMPOTENCY_CONFLICT")
+    assert len(platform.admin.get("/v1/sessions").json()["items"]) == 1
+
+
 def test_of_many_at_once_one_is_done(platform):
     barrier = threading.Barrier(8)
 

@@ -53,6 +53,18 @@ def test_a_taken_port_and_a_folder_in_use_are_found(settings, tmp_path):
         assert "in use" in found(settings, "data folder").message
 
 
+def test_a_folder_of_other_things_is_looked_at_only(settings):
+    settings.data_dir.mkdir()
+    (settings.data_dir / "thesis.tex").touch()
+    assert found(settings, "data folder").verdict == "ok"
+    assert [p.name for p in settings.data_dir.iterdir()] == ["thesis.tex"]
+
+
+def test_a_file_is_no_data_folder(settings):
+    settings.data_dir.touch()
+    assert found(settings, "data folder").verdict == "problem"
+
+
 def test_a_token_that_others_can_read_is_a_problem(settings):
     settings.client_file.write_text("{}")
     settings.client_file.chmod(0o644)

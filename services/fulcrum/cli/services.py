@@ -8,12 +8,12 @@ import json as json_module
 import os
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from fulcrum.cli import options
-from fulcrum.cli.output import emit_json
+from fulcrum.cli.output import emit_json, out
 from fulcrum.domain.errors import InvalidSettings
 
 Address = Annotated[
@@ -64,9 +64,17 @@ def gateway(
             "--inference", help="Its HOST:PORT or unix:/PATH; several by commas.", show_default=False
         ),
     ] = None,
+    prepare: Annotated[
+        bool,
+        typer.Option(
+            "--prepare",
+            help="Instead of serving: bring the database to this version, make the first administrator and project, "
+            "and print a login link for the administrator.",
+        ),
+    ] = False,
     json: options.Json = False,
 ) -> None:
-    """Run the HTTP gateway alone; every FULCRUM_GATEWAY_* setting counts. The database must be at head.
+    """Run the HTTP gateway alone; every FULCRUM_GATEWAY_* setting counts. The database must be at head: --prepare.
 
     With --json its process and address are printed as one object before it takes over.
     """
@@ -75,7 +83,29 @@ def gateway(
         "FULCRUM_GATEWAY_PORT": None if port is None else str(port),
         "FULCRUM_GATEWAY_INFERENCE_ADDRESS": inference_address,
     }
+    if prepare:
+        _prepare({"host": host, "port": port}, json)
+        return
     _become("fulcrum.gateway", settings, json, {"host": host, "port": port})
+
+
+def _prepare(given: dict[str, Any], json: bool) -> None:
+    from pydantic import ValidationError
+
+    from fulcrum.gateway.bootstrap import prepare
+    from fulcrum.gateway.settings import Settings
+
+    try:
+        settings = Settings(**{name: value for name, value in given.items() if value is not None})
+    except ValidationError as error:
+        wrong = [f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors(include_url=False)]
+        raise InvalidSettings(f"settings of FULCRUM_GATEWAY_*: {'; '.join(wrong)}") from error
+    prepared = prepare(settings)
+    if json:
+        emit_json({"admin": prepared.admin.name, "login_link": prepared.login_link})
+        return
+    out.print(f"The database is ready. {prepared.admin.name} logs in (once):", highlight=False, markup=False)
+    out.print(f"   {prepared.login_link}", highlight=False, soft_wrap=True)
 
 
 def _folders(given: list[str]) -> str:

@@ -6,8 +6,9 @@ from datetime import timedelta
 from fulcrum.domain.identifiers import new_id, now
 from fulcrum.domain.records import Member, Project, User
 from fulcrum.gateway.auth.service import new_link
+from fulcrum.gateway.settings import Settings
 from fulcrum.gateway.tokens.service import issue
-from fulcrum.store.database import Store
+from fulcrum.store.database import Store, migrate, open_store
 from fulcrum.store.transaction import Transaction
 
 ADMIN_NAME = "admin"
@@ -39,6 +40,31 @@ def bootstrap(store: Store) -> FirstRun:
         link = new_link(tx, admin.id, LINK_LIFE)
         tx.audit.append(None, "platform.start", admin.id, {"project_id": project.id})
     return FirstRun(admin, project, link, text)
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A database that a gateway can serve, and the administrator's way in."""
+
+    admin: User
+    project: Project
+    login_link: str  # works once
+
+
+def prepare(settings: Settings) -> Prepared:
+    """For services that run apart, once before the first start and before each new version: tables at head,
+    administrator and project where there are none, and a new login link for the administrator.
+
+    Raises InvalidSettings, ServiceUnavailable.
+    """
+    migrate(settings.database_url)
+    with open_store(settings.database_url) as store, store.write() as tx:
+        admin = _admin(tx)
+        project = _project(tx, admin)
+        link = new_link(tx, admin.id, LINK_LIFE)
+        tx.audit.append(None, "platform.prepare", admin.id, {"project_id": project.id})
+    base = settings.public_url or f"http://{settings.host}:{settings.port}"
+    return Prepared(admin, project, f"{base.rstrip('/')}/login?link={link}")
 
 
 def _admin(tx: Transaction) -> User:

@@ -187,6 +187,11 @@ def _data_folder(settings: Settings) -> Finding:
             return Finding("data folder", "ok", f"{path}: Fulcrum runs on it and serves at {url}")
         remedy = "if nothing runs any more, the next start tidies up"
         return Finding("data folder", "notice", f"{path}: in use at {url}, which says: {missing}", remedy)
+    if not (path / "lock").exists():  # opening it would make a data folder of it
+        if path.is_dir() and os.access(path, os.W_OK | os.X_OK):
+            return Finding("data folder", "ok", f"{path} has nothing of Fulcrum yet")
+        remedy = "choose another with --data-dir"
+        return Finding("data folder", "problem", f"{path} is no folder that may be written to", remedy)
     try:
         DataFolder(path, wait_s=0).close()
     except FulcrumError as error:

@@ -11,12 +11,15 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from fulcrum.domain.errors import Conflict, InvalidRequest
+from fulcrum.domain.errors import Conflict, FulcrumError, InvalidRequest
 from fulcrum.gateway.asking import Asker
 from fulcrum.gateway.deps import run_in_thread
 from fulcrum.gateway.services import Services
 from fulcrum.store.database import Store
 from fulcrum.store.idempotency import StoredResponse
+from fulcrum.telemetry import logger
+
+log = logger(__name__)
 
 _KEY = re.compile(r"[\x21-\x7e]{1,255}")
 _IN_MEMORY = 1 << 20  # of a request's body; larger ones wait in a temporary file
@@ -105,8 +108,14 @@ class _Answer:
                 kept = StoredResponse(self._status, bytes(self._body), self._headers)
                 if self._holds_secret and self._status < 300:
                     kept = StoredResponse(self._status, b"", {_WITHHELD: "a secret"})
-                await run_in_thread(_finish, self._store, *self._owner, kept)
+                # From here on the work is done: whatever happens to the keeping, it must not be done again, and the
+                # caller gets this answer. A key that could not be closed refuses repeats until its lease ends.
                 self.is_kept = True
+                try:
+                    with anyio.CancelScope(shield=True):
+                        await run_in_thread(_finish, self._store, *self._owner, kept)
+                except FulcrumError as error:
+                    log.error("an answer was not kept", error=str(error))
         await self._send(message)
 
     def _may_be_kept(self) -> bool:

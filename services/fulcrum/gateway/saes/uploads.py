@@ -11,7 +11,9 @@ from fulcrum.domain.errors import CorruptCheckpoint, InvalidSaeConfig
 from fulcrum.store.artifacts import CHUNK_BYTES, Artifacts
 
 MAX_CONFIG_BYTES = 1 << 20
-_MAX_HEADER_BYTES = 100_000_000  # safetensors' own limit
+_MAX_HEADER_BYTES = (
+    4 << 20
+)  # an SAE has a dozen tensors; read as JSON, safetensors' own 100 MB would take gigabytes
 
 
 def keep_upload(artifacts: Artifacts, cfg: IO[bytes], weights: IO[bytes], max_bytes: int) -> str:
