@@ -67,6 +67,18 @@ def test_passwords_are_kept_as_argon2id(platform, anna):
     assert kept.startswith("$argon2id$v=19$m=65536,t=3,p=4$")
 
 
+def test_a_password_that_is_no_utf_8_is_a_password_too(platform):
+    json = {"content-type": "application/json"}
+    body = b'{"name": "Anna", "password": "\\ud800 and eleven more"}'
+    assert_problem(
+        platform.client().post("/v1/auth/login", content=body, headers=json), 401, "UNAUTHENTICATED"
+    )
+    client = platform.as_user("Anna", "analyst")
+    kept = client.put("/v1/me/password", content=b'{"new_password": "\\ud800 and eleven more"}', headers=json)
+    assert kept.status_code == 204
+    assert platform.client().post("/v1/auth/login", content=body, headers=json).status_code == 200
+
+
 def test_logging_out_ends_the_session_on_the_server_too(platform, anna):
     browser, _ = log_in(platform)
     cookie = browser.cookies["fulcrum_session"]

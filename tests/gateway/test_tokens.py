@@ -147,3 +147,11 @@ def test_lists_come_in_pages(platform):
         assert_problem(client.get(f"/v1/tokens?cursor={bad}"), 422, "INVALID_REQUEST")
     for limit in (0, 201, "many"):
         assert_problem(client.get("/v1/tokens", params={"limit": limit}), 422, "INVALID_REQUEST")
+
+
+def test_a_time_that_no_calendar_has_is_refused(platform):
+    body = {"name": "x", "expires_at": "9999-12-31T23:59:59-23:59"}
+    assert (
+        "9999"
+        in assert_problem(platform.admin.post("/v1/tokens", json=body), 422, "INVALID_REQUEST")["detail"]
+    )

@@ -16,7 +16,7 @@ _NOBODY = "$argon2id$v=19$m=65536,t=3,p=4$jCMzaSfn3YKKlLzPPYAtrA$lNmvaQ5QgdjmpHv
 
 async def hash_password(password: str) -> str:
     """What the store keeps."""
-    return await anyio.to_thread.run_sync(_hasher.hash, password, limiter=_AT_ONCE)
+    return await anyio.to_thread.run_sync(_hasher.hash, _bytes(password), limiter=_AT_ONCE)
 
 
 async def verify_password(password: str, kept: str | None) -> bool:
@@ -24,11 +24,16 @@ async def verify_password(password: str, kept: str | None) -> bool:
 
     def verify() -> bool:
         try:
-            return _hasher.verify(kept or _NOBODY, password) and kept is not None
+            return _hasher.verify(kept or _NOBODY, _bytes(password)) and kept is not None
         except (VerificationError, InvalidHashError):
             return False
 
     return await anyio.to_thread.run_sync(verify, limiter=_AT_ONCE)
+
+
+def _bytes(password: str) -> bytes:
+    # JSON can write half of a surrogate pair, which UTF-8 cannot.
+    return password.encode("utf-8", "surrogatepass")
 
 
 def is_outdated(kept: str) -> bool:

@@ -1,6 +1,6 @@
 """One's own API tokens."""
 
-from datetime import datetime
+from datetime import UTC, datetime
 
 from fulcrum.domain.errors import InvalidRequest, UnknownToken
 from fulcrum.domain.identifiers import new_id, now
@@ -24,6 +24,12 @@ def create(
             raise InvalidRequest(
                 f"expires_at is {expires_at.isoformat()}: a time zone is missing, such as +00:00"
             )
+        try:
+            expires_at = expires_at.astimezone(UTC)
+        except OverflowError:
+            raise InvalidRequest(
+                f"expires_at is {expires_at.isoformat()}: beyond the year 9999 in UTC; leave it out for never"
+            ) from None
         if expires_at <= now():
             raise InvalidRequest(f"expires_at is {expires_at.isoformat()}, which is in the past")
     with store.write() as tx:
