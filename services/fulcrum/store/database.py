@@ -61,7 +61,8 @@ class Store:
             revision = current_revision(connection)
         if revision != newest_revision():
             raise ServiceUnavailable(
-                f"the database has the schema {revision!r}, this Fulcrum needs {newest_revision()!r}: migrate it"
+                f"the database has the schema {revision!r}, this Fulcrum needs {newest_revision()!r}: "
+                "`fulcrum gateway --prepare` brings it there"
             )
 
     def close(self) -> None:

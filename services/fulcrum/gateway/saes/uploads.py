@@ -45,7 +45,11 @@ def check_weights(file: IO[bytes]) -> None:
     size = file.seek(0, 2)
     file.seek(0)
     length = int.from_bytes(file.read(8), "little")
-    if size < 8 or length > min(size - 8, _MAX_HEADER_BYTES):
+    if size >= 8 and _MAX_HEADER_BYTES < length <= size - 8:
+        raise CorruptCheckpoint(
+            f"weights have a header of {length} bytes: that of an SAE has at most {_MAX_HEADER_BYTES}"
+        )
+    if size < 8 or length > size - 8:
         raise CorruptCheckpoint(f"weights of {size} bytes are not safetensors, or cut off")
     try:
         header = json.loads(file.read(length))
