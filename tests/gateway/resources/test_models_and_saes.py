@@ -196,5 +196,5 @@ def test_a_failed_load_leaves_the_others_usable(lab):
 
 def test_a_header_that_would_fill_the_memory_is_not_read():
     header = b"{" + b" " * (5 << 20) + b"}"
-    with pytest.raises(CorruptCheckpoint, match="header of 5242882 bytes.*at most 4194304"):
+    with pytest.raises(CorruptCheckpoint, match=r"header of 5242882 bytes.*at most 4194304"):
         check_weights(io.BytesIO(len(header).to_bytes(8, "little") + header))
