@@ -153,7 +153,9 @@ def check_inference(address: str, token: str) -> Check:
 
         try:
             with RemoteEngine(address, token=token) as engine:
-                return None if engine.health(timeout_s=5) else "no forward passes yet, or no answer within 5 s"
+                return (
+                    None if engine.health(timeout_s=5) else "no forward passes yet, or no answer within 5 s"
+                )
         except FulcrumError as error:
             return str(error)
 
