@@ -1,14 +1,18 @@
 """Green only where a forward passes."""
 
 import asyncio
+import shutil
 import threading
 import time
 
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
+from safetensors.torch import load_file, save_file
 from tests.inference.running import MODEL, SAE, Running, png
 
+from fulcrum.demo.shipped import WEIGHTS
 from fulcrum.domain.errors import ComputationFailed, Overloaded
+from fulcrum.domain.models import ModelRef
 from fulcrum.inference.health import Health
 from fulcrum.inference.server import engine_of
 
@@ -170,3 +174,50 @@ def test_the_warm_model_is_what_the_canary_runs(broken):
     client.warm_model(MODEL, SAE)
     before = running.server.batcher.counts.batches
     assert until(lambda: running.server.batcher.counts.batches > before)
+
+
+def test_a_model_that_gives_no_numbers_does_not_turn_a_service_red_for_everyone(tmp_path, task):
+    shutil.copytree(WEIGHTS / "clip", tmp_path / "broken")
+    (weights,) = (tmp_path / "broken").glob("*.safetensors")
+    tensors = {name: tensor.float() for name, tensor in load_file(weights).items()}
+    tensors["visual.proj"] = tensors["visual.proj"] * 1e25
+    tensors["visual.ln_post.weight"] = tensors["visual.ln_post.weight"] * 1e25
+    save_file(tensors, weights)
+    folders = {"demo": WEIGHTS, "lab": tmp_path}
+    with Running(folders=folders, canary_every_s=0.05) as running, running.client() as client:
+        assert client.predict(MODEL, [png()], task)
+        assert until(client.health)
+        with pytest.raises(ComputationFailed):
+            client.predict(ModelRef("folder:lab/broken"), [png()], task)
+        before = running.server.batcher.counts.batches
+        assert until(lambda: running.server.batcher.counts.batches > before + 3)
+        assert client.health()
+
+
+def test_a_check_that_is_itself_at_fault_is_not_green():
+    class Panic(BaseException):
+        """As libraries in Rust raise it."""
+
+    def panics():
+        raise Panic("at the disco")
+
+    assert _run(panics, stalled_s=lambda: None) == [False]
+    looks = iter([None] * 4)
+    assert _run(canary=lambda: None, stalled_s=lambda: next(looks)) == [False]
+
+
+def test_a_stop_that_comes_with_the_outcome_of_a_check_is_not_forgotten():
+    async def run():
+        outcome = threading.Event()
+        health = Health(
+            ("",), lambda: outcome.wait(5), stalled_s=lambda: None, every_s=1, timeout_s=5.0, stall_s=1.0
+        )
+        await health.start()
+        await asyncio.sleep(0.05)
+        outcome.set()
+        time.sleep(0.1)  # the loop sees the outcome of the check and the stop in one turn
+        await asyncio.sleep(0)
+        await asyncio.wait_for(health.stop(), 5)
+
+    for _ in range(3):
+        asyncio.run(run())

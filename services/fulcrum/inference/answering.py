@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from PIL import Image as Picture
 
+from fulcrum import telemetry
 from fulcrum.domain.errors import ComputationFailed
 from fulcrum.domain.models import ModelInfo, ModelRef, SaeInfo
 from fulcrum.domain.provenance import Provenance
@@ -20,6 +21,8 @@ from fulcrum.inference.limits import check
 from fulcrum.inference.references import References
 from fulcrum.rpc import requests
 from fulcrum.rpc.images import Image
+
+log = telemetry.logger(__name__)
 
 
 class Answering:
@@ -122,11 +125,24 @@ class Answering:
         Raises what the engine raises, and ComputationFailed for an embedding that is none.
         """
         if model is None:
-            loaded = self._engine.models()
+            loaded = [info.ref for info in reversed(self._engine.models())]
             if not loaded:
                 self._product()
                 return
-            model = loaded[-1].ref
+            self._any_passes(loaded)
+        else:
+            self._passes(model)
+
+    def _any_passes(self, models: list[ModelRef]) -> None:
+        """One model whose numbers are none is the fault of that model, where another one passes on this device."""
+        for model in models[:-1]:
+            try:
+                return self._passes(model)
+            except ComputationFailed as error:
+                log.warning("canary failed, the next model is tried", error=str(error))
+        return self._passes(models[-1])
+
+    def _passes(self, model: ModelRef) -> None:
         embeddings = self._engine.encode_images(model, [self._canary_image])
         norms = np.linalg.norm(embeddings, axis=1)
         if not np.isfinite(norms).all() or not np.allclose(norms, 1, atol=0.05):

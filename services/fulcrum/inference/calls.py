@@ -101,7 +101,7 @@ class Workers:
 
     async def run(self, call: Call, work: Callable[[], T]) -> T:
         """What `work` returns, from a thread that sees this task's context variables."""
-        thread: Future[T] = self._pool.submit(contextvars.copy_context().run, work)
+        thread: Future[T] = self._pool.submit(contextvars.copy_context().run, _tamed, work)
         call.threads.add(thread)
         try:
             return await asyncio.wrap_future(thread)
@@ -158,6 +158,16 @@ class Workers:
     def close(self) -> None:
         """No new work; threads that still run are left to end."""
         self._pool.shutdown(wait=False, cancel_futures=True)
+
+
+def _tamed(work: Callable[[], T]) -> T:
+    """What `work` returns. A panic of a library in Rust is no Exception, and would pass by everything that answers."""
+    try:
+        return work()
+    except Exception:
+        raise
+    except BaseException as error:
+        raise RuntimeError(f"{type(error).__name__}: {error}") from error
 
 
 def stopping_error() -> ServiceUnavailable:

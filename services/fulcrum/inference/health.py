@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 
 from grpc_health.v1 import health_pb2
@@ -42,7 +42,7 @@ class Health:
         self._stalled = stalled_s
         self._every_s, self._timeout_s, self._stall_s = every_s, timeout_s, stall_s
         self._thread = ThreadPoolExecutor(1, "canary", compute_on_one_core)
-        self._running: Future[Exception | None] | None = None
+        self._running: Future[BaseException | None] | None = None
         self._watching: asyncio.Task[None] | None = None
         self._canary_passed = False
         self.serving = False
@@ -67,19 +67,30 @@ class Health:
     async def _watch(self) -> None:
         while True:
             began = time.monotonic()
-            await self._check()
+            await self._guarded(self._check)
             # The next canary; until then the watchdog looks.
             while (left := began + self._every_s - time.monotonic()) > 0:
                 await asyncio.sleep(min(left, self._stall_s / _LOOKS_PER_STALL))
-                await self._tell()
+                await self._guarded(self._tell)
+
+    async def _guarded(self, look: Callable[[], Awaitable[None]]) -> None:
+        """A look that fails by a fault of its own is no reason to stay green for ever."""
+        try:
+            await look()
+        except Exception as error:
+            self._canary_passed = self.serving = False
+            self.problem = f"the check of health failed itself: {error!r}"
+            log.exception("health check failed")
+            for name in self._services:
+                await self.servicer.set(name, health_pb2.HealthCheckResponse.NOT_SERVING)
 
     async def _check(self) -> None:
         if self._running is None:
             self._running = self._thread.submit(self._outcome)
         try:
-            failure = await asyncio.wait_for(
-                asyncio.shield(asyncio.wrap_future(self._running)), self._timeout_s
-            )
+            # Not wait_for: in Python 3.11 it forgets a cancellation that comes with the result, and `stop` would hang.
+            async with asyncio.timeout(self._timeout_s):
+                failure = await asyncio.shield(asyncio.wrap_future(self._running))
         except TimeoutError:
             stalled_s = self._stalled()
             if stalled_s is None or stalled_s >= self._timeout_s:
@@ -97,10 +108,10 @@ class Health:
                 log.error("canary failed", error=str(failure), exc_info=failure)
         await self._tell()
 
-    def _outcome(self) -> Exception | None:
+    def _outcome(self) -> BaseException | None:
         try:
             self._canary()
-        except Exception as error:
+        except BaseException as error:  # a panic of a library in Rust is no Exception
             return error
         return None
 

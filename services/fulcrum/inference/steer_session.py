@@ -51,7 +51,9 @@ class SteerSession:
         try:
             while True:
                 try:
-                    await asyncio.wait_for(self._arrived.wait(), self._max_move_s)
+                    # Not wait_for: in Python 3.11 it forgets a cancellation that comes with the event.
+                    async with asyncio.timeout(self._max_move_s):
+                        await self._arrived.wait()
                 except TimeoutError:
                     return
                 self._arrived.clear()
