@@ -147,6 +147,19 @@ def test_a_fault_of_ours_is_told_without_its_insides_and_logged_with_them(waitin
     assert "KeyError" in line["exception"]
 
 
+def test_a_panic_in_a_library_is_a_fault_of_ours_too(waiting, log_lines):
+    class Panic(BaseException):
+        """As libraries in Rust raise it."""
+
+    def panics(model, texts):
+        raise Panic("at the disco")
+
+    waiting.engine.encode_texts = panics
+    with waiting.client() as client, pytest.raises(InternalError, match="fault of the service"):
+        client.encode_texts(MODEL, ["a cup"])
+    assert [line["reason"] for line in log_lines() if line["event"] == "call"] == [InternalError.reason]
+
+
 def test_every_call_is_logged_with_user_reason_and_request_id(service, log_lines, task):
     with service.client(user="Zoë", carried=lambda: {"x-fulcrum-request-id": "req_1"}) as client:
         client.predict(MODEL, [png()], task)

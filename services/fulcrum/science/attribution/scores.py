@@ -36,7 +36,8 @@ class Scores:
         """Sums the tokens of each latent in float64."""
         rows, latents, pair = active.pairs()
         values = torch.zeros(len(rows), dtype=torch.float64, device=entry_scores.device)
-        values.index_add_(0, pair, entry_scores.double())
+        # Not index_add_: on CUDA it adds in whatever order threads arrive, and the last bits differ each time.
+        values.index_put_((pair,), entry_scores.double(), accumulate=True)
         return cls(rows, latents, values, target_values, active, entry_scores, completeness_residuals)
 
     def of_image(self, row: int = 0) -> tuple[Int[Tensor, " n"], Float[Tensor, " n"]]:
