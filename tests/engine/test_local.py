@@ -188,3 +188,21 @@ def test_a_set_edit_acts_also_where_the_latent_is_silent(engine, attacked):
     effect = engine.steer(MODEL, SAE, attacked[0], correction, TASK, n_controls=0)
     assert effect.diagnostics.changed
     assert effect.diagnostics.fired == (False,)
+
+
+def test_the_answer_before_runs_once_for_an_image_and_stays_the_same(attacked, monkeypatch):
+    engine, (data, _) = LocalEngine(), attacked
+    latent = engine.attribute(MODEL, SAE, data, TASK, n_latents=1).latents[0].latent
+    correction = suppress(engine, latent)
+    first = engine.steer(MODEL, SAE, data, correction, TASK, n_controls=0)
+    tower, rows = type(engine.residency.steerable(MODEL, SAE).tower), []
+    suffix = tower.suffix
+    monkeypatch.setattr(tower, "suffix", lambda self, state: rows.append(len(state.x)) or suffix(self, state))
+    again = engine.steer(MODEL, SAE, data, correction, TASK, n_controls=0)
+    nothing = engine.steer(MODEL, SAE, data, suppress(engine), TASK, n_controls=0)
+    assert rows == [1]
+    assert again.before.logits.tolist() == first.before.logits.tolist()
+    assert nothing.after.logits.tolist() == first.before.logits.tolist()
+    assert LocalEngine().predict(MODEL, [data], TASK)[0].logits == pytest.approx(
+        first.before.logits, abs=1e-3
+    )

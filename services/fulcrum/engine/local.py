@@ -43,12 +43,13 @@ from fulcrum.science.search.minimal_sets import minimal_sets
 from fulcrum.science.steering.dose_response import dose_response
 from fulcrum.science.steering.edits import EditPlan
 from fulcrum.science.steering.effect import effect
-from fulcrum.science.steering.forward import steered_embeddings
+from fulcrum.science.steering.forward import steered_embeddings, suffix_embeddings
 from fulcrum.science.vision.images import decode_image
 from fulcrum.science.vision.loaded import LoadedModel
 from fulcrum.science.vision.split import HookState
 
 _PREFIX_BUDGET_BYTES = 1 << 30
+_EMBEDDINGS_BUDGET_BYTES = 64 << 20  # some 30 000 images
 
 # model with its weights, hook point, preprocessing, image, dtype, deterministic
 _PrefixKey = tuple[Hashable, str, str, str, str, bool]
@@ -77,6 +78,7 @@ class LocalEngine:
         # More threads than cores that decode would only take turns with each other and with the device thread.
         self._decoding = threading.BoundedSemaphore(os.cpu_count() or 1)
         self._prefixes: ByteLru[_PrefixKey, HookState] = ByteLru(prefix_budget_bytes)
+        self._unedited: ByteLru[_PrefixKey, Tensor] = ByteLru(_EMBEDDINGS_BUDGET_BYTES)
 
     @property
     def prefix_counts(self) -> CacheCounts:
@@ -213,7 +215,7 @@ class LocalEngine:
             raise InvalidSettings(f"n_latents is {n_latents}: it must be >= 1")
         steerable, head, state = self._prepared(model, sae, image, task)
         tower, module = steerable.tower, steerable.sae
-        prediction = self._prediction(steerable, head, state)
+        prediction = head.predictions(self._embedding(steerable, image, state))[0]
         target = target or default_target(prediction)
         y = target_function(head, target)
         options = {"n_steps": n_steps} if method == "integrated_gradients" else {}
@@ -293,7 +295,8 @@ class LocalEngine:
         """
         steerable, head, state = self._prepared(model, sae, image, task)
         check_correction(steerable, correction)
-        target = target or default_target(self._prediction(steerable, head, state))
+        unedited = self._embedding(steerable, image, state)
+        target = target or default_target(head.predictions(unedited)[0])
         return effect(
             steerable.tower,
             state,
@@ -305,6 +308,7 @@ class LocalEngine:
             n_controls=n_controls,
             seed=seed,
             firing_rates=firing_rates,
+            unedited=unedited,
         )
 
     @tells_full_memory
@@ -320,9 +324,12 @@ class LocalEngine:
     ) -> DoseResponse:
         """All gains in one batched suffix pass."""
         steerable, head, state = self._prepared(model, sae, image, task)
-        target = target or default_target(self._prediction(steerable, head, state))
+        unedited = self._embedding(steerable, image, state)
+        target = target or default_target(head.predictions(unedited)[0])
         y = target_function(head, target)
-        return dose_response(steerable.tower, state, steerable.sae, latents, gains, head, target, y)
+        return dose_response(
+            steerable.tower, state, steerable.sae, latents, gains, head, target, y, unedited=unedited
+        )
 
     def suggest(
         self,
@@ -337,7 +344,7 @@ class LocalEngine:
         if len(task.names) < 2:
             raise EmptyPrompts("a suggestion needs at least two classes to choose between")
         steerable, head, state = self._prepared(model, sae, image, task)
-        if self._prediction(steerable, head, state).top == wanted:
+        if head.predictions(self._embedding(steerable, image, state))[0].top == wanted:
             raise InvalidTarget(f"the model already predicts {wanted!r}: there is nothing to correct")
         found = minimal_sets(steerable.tower, state, steerable.sae, head, wanted, max_latents=max_latents)
         step = tells_full_memory(lambda: next(found, None))
@@ -352,16 +359,6 @@ class LocalEngine:
 
     def _state(self, steerable: Steerable, image: bytes) -> HookState:
         scope = current_scope()
-        info = steerable.loaded.info
-        key = (
-            computed_by(steerable.loaded),
-            str(steerable.tower.hook_point),
-            info.preprocess_sha256,
-            hashlib.sha256(image).hexdigest(),
-            info.dtype,
-            # Made beside others, an activation may have other bits: a deterministic request must not find it.
-            self.batcher is not None and scope.deterministic,
-        )
         scope.figures.prefix_cached = True
 
         def make() -> tuple[HookState, int]:
@@ -374,7 +371,19 @@ class LocalEngine:
                 size += state.carry.numel() * state.carry.element_size()
             return state, size
 
-        return self._prefixes.get_or_make(key, make)
+        return self._prefixes.get_or_make(self._key(steerable, image), make)
+
+    def _key(self, steerable: Steerable, image: bytes) -> _PrefixKey:
+        info = steerable.loaded.info
+        return (
+            computed_by(steerable.loaded),
+            str(steerable.tower.hook_point),
+            info.preprocess_sha256,
+            hashlib.sha256(image).hexdigest(),
+            info.dtype,
+            # Made beside others, an activation may have other bits: a deterministic request must not find it.
+            self.batcher is not None and current_scope().deterministic,
+        )
 
     def _prefix_of(self, steerable: Steerable, images: Sequence[bytes]) -> HookState:
         """Activations of a batch. Without a batcher it is filled up to the one size of passes over data sets."""
@@ -395,9 +404,15 @@ class LocalEngine:
                 rows.append(loaded.preprocess([decode_image(data)], loaded.device))
         return torch.cat(rows)
 
-    def _prediction(self, steerable: Steerable, head: ZeroShotHead, state: HookState) -> Prediction:
-        with torch.no_grad():
-            return head.predictions(steerable.tower.suffix(state))[0]
+    def _embedding(self, steerable: Steerable, image: bytes, state: HookState) -> Tensor:
+        """Of the unedited image, (1, d_embed), not normalised: each steer of it needs the answer before."""
+
+        def make() -> tuple[Tensor, int]:
+            only = torch.zeros(1, dtype=torch.long, device=state.x.device)
+            embedding = suffix_embeddings(steerable.tower, state, state.x, only)
+            return embedding, embedding.numel() * embedding.element_size()
+
+        return self._unedited.get_or_make(self._key(steerable, image), make)
 
 
 def default_target(prediction: Prediction) -> Target:

@@ -75,6 +75,8 @@ def inference_child(
         "FULCRUM_INFERENCE_ARTIFACTS_URL": given.get("FULCRUM_GATEWAY_ARTIFACTS_URL", data.artifacts_url),
         "FULCRUM_INFERENCE_CACHE_DIR": str(data.path / "sae-cache"),
         "FULCRUM_INFERENCE_DRAIN_S": f"{drain_s:g}",
+        # Threads that wait for their next share of a product sleep: spinning, they take the cores from the callers.
+        "OMP_WAIT_POLICY": "PASSIVE",
     }
     if canary_model is not None:
         defaults["FULCRUM_INFERENCE_CANARY_MODEL"] = canary_model

@@ -32,11 +32,13 @@ def dose_response(
     scope: Scope | None = None,
     tolerance: float | None = 0.01,
     batch_size: int = 64,
+    unedited: Tensor | None = None,
 ) -> DoseResponse:
     """All gains (returned ascending, doubles once) on all `latents` of the one image, in one batched pass.
 
     The flip nearest to gain 1 is then narrowed to `tolerance` by some 15 more rows a round; None leaves the
-    bracket of the grid. `monotone`: the target over the gains never turns by more than rounding.
+    bracket of the grid. `monotone`: the target over the gains never turns by more than rounding. `unedited` may
+    bring the embedding (1, d_embed) of the same state.
     Raises InvalidSettings for no gains or a tolerance <= 0, and what `apply_edits` raises.
     """
     if len(gains) == 0 or len(latents) == 0:
@@ -50,20 +52,21 @@ def dose_response(
     def plan(gain: float) -> EditPlan:
         return EditPlan(tuple(Scale(latent, gain) for latent in latents), scope or Scope())
 
-    steered = steered_embeddings(tower, state, sae, [plan(float(g)) for g in grid], batch_size=batch_size)
+    plans = [plan(float(g)) for g in grid]
+    steered = steered_embeddings(tower, state, sae, plans, before=unedited, batch_size=batch_size)
     logits = readout.logits(steered.after).double().cpu().numpy()
-    unedited = int(np.argmax(readout.logits(steered.before).double().cpu().numpy()[0]))
+    unedited_class = int(np.argmax(readout.logits(steered.before).double().cpu().numpy()[0]))
 
     def flipped(more: Sequence[float]) -> list[bool]:
         again = steered_embeddings(
             tower, state, sae, [plan(g) for g in more], before=steered.before, batch_size=batch_size
         )
         return [
-            bool(top != unedited)
+            bool(top != unedited_class)
             for top in np.argmax(readout.logits(again.after).double().cpu().numpy(), axis=1)
         ]
 
-    bracket = first_bracket(grid.tolist(), (np.argmax(logits, axis=1) != unedited).tolist())
+    bracket = first_bracket(grid.tolist(), (np.argmax(logits, axis=1) != unedited_class).tolist())
     if bracket is not None and tolerance is not None:
         bracket = narrow(bracket, flipped, tolerance)
     values = y(steered.after).double().cpu().numpy()

@@ -32,12 +32,14 @@ def effect(
     seed: int = 0,
     firing_rates: FloatArray | None = None,
     batch_size: int = 64,
+    unedited: Tensor | None = None,
 ) -> Effect:
     """What `plan` does to the one image of `state`; `y(embeddings)` computes `target`.
 
     `n_controls` draws of each kind, 0 for none; none either for a plan that changes nothing, as a push of
     size 0 has no control. `firing_rates` (d_sae,) of a data set sharpen the match of the latents drawn. With
-    `drop_error` the answer of the reconstruction alone stands beside the effect.
+    `drop_error` the answer of the reconstruction alone stands beside the effect. `unedited` may bring the embedding
+    (1, d_embed) of the same state, which then does not run again.
     Raises what `apply_edits` raises, InvalidEdit for more than one image, and ComputationFailed.
     """
     x = state.x
@@ -47,11 +49,13 @@ def effect(
     logits = None
     if needs_logits(plan.conditions):
         # A condition on the prediction has to know it before the edit can be made.
-        logits = readout.logits(suffix_embeddings(tower, state, x, only))
+        if unedited is None:
+            unedited = suffix_embeddings(tower, state, x, only)
+        logits = readout.logits(unedited)
     edited = apply_edits(tower, sae, x, [plan], logits=logits, readout=readout)
     changed = bool(edited.changed.any())
 
-    pieces: dict[str, Tensor] = {"before": x}
+    pieces: dict[str, Tensor] = {} if unedited is not None else {"before": x}
     if changed:
         if not bool(torch.isfinite(edited.x).all()):
             raise ComputationFailed(f"the edits push the activations beyond what {x.dtype} can hold")
@@ -69,9 +73,11 @@ def effect(
             tower, sae, x, [EditPlan(scope=plan.scope, drop_error=True)]
         ).x
 
-    rows = torch.cat(list(pieces.values()))
-    embeddings = suffix_embeddings(tower, state, rows, only.expand(len(rows)), batch_size)
-    parts = dict(zip(pieces, torch.split(embeddings, [len(p) for p in pieces.values()]), strict=True))
+    parts: dict[str, Tensor] = {} if unedited is None else {"before": unedited}
+    if pieces:
+        rows = torch.cat(list(pieces.values()))
+        embeddings = suffix_embeddings(tower, state, rows, only.expand(len(rows)), batch_size)
+        parts |= zip(pieces, torch.split(embeddings, [len(p) for p in pieces.values()]), strict=True)
     parts.setdefault("after", parts["before"])
 
     values = {name: y(part).double().cpu().numpy() for name, part in parts.items()}
