@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from fulcrum.domain.errors import Conflict, StaleVersion, UnknownUser
 from fulcrum.domain.identifiers import new_id, now
-from fulcrum.domain.records import Member, Project
+from fulcrum.domain.records import Member, Project, User
 from fulcrum.store.database import open_store
 
 SERVICES = Path(__file__).parents[2] / "services"
@@ -91,8 +91,9 @@ def check(world, url, reported):
 @pytest.fixture
 def links(world):
     with world.store.write() as tx:
-        for n in range(N_EACH):
-            tx.links.add(f"lnk_{n}", world.user.id, "hash", now() + timedelta(hours=1))
+        for n in range(N_EACH):  # each of another user: a new link ends the earlier ones of its user
+            user = tx.users.add(User(new_id("usr"), f"linked {n}", now()))
+            tx.links.add(f"lnk_{n}", user.id, "hash", now() + timedelta(hours=1))
 
 
 def test_processes_that_write_at_once_lose_nothing(world, url, links):

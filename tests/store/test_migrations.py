@@ -151,7 +151,7 @@ def test_a_database_of_a_newer_fulcrum_is_left_alone(empty, empty_url):
 
 
 def test_a_store_that_was_never_migrated_says_so(empty_url):
-    with open_store(empty_url) as store, pytest.raises(ServiceUnavailable, match="migrate"):
+    with open_store(empty_url) as store, pytest.raises(ServiceUnavailable, match="gateway --prepare"):
         store.ping()
 
 
