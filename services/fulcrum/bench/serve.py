@@ -190,7 +190,7 @@ def _bare(loaded: LoadedModel, files: Sequence[bytes], batch_size: int) -> Float
 
 def _best_batch_size(loaded: LoadedModel, files: Sequence[bytes]) -> tuple[int, dict[int, float]]:
     rates: dict[int, list[float]] = {size: [] for size in BATCH_SIZES}
-    for round_ in range(4):
+    for round_ in range(3):
         for size in BATCH_SIZES:
             seconds = _timed(partial(_bare, loaded, files, size))
             if round_:
