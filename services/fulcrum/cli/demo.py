@@ -59,6 +59,8 @@ def demo(
     platform = local_platform(
         StatusBoard(quiet=json),
         data_dir=folder / "platform",
+        # A platform that ends with the story must not be what `Client()` looks for afterwards.
+        client_file=folder / "platform" / "client.json" if exit_ else None,
         port=port,
         device=None if device == "auto" else device,
     )

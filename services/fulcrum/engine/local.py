@@ -1,9 +1,8 @@
 """LocalEngine: the `InferenceEngine` in this process."""
 
-import hashlib
 import os
 import threading
-from collections.abc import Hashable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor
@@ -28,10 +27,11 @@ from fulcrum.domain.results import (
 )
 from fulcrum.domain.tasks import ClassSet, LogitTarget, MarginTarget, Target
 from fulcrum.engine.batching import Batcher
-from fulcrum.engine.byte_lru import ByteLru, CacheCounts
+from fulcrum.engine.byte_lru import CacheCounts
 from fulcrum.engine.device_memory import tells_full_memory
-from fulcrum.engine.encoding import computed_by, embed_images, embed_texts
+from fulcrum.engine.encoding import embed_images, embed_texts
 from fulcrum.engine.image_batches import BATCH_SIZE
+from fulcrum.engine.image_states import ImageState, ImageStates
 from fulcrum.engine.residency import Residency, Steerable
 from fulcrum.engine.scopes import Figures, current_scope
 from fulcrum.science.attribution.ablation import ablate_tokens
@@ -43,16 +43,12 @@ from fulcrum.science.search.minimal_sets import minimal_sets
 from fulcrum.science.steering.dose_response import dose_response
 from fulcrum.science.steering.edits import EditPlan
 from fulcrum.science.steering.effect import effect
-from fulcrum.science.steering.forward import steered_embeddings, suffix_embeddings
+from fulcrum.science.steering.forward import steered_embeddings
 from fulcrum.science.vision.images import decode_image
 from fulcrum.science.vision.loaded import LoadedModel
 from fulcrum.science.vision.split import HookState
 
 _PREFIX_BUDGET_BYTES = 1 << 30
-_EMBEDDINGS_BUDGET_BYTES = 64 << 20  # some 30 000 images
-
-# model with its weights, hook point, preprocessing, image, dtype, deterministic
-_PrefixKey = tuple[Hashable, str, str, str, str, bool]
 
 
 class LocalEngine:
@@ -77,13 +73,12 @@ class LocalEngine:
         self.batcher = self.residency.batcher
         # More threads than cores that decode would only take turns with each other and with the device thread.
         self._decoding = threading.BoundedSemaphore(os.cpu_count() or 1)
-        self._prefixes: ByteLru[_PrefixKey, HookState] = ByteLru(prefix_budget_bytes)
-        self._unedited: ByteLru[_PrefixKey, Tensor] = ByteLru(_EMBEDDINGS_BUDGET_BYTES)
+        self._states = ImageStates(prefix_budget_bytes, self._pixels, by_mode=self.batcher is not None)
 
     @property
     def prefix_counts(self) -> CacheCounts:
         """Hits and misses of the prefix cache."""
-        return self._prefixes.counts
+        return self._states.counts
 
     def models(self) -> list[ModelInfo]:
         """Those which are loaded, the one used last at the end."""
@@ -182,7 +177,7 @@ class LocalEngine:
     def encode_latents(self, model: ModelRef, sae: str, image: bytes) -> ImageLatents:
         """Sparse latents of every token at the SAE's hook point."""
         steerable = self.residency.steerable(model, sae)
-        state = self._state(steerable, image)
+        state = self._states.of(steerable, image).hook
         with torch.no_grad():
             sparse = steerable.sae.encode_sparse(state.x[0].to(steerable.sae.W_dec.dtype))
         return ImageLatents(
@@ -213,9 +208,10 @@ class LocalEngine:
             raise InvalidSettings(f"attribution method {method!r} is not one of {sorted(METHODS)}")
         if n_latents < 1:
             raise InvalidSettings(f"n_latents is {n_latents}: it must be >= 1")
-        steerable, head, state = self._prepared(model, sae, image, task)
+        steerable, head, kept = self._prepared(model, sae, image, task)
+        state = kept.hook
         tower, module = steerable.tower, steerable.sae
-        prediction = head.predictions(self._embedding(steerable, image, state))[0]
+        prediction = head.predictions(kept.unedited(steerable.tower))[0]
         target = target or default_target(prediction)
         y = target_function(head, target)
         options = {"n_steps": n_steps} if method == "integrated_gradients" else {}
@@ -293,13 +289,13 @@ class LocalEngine:
 
         Raises SaeDoesNotFit for a correction that was made for another model, SAE or hook point.
         """
-        steerable, head, state = self._prepared(model, sae, image, task)
+        steerable, head, kept = self._prepared(model, sae, image, task)
         check_correction(steerable, correction)
-        unedited = self._embedding(steerable, image, state)
+        unedited = kept.unedited(steerable.tower)
         target = target or default_target(head.predictions(unedited)[0])
         return effect(
             steerable.tower,
-            state,
+            kept.hook,
             steerable.sae,
             EditPlan.of(correction),
             head,
@@ -323,12 +319,12 @@ class LocalEngine:
         target: Target | None = None,
     ) -> DoseResponse:
         """All gains in one batched suffix pass."""
-        steerable, head, state = self._prepared(model, sae, image, task)
-        unedited = self._embedding(steerable, image, state)
+        steerable, head, kept = self._prepared(model, sae, image, task)
+        unedited = kept.unedited(steerable.tower)
         target = target or default_target(head.predictions(unedited)[0])
         y = target_function(head, target)
         return dose_response(
-            steerable.tower, state, steerable.sae, latents, gains, head, target, y, unedited=unedited
+            steerable.tower, kept.hook, steerable.sae, latents, gains, head, target, y, unedited=unedited
         )
 
     def suggest(
@@ -343,47 +339,19 @@ class LocalEngine:
         """Alternative minimal edits which make `wanted` the prediction, as they are found. Raises InvalidTarget."""
         if len(task.names) < 2:
             raise EmptyPrompts("a suggestion needs at least two classes to choose between")
-        steerable, head, state = self._prepared(model, sae, image, task)
-        if head.predictions(self._embedding(steerable, image, state))[0].top == wanted:
+        steerable, head, kept = self._prepared(model, sae, image, task)
+        if head.predictions(kept.unedited(steerable.tower))[0].top == wanted:
             raise InvalidTarget(f"the model already predicts {wanted!r}: there is nothing to correct")
-        found = minimal_sets(steerable.tower, state, steerable.sae, head, wanted, max_latents=max_latents)
+        found = minimal_sets(steerable.tower, kept.hook, steerable.sae, head, wanted, max_latents=max_latents)
         step = tells_full_memory(lambda: next(found, None))
         while (suggestion := step()) is not None:
             yield suggestion
 
     def _prepared(
         self, model: ModelRef, sae: str, image: bytes, task: ClassSet
-    ) -> tuple[Steerable, ZeroShotHead, HookState]:
+    ) -> tuple[Steerable, ZeroShotHead, ImageState]:
         steerable = self.residency.steerable(model, sae)
-        return steerable, self.residency.head(model, task), self._state(steerable, image)
-
-    def _state(self, steerable: Steerable, image: bytes) -> HookState:
-        scope = current_scope()
-        scope.figures.prefix_cached = True
-
-        def make() -> tuple[HookState, int]:
-            scope.figures.prefix_cached = False
-            loaded = steerable.loaded
-            with torch.no_grad():
-                state = steerable.tower.prefix(self._pixels(loaded, [image]).to(loaded.dtype))
-            size = state.x.numel() * state.x.element_size()
-            if state.carry is not None:
-                size += state.carry.numel() * state.carry.element_size()
-            return state, size
-
-        return self._prefixes.get_or_make(self._key(steerable, image), make)
-
-    def _key(self, steerable: Steerable, image: bytes) -> _PrefixKey:
-        info = steerable.loaded.info
-        return (
-            computed_by(steerable.loaded),
-            str(steerable.tower.hook_point),
-            info.preprocess_sha256,
-            hashlib.sha256(image).hexdigest(),
-            info.dtype,
-            # Made beside others, an activation may have other bits: a deterministic request must not find it.
-            self.batcher is not None and current_scope().deterministic,
-        )
+        return steerable, self.residency.head(model, task), self._states.of(steerable, image)
 
     def _prefix_of(self, steerable: Steerable, images: Sequence[bytes]) -> HookState:
         """Activations of a batch. Without a batcher it is filled up to the one size of passes over data sets."""
@@ -403,16 +371,6 @@ class LocalEngine:
             with self._decoding:
                 rows.append(loaded.preprocess([decode_image(data)], loaded.device))
         return torch.cat(rows)
-
-    def _embedding(self, steerable: Steerable, image: bytes, state: HookState) -> Tensor:
-        """Of the unedited image, (1, d_embed), not normalised: each steer of it needs the answer before."""
-
-        def make() -> tuple[Tensor, int]:
-            only = torch.zeros(1, dtype=torch.long, device=state.x.device)
-            embedding = suffix_embeddings(steerable.tower, state, state.x, only)
-            return embedding, embedding.numel() * embedding.element_size()
-
-        return self._unedited.get_or_make(self._key(steerable, image), make)
 
 
 def default_target(prediction: Prediction) -> Target:
