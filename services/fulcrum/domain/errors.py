@@ -13,14 +13,16 @@
      ├─ NotFound              the named thing does not exist here
      │   ├─ UnknownModel · UnknownSae · UnknownDataset
      │   ├─ UnknownImage · UnknownCorrection · UnknownSession · UnknownConcept · UnknownResult
-     │   └─ UnknownProject · UnknownUser · UnknownToken · UnknownArtifact
+     │   ├─ UnknownProject · UnknownUser · UnknownToken · UnknownArtifact
+     │   └─ UnknownJob
      ├─ Denied                who asks may not
      │   ├─ Unauthenticated · Forbidden
      ├─ Conflict              the state of the thing does not allow it
      │   ├─ AlreadyExists · StaleVersion · MissingPrecondition · IdempotencyConflict · AlreadyRunning
      ├─ Unavailable           may work later: `retry_after_s` says when
      │   ├─ Overloaded · RateLimited · ServiceUnavailable · OutOfMemory · DeadlineExceeded
-     ├─ Cancelled             the caller went away
+     ├─ Cancelled             the caller went away, or the job was cancelled
+     │   ├─ JobCancelled · LeaseLost
      ├─ CorruptFile           the thing exists, but its bytes are not what they must be
      │   ├─ CorruptCheckpoint · CorruptIndex · CorruptArtifact
      ├─ MissingDependency     an optional package is not installed
@@ -232,6 +234,12 @@ class UnknownArtifact(NotFound):
     reason = "UNKNOWN_ARTIFACT"
 
 
+class UnknownJob(NotFound):
+    """No job of this id."""
+
+    reason = "UNKNOWN_JOB"
+
+
 class Denied(FulcrumError):
     """Who asks may not."""
 
@@ -330,6 +338,18 @@ class Cancelled(FulcrumError):
     """The caller went away; the work was dropped."""
 
     reason = "CANCELLED"
+
+
+class JobCancelled(Cancelled):
+    """Somebody cancelled the job; its stage ends where it is."""
+
+    reason = "JOB_CANCELLED"
+
+
+class LeaseLost(Cancelled):
+    """Another worker has taken this stage over: whatever this one still finds is dropped."""
+
+    reason = "LEASE_LOST"
 
 
 class CorruptFile(FulcrumError):

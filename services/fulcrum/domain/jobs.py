@@ -1,0 +1,227 @@
+"""Work of more than a few seconds: what can be asked (one frozen spec for each kind), and how a job stands.
+
+The database row is the truth; the broker only wakes workers. A job is a plan, then shards in any order, then a reduce
+that reads the stored results of the shards. What a shard computes is kept under a key made of everything that
+determines it, so that a retry, a resumed job or a second asker computes nothing again.
+"""
+
+import hashlib
+import json
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any, Literal, get_args
+
+from fulcrum.domain.models import Variant
+from fulcrum.domain.tasks import ClassSet
+
+JobState = Literal["queued", "running", "succeeded", "failed", "cancelled"]
+FINISHED: tuple[JobState, ...] = ("succeeded", "failed", "cancelled")
+QueueName = Literal["gpu", "cpu"]
+Stage = Literal["plan", "shard", "reduce"]
+SplitName = Literal["discover", "select", "confirm"]
+
+
+@dataclass(frozen=True)
+class Where:
+    """Images whose `column` (a group, or `label`) has this value. Several must all hold."""
+
+    column: str
+    value: str
+
+
+@dataclass(frozen=True)
+class ImportDataset:
+    """Images into a data set that was made empty.
+
+    `source`: `artifact:<sha256>` of an uploaded archive, or `folder:NAME/sub` / `bucket:NAME/prefix` below a place that
+    the administrator allowed. `new_splits` divides the images anew whatever splits they have.
+    """
+
+    dataset_id: str
+    source: str
+    format: str | None = None
+    new_splits: bool = False
+    seed: int = 0
+    kind: Literal["import_dataset"] = "import_dataset"
+
+
+@dataclass(frozen=True)
+class IndexDataset:
+    """Embeddings, base logits and sparse latents of a data set under an SAE."""
+
+    dataset_id: str
+    sae_id: str
+    keep_activations_bytes: int = 0
+    kind: Literal["index_dataset"] = "index_dataset"
+
+
+@dataclass(frozen=True)
+class TrainSae:
+    """An SAE from the activations of a data set; registered under `name` when it is done."""
+
+    dataset_id: str
+    model_id: str
+    name: str
+    hook_point: str | None = None  # None: the middle block
+    variant: Variant = "topk"
+    d_sae: int = 2048
+    k: int = 16
+    n_tokens: int = 1_000_000
+    learning_rate: float = 2e-3
+    batch_size: int = 2048
+    split: str | None = None  # None: train on all images
+    seed: int = 0
+    kind: Literal["train_sae"] = "train_sae"
+
+
+@dataclass(frozen=True)
+class DescribeConcepts:
+    """What the latents of an SAE stand for, from an indexed data set."""
+
+    sae_id: str
+    dataset_id: str
+    vocabulary: tuple[str, ...] = ()  # () takes the built-in one
+    n_top_images: int = 16
+    seed: int = 0
+    kind: Literal["describe_concepts"] = "describe_concepts"
+
+
+@dataclass(frozen=True)
+class ValidateCorrection:
+    """What a version of a correction fixes and breaks on a split, with the verdict."""
+
+    correction_id: str
+    number: int
+    dataset_id: str
+    split: SplitName = "select"
+    where: tuple[Where, ...] = ()
+    same_cue_legitimate: tuple[Where, ...] = ()
+    specification: dict[str, Any] = field(default_factory=dict)  # fields that differ from the default
+    n_controls: int = 100
+    task: ClassSet | None = None  # None: the correction's own, else the data set's labels
+    seed: int = 0
+    kind: Literal["validate_correction"] = "validate_correction"
+
+
+@dataclass(frozen=True)
+class SweepCorrection:
+    """Dose-response of a correction on a split, with the cloud of matched controls."""
+
+    correction_id: str
+    number: int
+    dataset_id: str
+    gains: tuple[float, ...]
+    split: SplitName = "select"
+    where: tuple[Where, ...] = ()
+    n_controls: int = 100
+    task: ClassSet | None = None
+    seed: int = 0
+    kind: Literal["sweep_correction"] = "sweep_correction"
+
+
+@dataclass(frozen=True)
+class SuggestCorrection:
+    """One correction for a failure group, found on discover (or select) and ranked by what it costs."""
+
+    dataset_id: str
+    sae_id: str
+    where: tuple[Where, ...]
+    clean: tuple[Where, ...] = ()  # (): all other images of the split
+    split: SplitName = "discover"
+    max_clean_loss: float = 0.01
+    max_edits: int = 64
+    budget: int = 800
+    task: ClassSet | None = None
+    seed: int = 0
+    kind: Literal["suggest_correction"] = "suggest_correction"
+
+
+JobSpec = (
+    ImportDataset
+    | IndexDataset
+    | TrainSae
+    | DescribeConcepts
+    | ValidateCorrection
+    | SweepCorrection
+    | SuggestCorrection
+)
+JobKind = Literal[
+    "import_dataset",
+    "index_dataset",
+    "train_sae",
+    "describe_concepts",
+    "validate_correction",
+    "sweep_correction",
+    "suggest_correction",
+]
+JOB_KINDS: tuple[JobKind, ...] = get_args(JobKind)
+QUEUES: dict[JobKind, QueueName] = {
+    "import_dataset": "cpu",
+    "index_dataset": "gpu",
+    "train_sae": "gpu",
+    "describe_concepts": "gpu",
+    "validate_correction": "gpu",
+    "sweep_correction": "gpu",
+    "suggest_correction": "gpu",
+}
+
+
+@dataclass(frozen=True)
+class JobProgress:
+    """How far a job is. `what` is a phrase for people; `rate_per_s` and `eta_s` are None until they are known."""
+
+    what: str
+    done: float
+    total: float
+    unit: str = "images"
+    rate_per_s: float | None = None
+    eta_s: float | None = None
+
+
+@dataclass(frozen=True)
+class JobRecord:
+    """A job. `key` is the hash of everything that determines its result, None where it has an effect instead
+    (an import). `result` is small: ids, hashes and the numbers of a summary; what is large lies among the artifacts.
+    """
+
+    id: str
+    project_id: str
+    kind: JobKind
+    spec: JobSpec
+    created_by: str
+    created_at: datetime
+    queue: QueueName
+    state: JobState = "queued"
+    key: str | None = None
+    cancel_requested: bool = False
+    progress: JobProgress | None = None
+    n_shards: int = 0
+    n_shards_done: int = 0
+    n_shards_reused: int = 0  # answered from the store
+    started_at: datetime | None = None
+    finished_at: datetime | None = None
+    error: str | None = None  # `REASON: message`
+    result: dict[str, Any] | None = None
+    version: int = 1
+
+
+@dataclass(frozen=True)
+class Shard:
+    """A part of a job that can run anywhere. `content` is plain JSON; `key` names all that determines the result."""
+
+    key: str
+    content: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class ShardResult:
+    """What a shard left behind: the artifact with its bytes."""
+
+    shard: Shard
+    sha256: str
+
+
+def content_key(**parts: Any) -> str:
+    """sha256 over the canonical JSON of the parts: the same parts, the same key."""
+    text = json.dumps(parts, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
+    return hashlib.sha256(text.encode()).hexdigest()

@@ -1,0 +1,77 @@
+"""What a handler of a kind of job is, and what it is given."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+from fulcrum.domain.jobs import JobRecord, Shard, ShardResult
+from fulcrum.store.artifacts import Artifacts
+from fulcrum.store.database import Store
+
+if TYPE_CHECKING:
+    from fulcrum.engine.local import LocalEngine
+
+
+class Work(Protocol):
+    """One stage of one job at work. Long loops call `progress` often: it is where a cancelled job ends."""
+
+    @property
+    def job(self) -> JobRecord:
+        """The job as it stood when the stage was claimed."""
+        ...
+
+    @property
+    def store(self) -> Store:
+        """Records. Transactions are short: nothing is computed inside."""
+        ...
+
+    @property
+    def artifacts(self) -> Artifacts:
+        """Content-addressed bytes."""
+        ...
+
+    @property
+    def engine(self) -> "LocalEngine":
+        """Models in this process; importing torch is put off until somebody asks."""
+        ...
+
+    @property
+    def folder(self) -> Path:
+        """Scratch of this job; it survives attempts, so checkpoints live here. Removed when the job ends."""
+        ...
+
+    @property
+    def cache(self) -> Path:
+        """Scratch of this worker's machine, shared by jobs: whatever is in it can be made again."""
+        ...
+
+    def progress(self, what: str, done: float, total: float, unit: str = "images") -> None:
+        """Tells how far it is; cheap, may be called for every item. Renews the lease.
+
+        Raises JobCancelled when the job was cancelled, LeaseLost when somebody else has taken the stage over.
+        """
+        ...
+
+    def log(self, text: str, level: str = "info") -> None:
+        """A line of the job's log, for people."""
+        ...
+
+    def metric(self, values: Mapping[str, float]) -> None:
+        """A point of the job's curves (a training's loss), shown live."""
+        ...
+
+
+class Handler(Protocol):
+    """A kind of job. Every stage may run again after a crash, on another machine, and must come to the same end."""
+
+    def plan(self, work: Work) -> Sequence[Shard]:
+        """The shards; none where everything happens in `reduce`. Raises domain errors for what cannot be meant."""
+        ...
+
+    def run_shard(self, work: Work, shard: Shard) -> bytes:
+        """The shard's result, kept as an artifact under the shard's key."""
+        ...
+
+    def reduce(self, work: Work, results: Sequence[ShardResult]) -> dict[str, Any]:
+        """The job's result, from the stored results in the order of the plan. Writes records in one transaction."""
+        ...
