@@ -14,6 +14,11 @@ residency      models, towers, SAEs and class heads, loaded once
 image_batches  data set images as preprocessed batches of one fixed size
 indexing       builds the sparse latent index of a data set
 dataset_runs   a correction over a data set: affected images only, and the naive twin
+plan_rows      the rows that plans change: one prefix for all, full batches of the suffix
+suffix_queue   edited activations until a batch is full
+dataset_controls  matched latents and random directions over a data set
+validation_parts  what a validation computes, in parts under keys of all that determines them
+sweeping       a correction at many gains
 group_search   the search over a failure group on top of an index
 validating     a correction on a split: gates, controls, verdict
 training       an SAE from the activations of a data set

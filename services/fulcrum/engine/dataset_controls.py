@@ -1,20 +1,22 @@
 """Would any push of this size have done it, on a whole failure group? Matched latents, and random directions."""
 
+from functools import partial
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
 from fulcrum.domain.edits import Cap, Edit, ProjectOut, Scale, acts_only_where_it_fires
 from fulcrum.engine.dataset_runs import DatasetRun, Numbers, Progress
+from fulcrum.engine.plan_rows import plan_rows, predictions
+from fulcrum.engine.suffix_queue import SuffixQueue, Tags
 from fulcrum.science.steering.controls import rotated_deltas
-from fulcrum.science.steering.edits import EditPlan, apply_edits
-from fulcrum.science.steering.forward import suffix_embeddings
+from fulcrum.science.steering.edits import EditPlan, apply_edits, check_plan
 
 Predictions = NDArray[np.int64]
 
 # Each latent gives way to one of this many nearest ones: few enough to be alike, enough for 100 different draws.
 _NEAREST = 40
-_PLANS_AT_ONCE = 10
 
 
 def matched_latent_plans(run: DatasetRun, plan: EditPlan, n_draws: int, seed: int) -> list[EditPlan]:
@@ -76,14 +78,8 @@ def _stand_in(edit: Edit, latent: int, maxima: NDArray[np.float64], norms: NDArr
 def predictions_of_plans(
     run: DatasetRun, plans: list[EditPlan], numbers: Numbers, progress: Progress | None = None
 ) -> Predictions:
-    """(n_plans, len(numbers)) predicted classes."""
-    parts = []
-    for start in range(0, len(plans), _PLANS_AT_ONCE):
-        logits = run.corrected_logits_of_many(plans[start : start + _PLANS_AT_ONCE], numbers)
-        parts.append(logits.argmax(axis=2))
-        if progress is not None:
-            progress(min(start + _PLANS_AT_ONCE, len(plans)), len(plans))
-    return np.concatenate(parts) if parts else np.zeros((0, len(numbers)), dtype=np.int64)
+    """(n_plans, len(numbers)) predicted classes; `numbers` ascend."""
+    return predictions(run, plan_rows(run, plans, numbers, progress), numbers, len(plans))
 
 
 @torch.no_grad()
@@ -98,39 +94,48 @@ def random_direction_predictions(
     """(n_draws, len(numbers)): the plan's own changes of z, written along randomly turned decoder directions.
 
     A draw turns all edited directions together, the same on every image and token: norms and the angles between
-    them stay, so that every token is pushed exactly as far as by the correction, somewhere else.
+    them stay, so that every token is pushed exactly as far as by the correction, somewhere else. `numbers` ascend.
     Empty for `project_out` and `drop_error`, whose change is not one of z.
     """
     if plan.drop_error or any(isinstance(e, ProjectOut) for e in plan.edits):
         return np.zeros((0, len(numbers)), dtype=np.int64)
     steerable = run.steerable
-    place = {int(n): i for i, n in enumerate(numbers)}
-    predictions = np.repeat(run.base_logits[numbers].argmax(axis=1)[None], n_draws, axis=0)
+    check_plan(steerable.tower, steerable.sae, plan)
+    predicted = np.repeat(run.base_logits_of(numbers).argmax(axis=1)[None], n_draws, axis=0)
+
+    def keep(tags: Tags, embeddings: torch.Tensor) -> None:
+        at = np.searchsorted(numbers, tags[:, 1])
+        predicted[tags[:, 0], at] = run.logits_of(embeddings.float()).argmax(axis=1)
+
+    queue = SuffixQueue(steerable.tower, keep)
     generator = torch.Generator().manual_seed(seed)
     directions: torch.Tensor | None = None
     touched = run.affected(plan, numbers)
     done = 0
     for chunk, state in run.states(touched):
-        base = run.base_embeddings[torch.from_numpy(chunk).to(run.base_embeddings.device)]
+        held = run.held_latents(chunk)
         edited = apply_edits(
             steerable.tower,
             steerable.sae,
             state.x,
             [plan] * len(chunk),
-            logits=run.head.logits(base),
+            logits=run.head.logits(run.base_embeddings_of(chunk)),
             readout=run.head,
+            read_latents=None if held is None else partial(held, torch.arange(len(chunk), device=run.device)),
         )
         if directions is None:
             directions = rotated_deltas(steerable.sae.directions(edited.latents), n_draws, generator)
         dz = edited.z_edited - edited.z
-        rows = torch.arange(len(chunk), device=state.x.device)
-        at = [place[int(n)] for n in chunk]
+        moved = torch.nonzero((dz != 0).flatten(1).any(dim=1)).flatten()
+        images = chunk[moved.cpu().numpy()]
+        x, dz = state.x[moved], dz[moved]
+        carry = None if state.carry is None else state.carry[moved]
         for draw in range(n_draws):
-            x = (state.x.to(dz.dtype) + dz @ directions[draw]).to(state.x.dtype)
-            embeddings = suffix_embeddings(steerable.tower, state, x, rows)
-            predictions[draw, at] = run.head.logits(embeddings).double().cpu().numpy().argmax(axis=1)
-            run.counts.suffix_rows += len(chunk)
+            turned = (x.to(dz.dtype) + dz @ directions[draw]).to(x.dtype)
+            queue.add(np.stack([np.full(len(images), draw), images], axis=1), turned, carry)
         done += len(chunk)
         if progress is not None:
             progress(done, len(touched))
-    return predictions
+    queue.finish()
+    run.counts.suffix_rows += queue.n_rows
+    return predicted

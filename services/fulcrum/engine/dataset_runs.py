@@ -7,6 +7,7 @@ in batches of the one fixed size, so their activations are bit-equal to those of
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -20,12 +21,13 @@ from fulcrum.domain.edits import acts_only_where_it_fires
 from fulcrum.domain.errors import InvalidDataset
 from fulcrum.domain.tasks import ClassSet
 from fulcrum.engine.image_batches import BATCH_SIZE, ImageBatch, image_batches
+from fulcrum.engine.plan_rows import plan_rows
 from fulcrum.engine.residency import Steerable
 from fulcrum.science.attribution.targets import ZeroShotHead
 from fulcrum.science.sae.sparse import HeldLatents, SparseLatents
 from fulcrum.science.steering.conditions import conditions_met
-from fulcrum.science.steering.edits import EditPlan, apply_edits, check_plan
-from fulcrum.science.steering.forward import steered_embeddings, suffix_embeddings
+from fulcrum.science.steering.edits import EditPlan, apply_edits
+from fulcrum.science.steering.forward import suffix_embeddings
 from fulcrum.science.vision.split import HookState
 
 Numbers = NDArray[np.int64]
@@ -34,6 +36,7 @@ Logits = NDArray[np.float64]
 Progress = Callable[[int, int], None]
 
 _STATES_BUDGET_BYTES = 2 << 30
+_LOGIT_ROWS = 256
 
 
 @dataclass
@@ -71,8 +74,33 @@ class DatasetRun:
         self._states: dict[int, tuple[Tensor, Tensor | None]] = {}
         self._states_budget = states_budget_bytes
         self._states_bytes = 0
-        self.base_embeddings = torch.from_numpy(index.embeddings()).to(steerable.loaded.device)
-        self.base_logits: Logits = self.logits_of(self.base_embeddings)
+        layout = index.layout
+        # Rounded ones would be other activations than those of a full run, and a carry is not stored.
+        self._index_keeps_exactly = (
+            layout.d_in > 0
+            and layout.activation_dtype == "float32"
+            and steerable.loaded.dtype == torch.float32
+            and steerable.sae_info.hook_point.site == "resid_post"
+        )
+        self.device = steerable.loaded.device
+
+    @cached_property
+    def base_embeddings(self) -> Tensor:
+        """(n, d_embed) of all images; parts of a run read those of theirs with `base_embeddings_of`."""
+        return torch.from_numpy(self.index.embeddings()).to(self.device)
+
+    @cached_property
+    def base_logits(self) -> Logits:
+        """(n, n_classes) of all images."""
+        return self.logits_of(self.base_embeddings)
+
+    def base_embeddings_of(self, numbers: Numbers) -> Tensor:
+        """(len(numbers), d_embed), read from the index."""
+        return torch.from_numpy(self.index.embeddings(numbers)).to(self.device)
+
+    def base_logits_of(self, numbers: Numbers) -> Logits:
+        """(len(numbers), n_classes); the same bits whatever images are asked for together."""
+        return self.logits_of(self.base_embeddings_of(numbers))
 
     def affected(self, plan: EditPlan, numbers: Numbers) -> Numbers:
         """Those of `numbers` that the plan can change, ascending.
@@ -97,7 +125,7 @@ class DatasetRun:
         met = conditions_met(
             plan.conditions,
             lambda latent: torch.from_numpy(self._image_maxima(latent, numbers)),
-            torch.from_numpy(self.base_logits[numbers]),
+            torch.from_numpy(self.base_logits_of(numbers)),
             self.head.class_names,
             len(numbers),
         )
@@ -110,9 +138,16 @@ class DatasetRun:
         return dense[numbers]
 
     def logits_of(self, embeddings: Tensor) -> Logits:
-        """Logits of embeddings with any leading dimensions."""
-        flat = self.head.logits(embeddings.flatten(0, -2)).double().cpu().numpy()
-        return flat.reshape(*embeddings.shape[:-1], -1)
+        """Logits of embeddings with any leading dimensions; a row has the same bits whoever stands beside it."""
+        flat = embeddings.flatten(0, -2)
+        parts = [np.zeros((0, len(self.head.class_names)))]
+        for start in range(0, len(flat), _LOGIT_ROWS):
+            rows = flat[start : start + _LOGIT_ROWS]
+            # A product of matrices rounds differently for another number of rows.
+            missing = _LOGIT_ROWS - len(rows)
+            full = torch.cat([rows, rows[-1:].expand(missing, -1)]) if missing else rows
+            parts.append(self.head.logits(full)[: len(rows)].double().cpu().numpy())
+        return np.concatenate(parts).reshape(*embeddings.shape[:-1], len(self.head.class_names))
 
     def corrected_logits(self, plan: EditPlan, numbers: Numbers, progress: Progress | None = None) -> Logits:
         """(len(numbers), n_classes) with the plan applied; the base logits where it changes nothing."""
@@ -135,49 +170,22 @@ class DatasetRun:
     ) -> Tensor:
         """(n_plans, len(numbers), d_embed). Raises what `check_plan` raises."""
         numbers = np.asarray(numbers, dtype=np.int64)
-        for plan in plans:
-            check_plan(self.steerable.tower, self.steerable.sae, plan)
-        device = self.base_embeddings.device
-        embeddings = self.base_embeddings[torch.from_numpy(numbers).to(device)].repeat(len(plans), 1, 1)
-        touched = [self.affected(plan, numbers) for plan in plans]
-        union = np.unique(np.concatenate(touched)) if touched else numbers[:0]
-        is_touched = np.zeros((len(plans), len(self.dataset)), dtype=bool)
-        for i, images in enumerate(touched):
-            is_touched[i, images] = True
-        # Row of each image; asked for twice, it is computed once and copied at the end.
-        place = np.full(len(self.dataset), -1, dtype=np.int64)
-        place[numbers] = np.arange(len(numbers))
-        done = 0
-        for chunk, state in self.states(union):
-            pairs = np.argwhere(is_touched[:, chunk])  # (plan, row of the chunk)
-            steered = steered_embeddings(
-                self.steerable.tower,
-                state,
-                self.steerable.sae,
-                [plans[i] for i in pairs[:, 0]],
-                torch.from_numpy(pairs[:, 1]),
-                readout=self.head,
-                batch_size=BATCH_SIZE,
-                before=self.base_embeddings[torch.from_numpy(chunk).to(device)],
-                held=self.held_latents(chunk),
-            )
-            self.counts.suffix_rows += int(steered.changed.sum())
-            rows = torch.from_numpy(place[chunk[pairs[:, 1]]]).to(device)
-            embeddings[torch.from_numpy(pairs[:, 0]).to(device), rows] = steered.after
-            done += len(chunk)
-            if progress is not None:
-                progress(done, len(union))
-        first = place[numbers]
-        if (first != np.arange(len(numbers))).any():
-            embeddings = embeddings[:, torch.from_numpy(first).to(device)]
-        return embeddings
+        wanted = np.unique(numbers)
+        rows = plan_rows(self, plans, wanted, progress)
+        embeddings = self.base_embeddings_of(wanted).repeat(len(plans), 1, 1)
+        at = torch.from_numpy(np.searchsorted(wanted, rows.numbers)).to(self.device)
+        changed = torch.from_numpy(rows.embeddings).to(embeddings)
+        embeddings[torch.from_numpy(rows.plans).to(self.device), at] = changed
+        if len(wanted) == len(numbers) and (wanted == numbers).all():
+            return embeddings
+        return embeddings[:, torch.from_numpy(np.searchsorted(wanted, numbers)).to(self.device)]
 
     def held_latents(self, numbers: Numbers) -> HeldLatents | None:
         """The latents of these images from the index; None where it keeps them rounded."""
         if self.index.layout.value_dtype != "float32":
             return None
         known = self.index.images(numbers)
-        device = self.base_embeddings.device
+        device = self.device
         sparse = SparseLatents(
             torch.from_numpy(known.offsets).to(device),
             torch.from_numpy(known.latents).to(device),
@@ -186,15 +194,16 @@ class DatasetRun:
         )
         return HeldLatents(sparse, self.steerable.tower.n_tokens)
 
-    def recomputed_logits(
+    @torch.no_grad()
+    def recomputed_embeddings(
         self, numbers: Numbers, batch_size: int = BATCH_SIZE, progress: Progress | None = None
-    ) -> Logits:
-        """Unedited answers from a new forward pass instead of the index, at any batch size."""
-        parts = []
+    ) -> NDArray[np.float32]:
+        """Unedited embeddings from a new forward pass instead of the index, at any batch size."""
+        parts = [np.zeros((0, self.index.layout.d_embed), dtype=np.float32)]
         done = 0
         for batch in image_batches(self.steerable.loaded, self.dataset, numbers, batch_size):
             state = prefix_of(self.steerable, batch)
-            parts.append(self.logits_of(embeddings_of(self.steerable, state, batch_size)))
+            parts.append(embeddings_of(self.steerable, state, batch_size).float().cpu().numpy())
             done += len(batch.numbers)
             if progress is not None:
                 progress(done, len(numbers))
@@ -210,7 +219,7 @@ class DatasetRun:
         place = {int(n): i for i, n in enumerate(numbers)}
         sae = self.steerable.sae
         for chunk, state in self.states(np.asarray(numbers, dtype=np.int64)):
-            base = self.base_embeddings[torch.from_numpy(chunk).to(self.base_embeddings.device)]
+            base = self.base_embeddings_of(chunk)
             edited = apply_edits(
                 self.steerable.tower,
                 sae,
@@ -227,7 +236,7 @@ class DatasetRun:
     def states(self, numbers: Numbers) -> Iterator[tuple[Numbers, HookState]]:
         """Activations of the images, in pieces of a batch; kept between calls as far as the budget goes.
 
-        Images that are not kept go through the prefix; those that are wait for none.
+        What is neither kept nor stored in the index goes through the prefix.
         """
         kept = np.array([n for n in numbers.tolist() if n in self._states], dtype=np.int64)
         for start in range(0, len(kept), BATCH_SIZE):
@@ -235,13 +244,22 @@ class DatasetRun:
             parts = [self._states[int(n)] for n in chunk]
             carry = None if parts[0][1] is None else torch.stack([p[1] for p in parts if p[1] is not None])
             yield chunk, HookState(torch.stack([p[0] for p in parts]), carry)
-        missing = np.array([n for n in numbers.tolist() if n not in self._states], dtype=np.int64)
+        others = np.array([n for n in numbers.tolist() if n not in self._states], dtype=np.int64)
+        is_stored = np.array([self._is_stored(n) for n in others.tolist()], dtype=bool)
+        stored, missing = others[is_stored], others[~is_stored]
+        for start in range(0, len(stored), BATCH_SIZE):
+            chunk = stored[start : start + BATCH_SIZE]
+            x = np.stack([np.asarray(self.index.activations(int(n))) for n in chunk])
+            yield chunk, HookState(torch.from_numpy(x).to(self.device))
         for batch in image_batches(self.steerable.loaded, self.dataset, missing):
             state = prefix_of(self.steerable, batch)
             self.counts.prefix_images += len(batch.numbers)
             for row, number in enumerate(batch.numbers.tolist()):
                 self._keep(number, state, row)
             yield batch.numbers, state
+
+    def _is_stored(self, number: int) -> bool:
+        return self._index_keeps_exactly and self.index.activations(number) is not None
 
     def _keep(self, number: int, state: HookState, row: int) -> None:
         size = state.x[row].numel() * state.x.element_size() * (1 if state.carry is None else 2)
@@ -265,7 +283,7 @@ class DatasetRun:
         done = 0
         for batch in image_batches(steerable.loaded, self.dataset, numbers):
             state = prefix_of(steerable, batch)
-            before = self.base_embeddings[torch.from_numpy(batch.numbers).to(self.base_embeddings.device)]
+            before = self.base_embeddings_of(batch.numbers)
             if base:
                 before = embeddings_of(steerable, state)
             edited = apply_edits(

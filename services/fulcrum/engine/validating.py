@@ -1,36 +1,44 @@
 """A correction on a split of a data set: affected-only answers, controls, noise floor, and the verdict."""
 
-import dataclasses
 import getpass
 import importlib.metadata
 import os
 import platform
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
 import fulcrum
+from fulcrum.datasets.samples import Dataset
 from fulcrum.domain.corrections import Correction
 from fulcrum.domain.errors import InvalidDataset
-from fulcrum.engine.dataset_controls import (
-    matched_latent_plans,
-    predictions_of_plans,
-    random_direction_predictions,
-)
 from fulcrum.engine.dataset_runs import DatasetRun, Numbers
 from fulcrum.engine.local import check_correction
 from fulcrum.engine.looks_file import append_look, read_looks
-from fulcrum.science.steering.edits import EditPlan
+from fulcrum.engine.validation_parts import (
+    IMAGES_PER_PART,
+    AnswersPart,
+    ControlsPart,
+    NoisePart,
+    Part,
+    RipplePart,
+    answers_parts,
+    run_part,
+    unpacked,
+)
+from fulcrum.science.steering.edits import EditPlan, check_plan
+from fulcrum.science.validation.controls import gains_of_predictions
 from fulcrum.science.validation.inputs import ValidationInput
-from fulcrum.science.validation.looks import Look, Looks
-from fulcrum.science.validation.report import ValidationReport, validate
-from fulcrum.science.validation.ripple import moves
+from fulcrum.science.validation.report import ValidationReport, look_of, validate, with_look
+from fulcrum.science.validation.ripple import Move, moves_from_counts
+from fulcrum.science.validation.slices import bin_covariate
 from fulcrum.science.validation.specification import Specification
 from fulcrum.science.validation.stale import Subject
 from fulcrum.science.validation.verdict import Split
@@ -38,10 +46,17 @@ from fulcrum.science.validation.verdict import Split
 # Called with the name of the step and what is done of how much.
 Steps = Callable[[str, int, int], None]
 
+# What progress says while a part runs.
+PART_NAMES = {
+    "answers": "affected images",
+    "controls": "controls",
+    "noise": "noise floor",
+    "ripple": "other latents",
+}
+
 _RIPPLE_IMAGES = 128
-# Far from the size of every other pass: that is the point of the noise floor. (On a CPU sizes from 5 on gave the same
-# bits as 32 for the demo model, and 1 and 2 differed in the sixth digit.)
-_NOISE_BATCH_SIZE = 2
+# The noise of some hundred images shows what the machine does by itself; each costs two passes.
+_NOISE_IMAGES = 512
 
 
 @dataclass(frozen=True)
@@ -77,16 +92,37 @@ class Validated:
     suffix_rows: int
 
 
-def validate_correction(
-    run: DatasetRun, question: Question, looks_path: Path | None = None, on_step: Steps | None = None
-) -> Validated:
-    """Judges a correction on one split; images of discover count as those it was found on.
+@dataclass(frozen=True)
+class ValidationPlan:
+    """What has to be computed before a question can be judged: everything is known but what the model says.
 
-    `looks_path` is the file in which looks are counted; the look is recorded before the numbers are returned.
-    Raises SaeDoesNotFit, DatasetWithoutLabels, SingleClassDataset, InvalidDataset.
+    `numbers` are the judged images and those of discover; `touched` the judged ones that the correction can change.
+    """
+
+    numbers: Numbers
+    touched: Numbers
+    answers: tuple[AnswersPart, ...]
+    controls: tuple[ControlsPart, ...]
+    noise: NoisePart | None
+    ripple: RipplePart | None
+
+    @property
+    def parts(self) -> tuple[Part, ...]:
+        """All of them, in the order in which `assemble` takes their results."""
+        rest = tuple(p for p in (self.noise, self.ripple) if p is not None)
+        return (*self.answers, *self.controls, *rest)
+
+
+def plan_validation(
+    run: DatasetRun, question: Question, images_per_part: int = IMAGES_PER_PART
+) -> ValidationPlan:
+    """The parts of a question; no forward pass.
+
+    Raises SaeDoesNotFit, InvalidDataset (no such split), and what a correction that cannot act raises.
     """
     check_correction(run.steerable, question.correction)
     dataset, plan = run.dataset, EditPlan.of(question.correction)
+    check_plan(run.steerable.tower, run.steerable.sae, plan)
     splits = dataset.splits
     if question.split not in dataset.split_names:
         raise InvalidDataset(
@@ -94,69 +130,135 @@ def validate_correction(
         )
     numbers = np.flatnonzero((splits == question.split) | (splits == "discover")).astype(np.int64)
     judged = numbers[splits[numbers] == question.split]
+    touched = run.affected(plan, judged)
+    target = _target(run, question)
+    controls: list[ControlsPart] = []
+    drawn = control_images(run, judged[target[judged]], question)
+    if question.n_controls and len(drawn):
+        kinds: tuple[Literal["matched_latents", "random_directions"], ...] = (
+            "matched_latents",
+            "random_directions",
+        )
+        images = tuple(drawn.tolist())
+        controls = [ControlsPart(plan, k, images, question.n_controls, question.seed) for k in kinds]
+    noisy = _sample(touched, _NOISE_IMAGES, [question.seed, 3])
+    others = touched[~target[touched]]
+    moving = (others if len(others) >= 10 else touched)[:_RIPPLE_IMAGES]
+    return ValidationPlan(
+        numbers,
+        touched,
+        tuple(
+            answers_parts(
+                run,
+                plan,
+                [n for n in dataset.split_names if n in (question.split, "discover")],
+                images_per_part,
+            )
+        ),
+        tuple(controls),
+        NoisePart(tuple(noisy.tolist())) if len(noisy) else None,
+        RipplePart(plan, tuple(moving.tolist())) if len(moving) else None,
+    )
+
+
+def assemble(
+    run: DatasetRun, question: Question, planned: ValidationPlan, results: Sequence[bytes], user: str = ""
+) -> ValidationInput:
+    """The arrays of a validation from the results of its parts, in their order. Raises CorruptFile."""
+    dataset, numbers = run.dataset, planned.numbers
+    stored = dict(zip(planned.parts, (unpacked(r) for r in results), strict=True))
+    base_embeddings = run.base_embeddings_of(numbers).cpu().numpy()
+    base = run.base_logits_of(numbers)
+    corrected_embeddings = base_embeddings.copy()
+    for answers in planned.answers:
+        rows = stored[answers]
+        corrected_embeddings[np.searchsorted(numbers, rows["numbers"])] = rows["embeddings"]
+    changed = (corrected_embeddings != base_embeddings).any(axis=1)
+    corrected = base.copy()
+    corrected[changed] = run.logits_of(torch.from_numpy(corrected_embeddings[changed]).to(run.device))
+
+    repeat, identity = base.copy(), base.copy()
+    if planned.noise is not None:
+        # Noise can only enter where a forward pass is run again; the other answers are the same numbers.
+        at = np.searchsorted(numbers, np.array(planned.noise.numbers, dtype=np.int64))
+        for logits, name in ((repeat, "repeat"), (identity, "identity")):
+            logits[at] = run.logits_of(torch.from_numpy(stored[planned.noise][name]).to(run.device))
+
+    latents: tuple[Move, ...] = ()
+    if planned.ripple is not None:
+        latents = _moves(stored[planned.ripple], {e.latent for e in question.correction.edits})
     # Whatever the splits say now, an image on which the correction was found proves nothing about it.
     seen = np.isin(np.array(dataset.bytes_sha256), question.correction.origin.image_sha256)
-    target = np.ones(len(dataset), dtype=bool) if question.target is None else question.target
-    step = on_step or (lambda name, done, total: None)
-
-    corrected_embeddings = run.corrected_embeddings(plan, numbers, lambda d, t: step("affected images", d, t))
-    corrected = run.logits_of(corrected_embeddings)
-    touched = run.affected(plan, judged)
-    repeat = run.base_logits[numbers].copy()
-    identity = repeat.copy()
-    again = np.isin(numbers, touched)
-    if len(touched):
-        # Noise can only enter where a forward pass is run again; the other answers are the same numbers.
-        repeat[again] = run.recomputed_logits(
-            touched, _NOISE_BATCH_SIZE, lambda d, t: step("noise floor", d, t)
-        )
-        identity[again] = run.recomputed_logits(touched)
-
-    control_gains: dict[str, NDArray[np.float64]] = {}
-    if question.n_controls:
-        control_gains = _control_gains(run, plan, judged[target[judged]], question, step)
-
-    legitimate = question.same_cue_legitimate
-    groups: dict[str, NDArray[Any]] = {name: column[numbers] for name, column in dataset.groups.items()}
-    pairs = dataset.pair_ids[numbers]
-    clusters = np.where(pairs == "", dataset.ids[numbers], pairs)
-    looks = read_looks(looks_path) if looks_path is not None else Looks()
-    given = ValidationInput(
-        base_logits=run.base_logits[numbers],
+    plan = EditPlan.of(question.correction)
+    legitimate, pairs = question.same_cue_legitimate, dataset.pair_ids[numbers]
+    return ValidationInput(
+        base_logits=base,
         corrected_logits=corrected,
         labels=run.labels[numbers],
         class_names=run.head.class_names,
         split=question.split,
         image_ids=dataset.ids[numbers].tolist(),
-        splits=splits[numbers],
-        target=None if question.target is None else target[numbers],
+        splits=dataset.splits[numbers],
+        target=None if question.target is None else question.target[numbers],
         seen=seen[numbers],
-        condition_met=_condition_met(run, plan, numbers),
+        condition_met=run.condition_met(plan, numbers) if plan.conditions else None,
         same_cue_legitimate=None if legitimate is None else legitimate[numbers],
-        groups=groups,
-        clusters=clusters,
-        base_embeddings=run.base_embeddings.cpu().numpy()[numbers],
-        corrected_embeddings=corrected_embeddings.cpu().numpy(),
+        groups=slice_columns(dataset, numbers),
+        clusters=np.where(pairs == "", dataset.ids[numbers], pairs),
+        base_embeddings=base_embeddings,
+        corrected_embeddings=corrected_embeddings,
         concept_bank=question.concept_bank,
-        latents=_moved_latents(run, plan, touched[~target[touched]], touched),
-        control_gains=control_gains,
+        latents=latents,
+        control_gains=_control_gains(run, planned, stored),
         repeat_logits=repeat,
         identity_logits=identity,
-        looks=looks,
         subject=subject_of(run, question.correction),
-        provenance=provenance(run, question),
+        provenance=provenance(run, question, user)
+        | {"noise_floor_images": 0 if planned.noise is None else len(planned.noise.numbers)},
     )
+
+
+def validate_correction(
+    run: DatasetRun,
+    question: Question,
+    looks_path: Path | None = None,
+    on_step: Steps | None = None,
+    images_per_part: int = IMAGES_PER_PART,
+) -> Validated:
+    """Judges a correction on one split, here and now; images of discover count as those it was found on.
+
+    `looks_path` is the file in which looks are counted; the look is recorded before the numbers are returned.
+    Raises SaeDoesNotFit, DatasetWithoutLabels, SingleClassDataset, InvalidDataset.
+    """
+    step = on_step or (lambda name, done, total: None)
+    planned = plan_validation(run, question, images_per_part)
+    results = []
+    for part in planned.parts:
+        results.append(run_part(run, part, partial(step, PART_NAMES[part.kind])))
+    given = assemble(run, question, planned, results)
     report = validate(given, question.specification)
     if looks_path is not None:
-        p = report.overall.p if report.target is None else report.target.p
-        look = Look(question.correction.sha256, dataset.digest, question.split, p)
+        look = look_of(report)
+        looks = read_looks(looks_path)
         append_look(looks_path, look)
-        if question.split == "select":
-            # This look is one of those that it has to be adjusted for.
-            counted = looks.record(look).selection(look.correction_sha256, look.dataset_digest)
-            report = dataclasses.replace(report, selection=counted)
+        report = with_look(report, looks, look)
     counts = run.counts
-    return Validated(report, given, numbers, len(touched), counts.prefix_images, counts.suffix_rows)
+    return Validated(
+        report, given, planned.numbers, len(planned.touched), counts.prefix_images, counts.suffix_rows
+    )
+
+
+def control_images(run: DatasetRun, targets: Numbers, question: Question) -> Numbers:
+    """The labelled ones of `targets`, at most `max_control_images`."""
+    return _sample(targets[run.labels[targets] >= 0], question.max_control_images, [question.seed, 2])
+
+
+def slice_columns(dataset: Dataset, numbers: Numbers) -> dict[str, NDArray[Any]]:
+    """Group columns, and covariates as quantile bins of these images."""
+    groups: dict[str, NDArray[Any]] = {name: column[numbers] for name, column in dataset.groups.items()}
+    for name, values in dataset.covariates.items():
+        groups.setdefault(name, bin_covariate(values[numbers]))
+    return groups
 
 
 def subject_of(run: DatasetRun, correction: Correction) -> Subject:
@@ -170,7 +272,7 @@ def subject_of(run: DatasetRun, correction: Correction) -> Subject:
     )
 
 
-def provenance(run: DatasetRun, question: Question) -> dict[str, Any]:
+def provenance(run: DatasetRun, question: Question, user: str = "") -> dict[str, Any]:
     """Everything that is needed to compute the numbers again."""
     info = run.steerable.loaded.info
     task = run.task
@@ -198,7 +300,7 @@ def provenance(run: DatasetRun, question: Question) -> dict[str, Any]:
             name: importlib.metadata.version(name) for name in ("torch", "open_clip_torch", "numpy", "scipy")
         },
         "python": platform.python_version(),
-        "user": _user(),
+        "user": user or _user(),
         "time": datetime.now(UTC).isoformat(timespec="seconds"),
     }
 
@@ -211,53 +313,39 @@ def _user() -> str:
         return f"uid {os.getuid()}"
 
 
+def _target(run: DatasetRun, question: Question) -> NDArray[np.bool_]:
+    return np.ones(len(run.dataset), dtype=bool) if question.target is None else question.target
+
+
+def _sample(numbers: Numbers, most: int, seed: Sequence[int]) -> Numbers:
+    if len(numbers) <= most:
+        return numbers
+    return np.sort(np.random.default_rng(seed).choice(numbers, most, replace=False))
+
+
 def _control_gains(
-    run: DatasetRun, plan: EditPlan, targets: Numbers, question: Question, step: Steps
+    run: DatasetRun, planned: ValidationPlan, stored: Mapping[Part, Mapping[str, NDArray[Any]]]
 ) -> dict[str, NDArray[np.float64]]:
-    """Net gain of every control on (a sample of) the judged images of the failure mode."""
-    targets = targets[run.labels[targets] >= 0]
-    if not len(targets):
-        return {}
-    if len(targets) > question.max_control_images:
-        rng = np.random.default_rng([question.seed, 2])
-        targets = np.sort(rng.choice(targets, question.max_control_images, replace=False))
-    labels = run.labels[targets]
-    before = (run.base_logits[targets].argmax(axis=1) == labels).mean()
-    n, seed = question.n_controls, question.seed
-    predicted = {
-        "matched_latents": predictions_of_plans(
-            run,
-            matched_latent_plans(run, plan, n, seed),
-            targets,
-            lambda d, t: step("controls: matched latents", d, t),
-        ),
-        "random_directions": random_direction_predictions(
-            run, plan, targets, n, seed, lambda d, t: step("controls: random directions", d, t)
-        ),
-    }
-    return {kind: (p == labels).mean(axis=1) - before for kind, p in predicted.items() if len(p)}
+    """Net gain of every control on the judged images of the failure mode that were drawn."""
+    gains: dict[str, NDArray[np.float64]] = {}
+    for part in planned.controls:
+        numbers = np.array(part.numbers, dtype=np.int64)
+        before = run.base_logits_of(numbers).argmax(axis=1)
+        predicted = stored[part]["predictions"]
+        if len(predicted):
+            gains[part.controls] = gains_of_predictions(run.labels[numbers], before, predicted)
+    return gains
 
 
-def _condition_met(run: DatasetRun, plan: EditPlan, numbers: Numbers) -> NDArray[np.bool_] | None:
-    if not plan.conditions:
-        return None
-    return run.condition_met(plan, numbers)
-
-
-@torch.no_grad()
-def _moved_latents(run: DatasetRun, plan: EditPlan, others: Numbers, touched: Numbers) -> Any:
-    """Paired sign tests of every other latent's image maximum after re-encoding x'.
-
-    On the touched images outside the failure mode, as many as `_RIPPLE_IMAGES`; on all touched ones where
-    there are fewer than ten of these.
-    """
-    chosen = (others if len(others) >= 10 else touched)[:_RIPPLE_IMAGES]
-    if not len(chosen):
+def _moves(found: Mapping[str, NDArray[Any]], edited: set[int]) -> tuple[Move, ...]:
+    """The other latents that moved, most surely moved first."""
+    kept = ~np.isin(found["latents"], list(edited))
+    if not kept.any():
         return ()
-    before, after = run.image_maxima_before_and_after(plan, chosen)
-    edited = {e.latent for e in plan.edits}
-    kept = [j for j in range(before.shape[1]) if j not in edited and (before[:, j] != after[:, j]).any()]
-    if not kept:
-        return ()
-    found = moves([str(j) for j in kept], before[:, kept], after[:, kept])
-    return tuple(sorted(found, key=lambda m: (m.q, -abs(m.mean_change)))[:50])
+    tested = moves_from_counts(
+        [str(j) for j in found["latents"][kept]],
+        found["n_up"][kept],
+        found["n_down"][kept],
+        found["mean_change"][kept],
+    )
+    return tuple(sorted(tested, key=lambda m: (m.q, -abs(m.mean_change)))[:50])

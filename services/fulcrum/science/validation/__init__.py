@@ -7,6 +7,7 @@ bootstrap       paired, over images or clusters   multiplicity  Benjamini-Hochbe
 groups          per class and group, the worst    slices        slice table, slice search on flips
 efficacy        E, G, Sp with preconditions       ripple        KL, drift, what else moved
 calibration     ECE, Brier, log-loss              controls      against pushes of the same size
+sweep           a correction at many gains
 noise_floor     base against base, identity       interactions  NFR(A+B) - NFR(A) - NFR(B)
 confusion       which answers became which        doses         dose-response, Pareto front
 looks           counted looks, sealed confirm     stale         when a verdict is of the past

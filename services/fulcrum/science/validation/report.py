@@ -43,7 +43,7 @@ from fulcrum.science.validation.groups import (
     worst_statistic,
 )
 from fulcrum.science.validation.inputs import ValidationInput
-from fulcrum.science.validation.looks import Selection
+from fulcrum.science.validation.looks import Look, Looks, Selection
 from fulcrum.science.validation.noise_floor import NoiseFloor, identity_gate, noise_floor, noise_gate
 from fulcrum.science.validation.per_image import PerImage, group_columns, per_image, rows
 from fulcrum.science.validation.power import images_for_clean_bound, minimum_detectable_effect
@@ -163,6 +163,27 @@ def validate(given: ValidationInput, spec: Specification) -> ValidationReport:
         )
     check_labels(table["label"][seen_part], int(seen_part.sum()), base_logits.shape[1])
     return _Run(given, spec, table).report()
+
+
+def look_of(report: ValidationReport) -> Look:
+    """What is counted of an evaluation: its p on the failure mode, on all images where none was named."""
+    assert report.subject is not None  # whoever counts looks says of what
+    p = report.overall.p if report.target is None else report.target.p
+    return Look(report.subject.correction_sha256, report.subject.dataset_digest, report.split, p)
+
+
+def with_look(report: ValidationReport, before: Looks, look: Look) -> ValidationReport:
+    """The report once its look is counted after those `before`: the seal of confirm, the adjustment on select."""
+    key = (look.correction_sha256, look.dataset_digest)
+    confirm_look = before.confirm_look(*key) if look.split == "confirm" else 0
+    counted = before.record(look) if look.split == "select" else before
+    verdict = decide(report.gates, report.overall.n, report.overall.interval.high, report.split, confirm_look)
+    return dataclasses.replace(
+        report,
+        verdict=verdict,
+        confirm_look=confirm_look,
+        selection=counted.selection(*key, report.specification.false_discovery),
+    )
 
 
 def plain(value: Any) -> Any:
