@@ -205,7 +205,7 @@ def test_a_drafted_step_leads_to_the_changed_tables(tmp_path, monkeypatch):
     for table in METADATA.tables.values():
         table.to_metadata(changed)
     sa.Table(
-        "jobs",
+        "errands",
         changed,
         sa.Column("id", sa.String, primary_key=True),
         sa.Column("project_id", sa.ForeignKey("projects.id"), nullable=False),
@@ -214,8 +214,8 @@ def test_a_drafted_step_leads_to_the_changed_tables(tmp_path, monkeypatch):
     )
     changed.tables["users"].append_column(sa.Column("email", sa.String))
     monkeypatch.setattr(drafting, "METADATA", changed)
-    path = drafting.draft("Jobs, and addresses", folder)
-    assert path.name.endswith("_jobs_and_addresses.py")
+    path = drafting.draft("Errands, and addresses", folder)
+    assert path.name.endswith("_errands_and_addresses.py")
     assert "fulcrum" not in path.read_text()
     engine = open_engine(f"sqlite:///{tmp_path}/store.sqlite")
     migrating.migrate_engine(engine, folder)

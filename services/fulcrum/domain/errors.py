@@ -19,6 +19,7 @@
      │   ├─ Unauthenticated · Forbidden
      ├─ Conflict              the state of the thing does not allow it
      │   ├─ AlreadyExists · StaleVersion · MissingPrecondition · IdempotencyConflict · AlreadyRunning
+     │   ├─ NeededJobFailed · JobFinished · JobUnfinished
      ├─ Unavailable           may work later: `retry_after_s` says when
      │   ├─ Overloaded · RateLimited · ServiceUnavailable · OutOfMemory · DeadlineExceeded
      ├─ Cancelled             the caller went away, or the job was cancelled
@@ -26,6 +27,7 @@
      ├─ CorruptFile           the thing exists, but its bytes are not what they must be
      │   ├─ CorruptCheckpoint · CorruptIndex · CorruptArtifact
      ├─ MissingDependency     an optional package is not installed
+     ├─ TooManyAttempts       every worker that took a stage of the job was lost
      ├─ ComputationFailed     the numbers could not be computed (never returned as nan or None)
      └─ InternalError         a bug of ours: the message holds no traceback, the log does
 
@@ -294,6 +296,24 @@ class AlreadyRunning(Conflict):
     reason = "ALREADY_RUNNING"
 
 
+class NeededJobFailed(Conflict):
+    """A job that had to succeed first did not."""
+
+    reason = "NEEDED_JOB_FAILED"
+
+
+class JobFinished(Conflict):
+    """The job has ended: there is nothing left to cancel."""
+
+    reason = "JOB_FINISHED"
+
+
+class JobUnfinished(Conflict):
+    """Only a failed or cancelled job can be tried again."""
+
+    reason = "JOB_UNFINISHED"
+
+
 class Unavailable(FulcrumError):
     """May work later; `retry_after_s` says when."""
 
@@ -380,6 +400,12 @@ class MissingDependency(FulcrumError):
     """An optional package is needed and not installed; the message names it."""
 
     reason = "MISSING_DEPENDENCY"
+
+
+class TooManyAttempts(FulcrumError):
+    """A stage of the job was begun again and again and never came to its end."""
+
+    reason = "TOO_MANY_ATTEMPTS"
 
 
 class ComputationFailed(FulcrumError):

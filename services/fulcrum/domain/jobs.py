@@ -9,7 +9,7 @@ import hashlib
 import json
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any, Literal, get_args
+from typing import Any, Literal, Protocol, get_args
 
 from fulcrum.domain.models import Variant
 from fulcrum.domain.tasks import ClassSet
@@ -18,6 +18,8 @@ JobState = Literal["queued", "running", "succeeded", "failed", "cancelled"]
 FINISHED: tuple[JobState, ...] = ("succeeded", "failed", "cancelled")
 QueueName = Literal["gpu", "cpu"]
 Stage = Literal["plan", "shard", "reduce"]
+TaskState = Literal["waiting", "ready", "running", "done", "ended"]
+EventKind = Literal["log", "metric"]
 SplitName = Literal["discover", "select", "confirm"]
 
 
@@ -182,6 +184,8 @@ class JobProgress:
 class JobRecord:
     """A job. `key` is the hash of everything that determines its result, None where it has an effect instead
     (an import). `result` is small: ids, hashes and the numbers of a summary; what is large lies among the artifacts.
+
+    It starts when the jobs named in `after` have succeeded, and fails when one of them does not.
     """
 
     id: str
@@ -202,6 +206,7 @@ class JobRecord:
     finished_at: datetime | None = None
     error: str | None = None  # `REASON: message`
     result: dict[str, Any] | None = None
+    after: tuple[str, ...] = ()
     version: int = 1
 
 
@@ -219,6 +224,53 @@ class ShardResult:
 
     shard: Shard
     sha256: str
+
+
+@dataclass(frozen=True)
+class JobTask:
+    """One stage of a job, as a worker holds it. `attempt` counts the claims: whoever holds an older one has lost it.
+
+    `waiting` for other jobs, `ready` to be claimed, `running` under a lease, `done`, or `ended` with its job.
+    """
+
+    job_id: str
+    stage: Stage
+    number: int
+    key: str
+    content: dict[str, Any]
+    state: TaskState
+    attempt: int = 0
+    worker: str | None = None
+    lease_expires_at: datetime | None = None
+    result_sha256: str | None = None
+
+    @property
+    def shard(self) -> Shard:
+        """What a handler gets of a task of the stage `shard`."""
+        return Shard(self.key, self.content)
+
+
+@dataclass(frozen=True)
+class JobEvent:
+    """A line of a job's log (`level`, `text`) or a point of its curves (names to numbers), numbered from 1."""
+
+    job_id: str
+    number: int
+    at: datetime
+    kind: EventKind
+    content: dict[str, Any]
+
+
+class JobQueue(Protocol):
+    """Wakes workers. A lost or doubled wake does no harm: workers take what is due from the store."""
+
+    def wake(self, queue: QueueName, n: int = 1) -> None:
+        """Makes up to `n` idle workers of a queue look. Raises ServiceUnavailable when nobody can be told."""
+        ...
+
+    def n_waiting(self, queue: QueueName) -> int:
+        """Wakes that nobody has taken yet. Raises ServiceUnavailable."""
+        ...
 
 
 def content_key(**parts: Any) -> str:

@@ -11,6 +11,8 @@ encoding       images and texts behind the batcher
 scopes         who asks, until when, and what it cost
 residents      loaded once, in the background, kept under a budget of bytes
 residency      models, towers, SAEs and class heads, loaded once
+references     names from outside to what the engine loads
+sae_artifacts  uploaded SAEs as folders
 image_batches  data set images as preprocessed batches of one fixed size
 indexing       builds the sparse latent index of a data set
 dataset_runs   a correction over a data set: affected images only, and the naive twin

@@ -45,6 +45,7 @@ STATUS: Mapping[type[errors.FulcrumError], int] = {
     errors.CorruptFile: 500,
     errors.CorruptCheckpoint: 422,  # of an upload; what we wrote ourselves is checked when it is written
     errors.MissingDependency: 500,
+    errors.TooManyAttempts: 500,
     errors.ComputationFailed: 500,
     errors.InternalError: 500,
 }

@@ -9,8 +9,6 @@ servicer        the calls of the contract
 steer_session   a slider's session
 answering       a request resolved, the engine asked, how the answer came about
 limits          how much one request may ask for
-references      names from the wire to what the engine loads
-sae_artifacts   uploaded SAEs as folders
 images          images sent along or named by their hash
 health          a forward that passes, and progress while work waits
 metrics         figures for Prometheus

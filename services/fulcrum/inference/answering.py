@@ -15,10 +15,10 @@ from fulcrum.domain.models import ModelInfo, ModelRef, SaeInfo
 from fulcrum.domain.provenance import Provenance
 from fulcrum.domain.results import Suggestion
 from fulcrum.engine.local import LocalEngine
+from fulcrum.engine.references import References
 from fulcrum.engine.scopes import Figures
 from fulcrum.inference.images import Images
 from fulcrum.inference.limits import check
-from fulcrum.inference.references import References
 from fulcrum.rpc import requests
 from fulcrum.rpc.images import Image
 

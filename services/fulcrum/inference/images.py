@@ -7,7 +7,7 @@ from fulcrum.domain.errors import (
     UnknownImage,
 )
 from fulcrum.engine.byte_lru import ByteLru
-from fulcrum.inference.sae_artifacts import ArtifactReader
+from fulcrum.engine.sae_artifacts import ArtifactReader
 from fulcrum.rpc.images import Image
 
 # A slider asks about one image many times; each time it would be fetched and hashed again.

@@ -16,7 +16,9 @@ from fulcrum.domain.errors import InvalidSettings
 from fulcrum.domain.models import ModelRef
 from fulcrum.engine.batching import Batcher
 from fulcrum.engine.local import LocalEngine
+from fulcrum.engine.references import FOLDER, References
 from fulcrum.engine.residency import Residency
+from fulcrum.engine.sae_artifacts import SaeArtifacts
 from fulcrum.engine.scopes import request_scope
 from fulcrum.inference.answering import Answering
 from fulcrum.inference.border import Border
@@ -25,8 +27,6 @@ from fulcrum.inference.health import Health
 from fulcrum.inference.images import Images
 from fulcrum.inference.listening import bind, check_address
 from fulcrum.inference.metrics import Metrics
-from fulcrum.inference.references import FOLDER, References
-from fulcrum.inference.sae_artifacts import SaeArtifacts
 from fulcrum.inference.servicer import Servicer
 from fulcrum.inference.settings import Settings
 from fulcrum.rpc.channels import server_options

@@ -61,6 +61,9 @@ CODES: dict[type[errors.FulcrumError], grpc.StatusCode] = {
     errors.MissingPrecondition: grpc.StatusCode.FAILED_PRECONDITION,
     errors.IdempotencyConflict: grpc.StatusCode.ABORTED,
     errors.AlreadyRunning: grpc.StatusCode.FAILED_PRECONDITION,
+    errors.NeededJobFailed: grpc.StatusCode.FAILED_PRECONDITION,
+    errors.JobFinished: grpc.StatusCode.FAILED_PRECONDITION,
+    errors.JobUnfinished: grpc.StatusCode.FAILED_PRECONDITION,
     errors.Unavailable: grpc.StatusCode.UNAVAILABLE,
     errors.Overloaded: grpc.StatusCode.RESOURCE_EXHAUSTED,
     errors.RateLimited: grpc.StatusCode.RESOURCE_EXHAUSTED,
@@ -75,6 +78,7 @@ CODES: dict[type[errors.FulcrumError], grpc.StatusCode] = {
     errors.CorruptIndex: grpc.StatusCode.DATA_LOSS,
     errors.CorruptArtifact: grpc.StatusCode.DATA_LOSS,
     errors.MissingDependency: grpc.StatusCode.FAILED_PRECONDITION,
+    errors.TooManyAttempts: grpc.StatusCode.INTERNAL,
     errors.ComputationFailed: grpc.StatusCode.INTERNAL,
     errors.InternalError: grpc.StatusCode.INTERNAL,
 }

@@ -7,6 +7,9 @@ from fulcrum.store.columns import Base
 from fulcrum.store.concepts import Concepts
 from fulcrum.store.corrections import Corrections
 from fulcrum.store.idempotency import Idempotency
+from fulcrum.store.job_events import JobEvents
+from fulcrum.store.job_tasks import JobTasks
+from fulcrum.store.jobs import Jobs
 from fulcrum.store.people import Links, Logins, Tokens, Users
 from fulcrum.store.projects import Members, Projects
 from fulcrum.store.registry import Datasets, Images, Models, Saes
@@ -34,5 +37,8 @@ class Transaction:
         self.corrections = Corrections(connection)
         self.concepts = Concepts(connection)
         self.results = Results(connection)
+        self.jobs = Jobs(connection)
+        self.job_tasks = JobTasks(connection, self.jobs)
+        self.job_events = JobEvents(connection)
         self.idempotency = Idempotency(connection)
         self.audit = Audit(connection)

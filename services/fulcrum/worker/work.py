@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from fulcrum.domain.jobs import JobRecord, Shard, ShardResult
+from fulcrum.domain.models import ModelRef
 from fulcrum.store.artifacts import Artifacts
 from fulcrum.store.database import Store
 
@@ -45,8 +46,19 @@ class Work(Protocol):
         """Scratch of this worker's machine, shared by jobs: whatever is in it can be made again."""
         ...
 
+    def model(self, model_id: str) -> ModelRef:
+        """What the engine takes for a registered model of the job's project. Raises UnknownModel."""
+        ...
+
+    def sae(self, sae_id: str) -> tuple[ModelRef, str]:
+        """What the engine takes for a registered SAE of the job's project: its model and its place on this machine.
+
+        Raises UnknownSae, UnknownModel, UnknownArtifact, CorruptArtifact.
+        """
+        ...
+
     def progress(self, what: str, done: float, total: float, unit: str = "images") -> None:
-        """Tells how far it is; cheap, may be called for every item. Renews the lease.
+        """Tells how far it is; cheap, may be called for every item.
 
         Raises JobCancelled when the job was cancelled, LeaseLost when somebody else has taken the stage over.
         """

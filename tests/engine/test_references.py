@@ -4,7 +4,7 @@ from tests.inference.running import MODEL
 from fulcrum.demo.shipped import WEIGHTS
 from fulcrum.domain.errors import InvalidInput, InvalidSettings, NotFound, UnknownModel, UnknownSae
 from fulcrum.domain.models import ModelRef
-from fulcrum.inference.references import References
+from fulcrum.engine.references import References
 
 
 @pytest.fixture

@@ -5,7 +5,7 @@ import pytest
 
 from fulcrum.demo.shipped import WEIGHTS
 from fulcrum.domain.errors import CorruptArtifact, UnknownArtifact, UnknownSae
-from fulcrum.inference.sae_artifacts import SaeArtifacts
+from fulcrum.engine.sae_artifacts import SaeArtifacts
 from fulcrum.store.artifacts import open_artifacts
 
 FILES = ("cfg.json", "sae_weights.safetensors")

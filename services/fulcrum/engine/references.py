@@ -1,4 +1,4 @@
-"""Names from the wire to what the engine loads: never a path of the caller's choosing.
+"""Names from outside to what the engine loads: never a path of the caller's choosing.
 
 A model is an OpenCLIP name with a tag, `hf-hub:owner/name`, or `folder:NAME/sub` with NAME among the folders that the
 administrator named; an SAE is `folder:NAME/sub`, `artifact:<sha256>:<sha256>`, or `untrained:...`.
@@ -11,8 +11,8 @@ from pathlib import Path, PurePosixPath
 
 from fulcrum.domain.errors import InvalidSettings, NotFound, UnknownModel, UnknownSae
 from fulcrum.domain.models import ModelRef
+from fulcrum.engine.sae_artifacts import ARTIFACT, SaeArtifacts
 from fulcrum.engine.untrained import UNTRAINED
-from fulcrum.inference.sae_artifacts import ARTIFACT, SaeArtifacts
 from fulcrum.science.vision.backend import open_clip
 from fulcrum.science.vision.sources import HF_HUB, LOCAL_DIR
 
