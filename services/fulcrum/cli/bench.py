@@ -114,6 +114,25 @@ def train(
     out.print(table)
 
 
+@app.command("experts")
+def experts(
+    n_units: Annotated[int, typer.Option(min=1, help="Units.")] = 50_000,
+    n_examples: Annotated[int, typer.Option(min=10, help="Examples.")] = 2000,
+    n_sklearn: Annotated[int, typer.Option(min=1, help="Units that sklearn runs on; extrapolated.")] = 500,
+    rounds: Rounds = 3,
+    json: options.Json = False,
+) -> None:
+    """Average precision of units against sklearn in a loop, in CPU seconds of one thread."""
+    from fulcrum.bench.experts import bench_experts
+
+    result = bench_experts(n_examples, n_units, n_sklearn, rounds)
+    if json:
+        emit_json({**result, **result["ratios"]})
+        return
+    _print_ratios(result)
+    out.print(result["note"])
+
+
 @app.command("serve")
 def serve(
     models: Annotated[

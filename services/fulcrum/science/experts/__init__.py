@@ -1,0 +1,4 @@
+"""Units that know a concept (EXPERTS.md): neurons of language models and CLIP towers, and SAE latents.
+
+ap            AP and AUROC of dense responses       sparse_ap     the same where most responses are zero
+"""
