@@ -13,6 +13,7 @@
      ├─ NotFound              the named thing does not exist here
      │   ├─ UnknownModel · UnknownSae · UnknownDataset
      │   ├─ UnknownImage · UnknownCorrection · UnknownSession · UnknownConcept · UnknownResult
+     │   ├─ UnknownEvaluation
      │   ├─ UnknownProject · UnknownUser · UnknownToken · UnknownArtifact
      │   └─ UnknownJob
      ├─ Denied                who asks may not
@@ -210,6 +211,12 @@ class UnknownResult(NotFound):
     """No stored result of this id."""
 
     reason = "UNKNOWN_RESULT"
+
+
+class UnknownEvaluation(NotFound):
+    """No evaluation of this id."""
+
+    reason = "UNKNOWN_EVALUATION"
 
 
 class UnknownProject(NotFound):

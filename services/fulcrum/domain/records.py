@@ -19,6 +19,7 @@ Scope = Literal[
 ]  # of an API token, each with the ones before it; the role still limits
 LoadState = Literal["registered", "loading", "ready", "failed"]
 ResultKind = Literal["prediction", "attribution", "effect", "dose_response", "suggestions"]
+EvaluationKind = Literal["validation", "sweep"]
 CorrectionState = Literal["draft", "evaluated", "in_review", "approved", "rejected", "superseded"]
 
 
@@ -244,6 +245,56 @@ class ResultRecord:
     created_by: str
     created_at: datetime
     image_id: str | None = None
+
+
+@dataclass(frozen=True)
+class EvaluationRecord:
+    """What a version of a correction did to a split of a data set; never changed.
+
+    The hashes and `code_version` are what the verdict belongs to. `verdict` is None and `gates` are empty for a sweep.
+    `numbers` are those of a summary; everything else lies in the artifacts: the report (JSON), and for a validation the
+    table of its images, as columns (npz) and as Parquet. `look` counts from 1 on select and confirm, 0 on discover.
+    """
+
+    id: str
+    project_id: str
+    kind: EvaluationKind
+    correction_id: str
+    number: int
+    correction_sha256: str
+    dataset_id: str
+    dataset_digest: str
+    split: str
+    model_sha256: str
+    sae_sha256: str
+    code_version: str
+    specification_sha256: str
+    job_id: str
+    report_sha256: str
+    created_by: str
+    created_at: datetime
+    verdict: str | None = None
+    badge: str = ""
+    look: int = 0
+    gates: dict[str, str] = field(default_factory=dict)
+    numbers: dict[str, Any] = field(default_factory=dict)
+    columns_sha256: str | None = None
+    parquet_sha256: str | None = None
+
+
+@dataclass(frozen=True)
+class LookRecord:
+    """One look of one correction version at one split; `number` counts those of the version at the split from 1."""
+
+    id: str
+    project_id: str
+    dataset_digest: str
+    split: str
+    correction_sha256: str
+    p: float
+    number: int
+    job_id: str
+    created_at: datetime
 
 
 @dataclass(frozen=True)

@@ -47,6 +47,7 @@ CODES: dict[type[errors.FulcrumError], grpc.StatusCode] = {
     errors.UnknownSession: grpc.StatusCode.NOT_FOUND,
     errors.UnknownConcept: grpc.StatusCode.NOT_FOUND,
     errors.UnknownResult: grpc.StatusCode.NOT_FOUND,
+    errors.UnknownEvaluation: grpc.StatusCode.NOT_FOUND,
     errors.UnknownProject: grpc.StatusCode.NOT_FOUND,
     errors.UnknownUser: grpc.StatusCode.NOT_FOUND,
     errors.UnknownToken: grpc.StatusCode.NOT_FOUND,

@@ -6,6 +6,7 @@ from fulcrum.store.audit import Audit
 from fulcrum.store.columns import Base
 from fulcrum.store.concepts import Concepts
 from fulcrum.store.corrections import Corrections
+from fulcrum.store.evaluations import Evaluations, Looks
 from fulcrum.store.idempotency import Idempotency
 from fulcrum.store.job_events import JobEvents
 from fulcrum.store.job_tasks import JobTasks
@@ -40,5 +41,7 @@ class Transaction:
         self.jobs = Jobs(connection)
         self.job_tasks = JobTasks(connection, self.jobs)
         self.job_events = JobEvents(connection)
+        self.evaluations = Evaluations(connection)
+        self.looks = Looks(connection)
         self.idempotency = Idempotency(connection)
         self.audit = Audit(connection)

@@ -30,7 +30,7 @@ from fulcrum.science.validation.controls import (
     gains_of_predictions,
 )
 from fulcrum.science.validation.efficacy import Efficacy, measure_efficacy
-from fulcrum.science.validation.flips import BROKEN, FIXED
+from fulcrum.science.validation.flips import BROKEN, FIXED, MOVED
 from fulcrum.science.validation.gates import Gate
 from fulcrum.science.validation.groups import (
     CLASS_COLUMN,
@@ -114,6 +114,7 @@ class ValidationReport:
     slices: tuple[GroupRow, ...]
     slices_with_broken: tuple[FoundSlice, ...]
     slices_with_fixed: tuple[FoundSlice, ...]
+    slices_with_moved: tuple[FoundSlice, ...]
     changed_pairs: tuple[ChangedPair, ...]
     ripple: Ripple | None
     calibration: Calibration
@@ -258,6 +259,7 @@ class _Run:
             slices=slice_table(group_columns(lab), lab["outcome"], self.lab_clusters, spec),
             slices_with_broken=self._found_slices(BROKEN),
             slices_with_fixed=self._found_slices(FIXED),
+            slices_with_moved=self._found_slices(MOVED),
             changed_pairs=changed_pairs(
                 self.ev["label"],
                 self.ev["base_prediction"],
