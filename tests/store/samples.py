@@ -15,6 +15,7 @@ from fulcrum.domain.records import (
     CorrectionRecord,
     CorrectionVersion,
     DatasetRecord,
+    EvaluationRecord,
     ImageRecord,
     Login,
     Member,
@@ -156,6 +157,31 @@ class World:
         self.concept = ConceptRecord(
             new_id("con"), p, self.sae.id, 7, u, at, "sticker", "auto", 0.875, "seen on mugs"
         )
+        self.evaluation = EvaluationRecord(
+            new_id("evl"),
+            p,
+            "validation",
+            self.correction.id,
+            1,
+            self.version.sha256,
+            self.dataset.id,
+            "f" * 64,
+            "confirm",
+            "a" * 64,
+            "c" * 64,
+            "0.1.0",
+            "5" * 64,
+            "job_1",
+            "6" * 64,
+            u,
+            at,
+            verdict="generalises",
+            badge="generalises",
+            look=1,
+            gates={"harm": "pass"},
+            numbers={"n": 12, "p": 1e-12, "mde": None},
+            columns_sha256="7" * 64,
+        )
         with store.write() as tx:
             for user in (self.user, self.other):
                 tx.users.add(user)
@@ -172,6 +198,7 @@ class World:
             tx.sessions.add_entry(self.entry)
             tx.corrections.add(self.correction, self.version)
             tx.concepts.add(self.concept)
+            tx.evaluations.add(self.evaluation)
 
     def another_image(self, **changes) -> ImageRecord:
         """Not kept yet."""

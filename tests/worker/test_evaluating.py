@@ -1,0 +1,314 @@
+"""Validation, sweeps and suggestions as jobs, on the demo model and a small demo world."""
+
+import dataclasses
+import io
+import json
+from datetime import timedelta
+
+import numpy as np
+import pyarrow.parquet
+import pytest
+from scipy import stats
+from sqlalchemy import update
+from statsmodels.stats.contingency_tables import mcnemar
+from statsmodels.stats.multitest import multipletests
+
+from fulcrum.datasets.formats import load_dataset
+from fulcrum.demo.shipped import demo_model, demo_sae, demo_task
+from fulcrum.demo.world_dataset import write_demo_dataset
+from fulcrum.domain.corrections import from_dict
+from fulcrum.domain.edits import Scale
+from fulcrum.domain.identifiers import new_id, now
+from fulcrum.domain.jobs import SuggestCorrection, SweepCorrection, ValidateCorrection, Where
+from fulcrum.domain.records import CorrectionRecord, CorrectionVersion, DatasetRecord
+from fulcrum.engine.dataset_runs import DatasetRun
+from fulcrum.engine.indexing import open_or_build_index
+from fulcrum.engine.validating import Question, validate_correction
+from fulcrum.science.validation.specification import Specification
+from fulcrum.store.jobs import JobTaskRow
+from fulcrum.worker.handlers import validate_correction as module
+from fulcrum.worker.handlers.suggest_correction import SuggestCorrectionHandler
+from fulcrum.worker.handlers.sweep_correction import SweepCorrectionHandler
+from fulcrum.worker.handlers.validate_correction import ValidateCorrectionHandler
+
+SMALL = {"discover": 24, "select": 16, "confirm": 30}
+ATTACK = (Where("sticker_kind", "attack"),)
+
+
+@pytest.fixture(scope="module")
+def small_world(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("world")
+    return load_dataset(write_demo_dataset(folder, n_pairs=SMALL, n_right=4, n_neutral=4, n_cues=2, seed=5))
+
+
+@pytest.fixture(scope="module")
+def index(local_engine, small_world, tmp_path_factory):
+    steerable = local_engine.residency.steerable(demo_model(), demo_sae())
+    return open_or_build_index(steerable, small_world, tmp_path_factory.mktemp("index"))
+
+
+class Lab:
+    """A workshop with a data set, a correction and handlers which open the data set from the test's memory."""
+
+    def __init__(self, workshop, engine, dataset, index):
+        self.workshop, self.engine, self.data, self.index = workshop, engine, dataset, index
+        self.sae = workshop.add_demo_sae()
+        self.runs = []
+        self.dataset = DatasetRecord(
+            new_id("dat"), workshop.project.id, "small", workshop.user.id, now(), "", "ready", dataset.digest
+        )
+        rates = np.asarray(index.statistics.image_rate)
+        edits = [Scale(int(n), 0.0) for n in np.argsort(-rates)[[3, 9]]]
+        self.content = engine.correction(demo_model(), demo_sae(), edits, task=demo_task())
+        self.correction = CorrectionRecord(
+            new_id("cor"), workshop.project.id, "c", workshop.user.id, now(), sae_id=self.sae.id
+        )
+        with workshop.store.write() as tx:
+            tx.datasets.add(self.dataset)
+            tx.corrections.add(self.correction, self.version(self.content))
+        self.handlers = {
+            "validate_correction": ValidateCorrectionHandler(self.open),
+            "sweep_correction": SweepCorrectionHandler(self.open),
+            "suggest_correction": SuggestCorrectionHandler(self.open),
+        }
+
+    def version(self, content, number=1):
+        return CorrectionVersion(
+            self.correction.id, number, content.sha256, content, self.workshop.user.id, now()
+        )
+
+    def open(self, work, dataset_id, sae_id, task):
+        with work.store.read() as tx:
+            tx.datasets.get(dataset_id)
+        residency = self.engine.residency
+        task = task or demo_task()
+        run = DatasetRun(
+            residency.steerable(*work.sae(sae_id)),
+            residency.head(demo_model(), task),
+            task,
+            self.data,
+            self.index,
+        )
+        self.runs.append(run)
+        return run
+
+    def ask(self, **changes):
+        values = {"split": "confirm", "where": ATTACK, **changes}
+        return ValidateCorrection(self.correction.id, values.pop("number", 1), self.dataset.id, **values)
+
+    def run(self, spec, **options):
+        return self.workshop.run(self.workshop.submit(spec, **options), self.handlers)
+
+    def evaluation(self, job):
+        with self.workshop.store.read() as tx:
+            return tx.evaluations.get(job.result["evaluation_id"])
+
+    def report(self, job):
+        return json.loads(self.workshop.artifacts.read_bytes(self.evaluation(job).report_sha256))
+
+    def n_forwards(self):
+        return sum(r.counts.suffix_rows + r.counts.prefix_images for r in self.runs)
+
+
+@pytest.fixture
+def lab(workshop, local_engine, small_world, index):
+    return Lab(workshop, local_engine, small_world, index)
+
+
+def test_a_validation_as_a_job_is_the_report_of_one_run_here_and_now(lab):
+    job = lab.run(lab.ask())
+    assert job.state == "succeeded", job.error
+    report, evaluation = lab.report(job), lab.evaluation(job)
+    run = lab.runs[0]
+    target = lab.data.groups["sticker_kind"] == "attack"
+    direct = validate_correction(run, Question(lab.content, "confirm", target=target)).report.to_dict()
+    for content in (report, direct):
+        for name in ("time", "user"):
+            content["provenance"].pop(name)
+    assert report == json.loads(json.dumps(direct))
+    assert (evaluation.verdict, evaluation.badge) == (report["verdict"]["name"], report["verdict"]["badge"])
+    assert evaluation.gates == {g["name"]: g["state"] for g in report["gates"]}
+    assert (evaluation.look, evaluation.job_id) == (1, job.id)
+    assert job.n_shards > 3
+    with lab.workshop.store.read() as tx:
+        assert tx.corrections.get(lab.correction.id).state == "evaluated"
+
+
+def test_a_second_user_a_retry_and_a_sweep_compute_nothing_that_is_known(lab):
+    assert lab.run(lab.ask(split="select")).state == "succeeded"
+    before = lab.n_forwards()
+    again = lab.run(lab.ask(split="select"), user=lab.workshop.new_user("Bob"))
+    assert again.state == "succeeded"
+    assert again.n_shards_reused == again.n_shards
+    assert lab.n_forwards() == before
+    sweep = SweepCorrection(lab.correction.id, 1, lab.dataset.id, (0.0, 0.5, 1.0), where=ATTACK)
+    swept = lab.run(sweep)
+    assert swept.state == "succeeded", swept.error
+    assert swept.n_shards_reused >= 2  # the answers at the correction's own gain, and its controls
+    assert [g["gain"] for g in lab.report(swept)["gains"]] == [0.0, 0.5, 1.0]
+
+
+def test_the_seal_of_confirm_is_broken_once_and_the_badge_says_so(lab):
+    first, second = lab.run(lab.ask(n_controls=0)), lab.run(lab.ask(n_controls=0))
+    assert (first.result["look"], second.result["look"]) == (1, 2)
+    assert "look 2 at confirm" in second.result["badge"]
+    assert "look" not in first.result["badge"]
+
+
+def test_every_look_at_select_is_adjusted_for_the_gains_of_a_sweep_too(lab):
+    first = lab.run(lab.ask(split="select", n_controls=0))
+    assert (first.result["n_looks"], lab.report(first)["selection"]["n_corrections"]) == (1, 1)
+    lab.run(
+        SweepCorrection(lab.correction.id, 1, lab.dataset.id, (0.25, 0.5, 1.0), where=ATTACK, n_controls=0)
+    )
+    later = lab.run(lab.ask(split="select", n_controls=0))
+    selection = lab.report(later)["selection"]
+    assert (selection["n_looks"], selection["n_corrections"]) == (4, 3)  # gain 1 changes nothing: no look
+
+
+def test_looks_at_discover_are_free(lab):
+    job = lab.run(lab.ask(split="discover", n_controls=0))
+    assert job.state == "succeeded", job.error
+    assert job.result["look"] == 0
+    assert not job.result["verdict"].startswith("generalises")
+    with lab.workshop.store.read() as tx:
+        assert tx.looks.at(lab.workshop.project.id, lab.data.digest) == ()
+
+
+def test_a_reduce_that_is_killed_after_its_look_was_counted_counts_no_second_one(lab, monkeypatch):
+    kept = module.keep
+    died = []
+
+    def die_once(work, record):
+        if not died:
+            died.append(record.id)
+            raise KeyboardInterrupt
+        return kept(work, record)
+
+    monkeypatch.setattr(module, "keep", die_once)
+    job = lab.workshop.submit(lab.ask(n_controls=0))
+    with pytest.raises(KeyboardInterrupt):
+        lab.workshop.run(job, lab.handlers)
+    # Another worker takes over when the lease of the dead one is over.
+    with lab.workshop.store.write() as tx:
+        expired = update(JobTaskRow.__table__).values(lease_expires_at=now() - timedelta(hours=1))
+        tx.job_tasks._connection.execute(expired.where(JobTaskRow.__table__.c.state == "running"))
+        assert tx.job_tasks.take_over() == 1
+    done = lab.workshop.run(job, lab.handlers)
+    assert done.state == "succeeded", done.error
+    assert done.result["look"] == 1
+    assert done.result["evaluation_id"] == died[0]
+
+
+def test_the_statistics_of_a_report_follow_from_its_table_by_other_libraries(lab):
+    job = lab.run(lab.ask())
+    report, evaluation = lab.report(job), lab.evaluation(job)
+    content = lab.workshop.artifacts.read_bytes(evaluation.parquet_sha256)
+    table = pyarrow.parquet.read_table(io.BytesIO(content)).to_pandas()
+    judged = table[table["evaluated"]]
+    right, now_right = (judged[f"{k}_prediction"] == judged["label"] for k in ("base", "corrected"))
+    counts = [
+        [(right & now_right).sum(), (right & ~now_right).sum()],
+        [(~right & now_right).sum(), (~right & ~now_right).sum()],
+    ]
+    target = judged["target"]
+    overall, on_target = report["overall"], report["target"]
+    assert (overall["broken"], overall["fixed"]) == (counts[0][1], counts[1][0])
+    assert overall["accuracy_after"] == pytest.approx(now_right.mean())
+    on = [[0, (right & ~now_right & target).sum()], [(~right & now_right & target).sum(), 0]]
+    # Twins share a pair: only one of each is in the failure mode, so its images are independent.
+    assert judged[target]["cluster"].is_unique
+    assert on_target["p_method"] in ("mcnemar_exact", "sign_flip_exact")
+    assert on_target["p"] == pytest.approx(mcnemar(on, exact=True).pvalue)
+    n, broken = on_target["n"], on_target["broken"]
+    assert on_target["nfr_bound"]["upper"] == pytest.approx(stats.beta.ppf(0.95, broken + 1, n - broken))
+    low, high = on_target["interval"]["low"], on_target["interval"]["high"]
+    b, c = on_target["broken"] + 0.5, on_target["fixed"] + 0.5
+    size = n + 2
+    half = stats.norm.ppf(0.975) * np.sqrt((b + c) / size - ((c - b) / size) ** 2) / np.sqrt(size)
+    assert (low, high) == pytest.approx(((c - b) / size - half, (c - b) / size + half))
+    still = judged[judged["should_not_move"]]["kl"]
+    assert report["ripple"]["kl"]["mean"] == pytest.approx(still.mean())
+    assert report["ripple"]["kl"]["p95"] == np.quantile(still, 0.95, method="inverted_cdf")
+    for name in ("slices", "classes"):
+        rows = [r for r in report[name] if r.get("q") is not None]
+        if name == "slices" and rows:
+            q = multipletests([r["p"] for r in rows], method="fdr_bh")[1]
+            assert [r["q"] for r in rows] == pytest.approx(q)
+    brier = report["calibration"]["brier"]
+    assert brier["after"] == pytest.approx(judged["corrected_brier"].mean())
+
+
+def test_a_suggestion_is_a_correction_that_can_be_saved_and_validated(lab):
+    spec = SuggestCorrection(lab.dataset.id, lab.sae.id, ATTACK, (Where("sticker_kind", "none"),), budget=120)
+    job = lab.run(spec)
+    assert job.state == "succeeded", job.error
+    assert job.result["group_accuracy_after"] >= job.result["group_accuracy_before"]
+    found = from_dict(json.loads(lab.workshop.artifacts.read_bytes(job.result["correction_artifact"])))
+    assert found.sha256 == job.result["correction_sha256"]
+    assert len(found.origin.image_sha256) == job.result["n_group"] + job.result["n_clean"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "error"),
+    [
+        ({"where": (Where("sticker_kind", "nowhere"),)}, "INVALID_DATASET"),
+        ({"where": (Where("colour", "x"),)}, "INVALID_DATASET"),
+        ({"number": 7}, "UNKNOWN_CORRECTION"),
+        ({"specification": {"alpha": 2.0}}, "INVALID_SETTINGS"),
+        ({"specification": {"alfa": 0.05}}, "INVALID_REQUEST"),
+    ],
+)
+def test_questions_that_cannot_be_meant_fail_with_their_reason_and_leave_nothing(lab, changes, error):
+    job = lab.run(lab.ask(**changes))
+    assert job.state == "failed"
+    assert job.error.startswith(error)
+    with lab.workshop.store.read() as tx:
+        assert tx.evaluations.list(lab.workshop.project.id).items == ()
+        assert tx.corrections.get(lab.correction.id).state == "draft"
+
+
+def test_labels_outside_the_class_set_are_named(lab):
+    task = dataclasses.replace(demo_task(), names=demo_task().names[:3])
+    job = lab.run(lab.ask(task=task))
+    assert job.state == "failed"
+    assert "class set" in job.error
+
+
+def test_a_correction_of_another_sae_is_refused(lab):
+    foreign = dataclasses.replace(lab.content, sae_sha256="d" * 64)
+    with lab.workshop.store.write() as tx:
+        tx.corrections.add_version(lab.correction.id, None, lab.version(foreign, 2))
+    job = lab.run(lab.ask(number=2))
+    assert job.state == "failed"
+    assert job.error.startswith("SAE_DOES_NOT_FIT")
+
+
+def test_a_data_set_that_is_deleted_while_its_job_runs_leaves_nothing_half_visible(lab):
+    opened = lab.open
+
+    def delete_then_open(work, *rest):
+        run = opened(work, *rest)
+        if len(lab.runs) == 3:
+            with work.store.write() as tx:
+                tx.datasets.delete(lab.dataset.id)
+        return run
+
+    lab.handlers["validate_correction"] = ValidateCorrectionHandler(delete_then_open)
+    job = lab.run(lab.ask(n_controls=0))
+    assert job.state == "failed"
+    assert job.error.startswith("UNKNOWN_DATASET")
+    with lab.workshop.store.read() as tx:
+        assert tx.evaluations.list(lab.workshop.project.id).items == ()
+
+
+def test_a_sweep_leaves_confirm_sealed(lab):
+    job = lab.run(SweepCorrection(lab.correction.id, 1, lab.dataset.id, (0.0,), split="confirm"))
+    assert job.state == "failed"
+    assert "sealed" in job.error
+
+
+def test_the_default_specification_is_what_nobody_changed(lab):
+    job = lab.run(lab.ask(specification={"harm_margin": 0.03}, n_controls=0))
+    expected = Specification(harm_margin=0.03, min_controls=0, seed=0)
+    assert lab.evaluation(job).specification_sha256 == expected.sha256
