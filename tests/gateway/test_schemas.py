@@ -13,6 +13,7 @@ from fulcrum.domain import (
     corrections,
     edits,
     engine,
+    evaluations,
     hook_points,
     models,
     provenance,
@@ -25,6 +26,7 @@ from fulcrum.gateway import result_schemas, schemas
 from fulcrum.gateway.concepts import schemas as concept_schemas
 from fulcrum.gateway.corrections import schemas as correction_schemas
 from fulcrum.gateway.datasets import schemas as dataset_schemas
+from fulcrum.gateway.evaluations import schemas as evaluation_schemas
 from fulcrum.gateway.models import schemas as model_schemas
 from fulcrum.gateway.results import schemas as stored_schemas
 from fulcrum.gateway.saes import schemas as sae_schemas
@@ -40,6 +42,7 @@ SCHEMA_MODULES = (
     dataset_schemas,
     session_schemas,
     correction_schemas,
+    evaluation_schemas,
     concept_schemas,
     stored_schemas,
     sweep_schemas,
@@ -55,6 +58,7 @@ OWN_RECORDS = (
     records.CorrectionVersion,
     records.ConceptRecord,
     records.ResultRecord,
+    records.EvaluationRecord,
 )
 # Values that no endpoint takes or gives yet: group search is a job.
 NOT_ON_THE_WIRE = {results.GroupSuggestion}
@@ -78,6 +82,7 @@ MIRRORED = [
     provenance.Provenance,
     engine.ImageLatents,
     rpc_answers.DosePoints,
+    *dataclasses_of(evaluations),
     *OWN_RECORDS,
 ]
 

@@ -12,6 +12,7 @@ from fulcrum.client.resources.account import Account
 from fulcrum.client.resources.concepts import Concepts
 from fulcrum.client.resources.corrections import Corrections
 from fulcrum.client.resources.datasets import Datasets
+from fulcrum.client.resources.evaluations import Evaluations
 from fulcrum.client.resources.images import Images
 from fulcrum.client.resources.models import Models
 from fulcrum.client.resources.projects import Projects
@@ -34,6 +35,7 @@ class _Resources(Questions[Side], Account[Side]):
         self.datasets: Datasets[Side] = Datasets(wire, driver)
         self.sessions: Sessions[Side] = Sessions(wire, driver)
         self.corrections: Corrections[Side] = Corrections(wire, driver)
+        self.evaluations: Evaluations[Side] = Evaluations(wire, driver)
         self.concepts: Concepts[Side] = Concepts(wire, driver)
         self.results: Results[Side] = Results(wire, driver)
         self.tokens: Tokens[Side] = Tokens(wire, driver)

@@ -12,6 +12,7 @@ from fulcrum.gateway.concepts import endpoints as concepts
 from fulcrum.gateway.corrections import endpoints as corrections
 from fulcrum.gateway.datasets import endpoints as datasets
 from fulcrum.gateway.errors import PROBLEM_RESPONSES, add_error_handlers, problem_schemas
+from fulcrum.gateway.evaluations import endpoints as evaluations
 from fulcrum.gateway.explain import endpoints as explain
 from fulcrum.gateway.images import endpoints as images
 from fulcrum.gateway.latents import endpoints as latents
@@ -55,6 +56,8 @@ ROUTERS: tuple[APIRouter, ...] = (
     concepts.router,
     datasets.router,
     sessions.router,
+    # Before corrections, whose `/{correction_id}` would take a verb for a part of the id.
+    evaluations.router,
     corrections.router,
     results.router,
     predictions.router,

@@ -1,0 +1,1 @@
+"""Evaluations of corrections: reports, flip boards and tables."""

@@ -1,0 +1,135 @@
+"""`/v1/evaluations`: what corrections did to data sets."""
+
+from typing import Annotated, Literal
+
+from fastapi import APIRouter, Query
+from fastapi.responses import JSONResponse, Response
+
+from fulcrum.gateway.deps import (
+    ArtifactsDep,
+    AskerDep,
+    PageDep,
+    PageOf,
+    ProjectParam,
+    StoreDep,
+    answer,
+    answer_page,
+)
+from fulcrum.gateway.evaluations import service
+from fulcrum.gateway.evaluations.schemas import (
+    ConfusionDelta,
+    Evaluation,
+    EvaluationKind,
+    EvaluationPlan,
+    EvaluationPlanQuestion,
+    EvaluationRecord,
+    FlippedImage,
+    Outcome,
+    Slices,
+)
+from fulcrum.gateway.schemas import PathId
+
+router = APIRouter(tags=["evaluations"])
+
+
+@router.post("/v1/corrections/{correction_id}:plan", response_model=EvaluationPlan)
+def plan_evaluation(
+    correction_id: PathId, body: EvaluationPlanQuestion, asker: AskerDep, store: StoreDep
+) -> JSONResponse:
+    """What a split can show about a correction and what it costs at most; runs nothing and counts no look."""
+    return answer(service.plan(store, asker, correction_id, body))
+
+
+@router.get("/v1/evaluations", response_model=PageOf[EvaluationRecord])
+def list_evaluations(
+    asker: AskerDep,
+    store: StoreDep,
+    page: PageDep,
+    project_id: ProjectParam = None,
+    kind: Annotated[EvaluationKind | None, Query(description="Evaluations of this kind only.")] = None,
+    correction_id: Annotated[str | None, Query(max_length=64, description="Of this correction only.")] = None,
+    dataset_id: Annotated[str | None, Query(max_length=64, description="On this data set only.")] = None,
+) -> JSONResponse:
+    """Evaluations of a project, newest first."""
+    found = service.page(
+        store, asker, project_id, page, kind=kind, correction_id=correction_id, dataset_id=dataset_id
+    )
+    return answer_page(found)
+
+
+@router.get("/v1/evaluations/{evaluation_id}", response_model=Evaluation)
+def get_evaluation(
+    evaluation_id: PathId, asker: AskerDep, store: StoreDep, artifacts: ArtifactsDep
+) -> JSONResponse:
+    """One evaluation with its whole report, and what changed since."""
+    return answer(service.get(store, artifacts, asker, evaluation_id))
+
+
+@router.get("/v1/evaluations/{evaluation_id}/images", response_model=PageOf[FlippedImage])
+def list_flipped_images(
+    evaluation_id: PathId,
+    asker: AskerDep,
+    store: StoreDep,
+    artifacts: ArtifactsDep,
+    page: PageDep,
+    outcome: Annotated[Outcome | None, Query(description="Images of this outcome only.")] = None,
+    where: Annotated[
+        list[Annotated[str, Query(max_length=400)]] | None,
+        Query(max_length=16, description="`column=value`; several must all hold."),
+    ] = None,
+    evaluated_only: Annotated[
+        bool, Query(description="Leave out images of other splits and those that were seen before.")
+    ] = True,
+) -> JSONResponse:
+    """The flip board: images whose margin changed most first."""
+    return answer_page(
+        service.images(store, artifacts, asker, evaluation_id, page, outcome, where or (), evaluated_only)
+    )
+
+
+@router.get(
+    "/v1/evaluations/{evaluation_id}/table",
+    response_class=Response,
+    responses={
+        200: {
+            "content": {
+                "application/vnd.apache.parquet": {"schema": {"type": "string", "format": "binary"}},
+                "text/csv": {"schema": {"type": "string"}},
+            }
+        }
+    },
+)
+def get_table(
+    evaluation_id: PathId,
+    asker: AskerDep,
+    store: StoreDep,
+    artifacts: ArtifactsDep,
+    format: Annotated[Literal["parquet", "csv"], Query(description="File format.")] = "parquet",
+) -> Response:
+    """One row for each image: every figure of the report can be recomputed from it."""
+    if format == "csv":
+        content, media_type = service.as_csv(store, artifacts, asker, evaluation_id), "text/csv"
+    else:
+        content = service.parquet(store, artifacts, asker, evaluation_id)
+        media_type = "application/vnd.apache.parquet"
+    return Response(
+        content,
+        media_type=media_type,
+        headers={"Content-Disposition": f'attachment; filename="images.{format}"'},
+    )
+
+
+@router.get("/v1/evaluations/{evaluation_id}/confusion", response_model=ConfusionDelta)
+def get_confusion(
+    evaluation_id: PathId, asker: AskerDep, store: StoreDep, artifacts: ArtifactsDep
+) -> JSONResponse:
+    """Which answers became which."""
+    return answer(service.confusion(store, artifacts, asker, evaluation_id))
+
+
+@router.get("/v1/evaluations/{evaluation_id}/slices", response_model=Slices)
+def get_slices(
+    evaluation_id: PathId, asker: AskerDep, store: StoreDep, artifacts: ArtifactsDep
+) -> JSONResponse:
+    """The slice table, and slices found by searching the flips."""
+    return answer(service.slices(store, artifacts, asker, evaluation_id))

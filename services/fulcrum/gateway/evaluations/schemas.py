@@ -1,0 +1,125 @@
+"""Records of `/v1/evaluations`."""
+
+from datetime import datetime
+from typing import Any, Literal
+
+from pydantic import Field
+
+from fulcrum.gateway.body import Body
+from fulcrum.gateway.schemas import Id, Shown
+
+Outcome = Literal["still_right", "broken", "fixed", "still_wrong", "moved", "changed", "unchanged"]
+EvaluationKind = Literal["validation", "sweep"]
+
+
+class EvaluationRecord(Shown):
+    """What a version of a correction did to a split of a data set; never changed."""
+
+    id: str = Field(description="Id.")
+    project_id: str = Field(description="Project that it belongs to.")
+    kind: EvaluationKind = Field(description="One correction judged, or many gains of it.")
+    correction_id: str = Field(description="Correction that was judged.")
+    number: int = Field(description="Its version.")
+    correction_sha256: str = Field(description="Hash of the version's content.")
+    dataset_id: str = Field(description="Data set that it was judged on.")
+    dataset_digest: str = Field(description="Content of the data set then.")
+    split: str = Field(description="Split that was judged.")
+    model_sha256: str = Field(description="Weights of the model.")
+    sae_sha256: str = Field(description="Weights of the SAE.")
+    code_version: str = Field(description="Version of Fulcrum.")
+    specification_sha256: str = Field(description="Hash of the frozen specification.")
+    job_id: str = Field(description="Job that computed it.")
+    report_sha256: str = Field(description="Artifact of the report.")
+    created_by: str = Field(description="Id of the user who asked.")
+    created_at: datetime = Field(description="When it was kept.")
+    verdict: str | None = Field(None, description="One of five; null for a sweep.")
+    badge: str = Field("", description="The verdict as it is shown, with what qualifies it.")
+    look: int = Field(0, description="Number of the look on select or confirm, 0 on discover.")
+    gates: dict[str, str] = Field(default={}, description="Gate to pass, fail or undecided.")
+    numbers: dict[str, Any] = Field(default={}, description="Numbers of a summary; shares, not points.")
+    columns_sha256: str | None = Field(None, description="Artifact of the table of images, as numpy columns.")
+    parquet_sha256: str | None = Field(None, description="Artifact of the table of images, as Parquet.")
+
+
+class SubjectChange(Shown):
+    """One part of what the verdict belongs to that is not what it was."""
+
+    part: str = Field(description="Which part.")
+    then: str = Field(description="What it was.")
+    now: str = Field(description="What it is.")
+
+
+class Evaluation(Shown):
+    """An evaluation with its whole report."""
+
+    record: EvaluationRecord = Field(description="The record.")
+    changes: list[SubjectChange] = Field(description="What changed since: the verdict is stale unless empty.")
+    report: dict[str, Any] = Field(description="Every number, with provenance.")
+
+
+class FlippedImage(Shown):
+    """A card of the flip board."""
+
+    id: str = Field(description="Id of the image in its data set.")
+    split: str = Field(description="Its split.")
+    label: str | None = Field(description="Its class, null where there is none.")
+    base: str = Field(description="Answer of the unedited model.")
+    corrected: str = Field(description="Answer of the corrected model.")
+    outcome: Outcome = Field(description="What the correction did to it.")
+    target: bool = Field(description="Whether it shows the failure mode.")
+    evaluated: bool = Field(description="Whether it counts: of the judged split and never seen before.")
+    base_confidence: float = Field(description="Probability of the answer before.")
+    corrected_confidence: float = Field(description="Probability of the answer after.")
+    margin_before: float = Field(description="Logit of the label over the best other, before.")
+    margin_after: float = Field(description="The same after.")
+    margin_change: float = Field(description="After minus before.")
+    kl: float = Field(description="KL(base || corrected) in nats.")
+    groups: dict[str, str] = Field(default={}, description="Its groups.")
+
+
+class ConfusionDelta(Shown):
+    """Corrected minus base confusion of the judged images."""
+
+    class_names: list[str] = Field(description="Rows (labels) and columns (answers).")
+    delta: list[list[int]] = Field(description="Counts; empty for more than 100 classes.")
+    pairs: list[dict[str, Any]] = Field(description="The most frequent changes of answer.")
+
+
+class Slices(Shown):
+    """Slices of the judged images."""
+
+    slices: list[dict[str, Any]] = Field(description="n, before, after, net, interval, p, q and MDE of each.")
+    broken: list[dict[str, Any]] = Field(description="Slices in which broken images gather.")
+    fixed: list[dict[str, Any]] = Field(description="Slices in which fixed images gather.")
+    moved: list[dict[str, Any]] = Field(
+        description="Slices in which images moved from wrong to wrong gather."
+    )
+
+
+class EvaluationPlan(Shown):
+    """What a split can show, before anything is run."""
+
+    n: int = Field(description="Images of the split.")
+    mde: float | None = Field(
+        description="Smallest net gain that is found with 80 % power, a share; null: none."
+    )
+    discordant_share: float = Field(
+        description="Share of images whose correctness changes, as assumed for it."
+    )
+    images_for_harm: int = Field(description="Images that bound the harm by its margin when none is broken.")
+    can_pass_harm: bool = Field(description="Whether the split has so many.")
+    n_looks: int = Field(description="Looks at the split so far.")
+    next_look: int = Field(description="Number of the next look of this version at it.")
+    most_forward_images: int = Field(
+        description="Images that go through the model at most; affected ones only."
+    )
+
+
+class EvaluationPlanQuestion(Body):
+    """A validation that may be run."""
+
+    dataset_id: Id = Field(description="Data set to judge on.")
+    split: Literal["discover", "select", "confirm"] = Field("select", description="Split to judge.")
+    number: int | None = Field(None, ge=1, le=2**31 - 1, description="Version; the newest by default.")
+    harm_margin: float = Field(0.01, gt=0, lt=1, description="Largest share of images that may be broken.")
+    discordant_share: float = Field(0.05, gt=0, lt=1, description="Assumed share of changed images.")

@@ -1,0 +1,218 @@
+"""Evaluations over HTTP and through the SDK: report, staleness, flip board, tables; what a plan says before a run."""
+
+import csv
+import dataclasses
+import io
+
+import numpy as np
+import pyarrow.parquet
+import pytest
+
+from fulcrum.client import Client
+from fulcrum.domain.corrections import Correction
+from fulcrum.domain.edits import Scale
+from fulcrum.domain.errors import InvalidDataset, InvalidRequest, UnknownEvaluation
+from fulcrum.domain.identifiers import new_id, now
+from fulcrum.domain.records import (
+    CorrectionRecord,
+    CorrectionVersion,
+    DatasetRecord,
+    EvaluationRecord,
+    LookRecord,
+)
+from fulcrum.gateway.evaluations.service import minimum_detectable_effect
+from fulcrum.science.validation import power
+from fulcrum.science.validation.flips import OUTCOMES
+from fulcrum.science.validation.inputs import ValidationInput
+from fulcrum.science.validation.per_image import per_image
+from fulcrum.science.validation.report import validate
+from fulcrum.science.validation.specification import Specification
+from fulcrum.science.validation.stale import Subject
+from fulcrum.worker.evaluations import as_columns, as_json, as_parquet
+
+NAMES = ("cup", "fish", "car")
+CONTENT = Correction("a" * 64, "b" * 64, "visual.blocks.3.resid_post", (Scale(7, 0.0),))
+
+
+@pytest.fixture(scope="module")
+def judged():
+    rng = np.random.default_rng(0)
+    base = rng.normal(size=(400, 3))
+    corrected = base + rng.normal(scale=0.7, size=base.shape)
+    given = ValidationInput(
+        base_logits=base,
+        corrected_logits=corrected,
+        labels=rng.integers(0, 3, 400),
+        class_names=NAMES,
+        split="select",
+        groups={"light": np.where(rng.random(400) < 0.3, "=dark", "bright")},
+        subject=Subject(CONTENT.sha256, "f" * 64, "a" * 64, "b" * 64, "0.1.0"),
+        provenance={"class_names": list(NAMES)},
+    )
+    spec = Specification(min_controls=0)
+    return validate(given, spec), per_image(given, spec)
+
+
+@pytest.fixture
+def kept(platform, judged):
+    report, table = judged
+    p, u = platform.project.id, platform.admin_user.id
+    correction = CorrectionRecord(new_id("cor"), p, "c", u, now())
+    dataset = DatasetRecord(
+        new_id("dat"), p, "d", u, now(), "", "ready", "f" * 64, 400, NAMES, {"select": 400, "discover": 50}
+    )
+    assert report.subject is not None
+    record = EvaluationRecord(
+        id=new_id("evl"),
+        project_id=p,
+        kind="validation",
+        correction_id=correction.id,
+        number=1,
+        dataset_id=dataset.id,
+        split="select",
+        **vars(report.subject),
+        specification_sha256=report.specification_sha256,
+        job_id="job_1",
+        report_sha256=platform.artifacts.put_bytes(as_json(report.to_dict())),
+        created_by=u,
+        created_at=now(),
+        verdict=report.verdict.name,
+        badge=report.verdict.badge,
+        look=1,
+        gates={g.name: g.state for g in report.gates},
+        numbers={"n": report.overall.n},
+        columns_sha256=platform.artifacts.put_bytes(as_columns(table)),
+        parquet_sha256=platform.artifacts.put_bytes(as_parquet(table)),
+    )
+    sweep = dataclasses.replace(
+        record, id=new_id("evl"), kind="sweep", verdict=None, columns_sha256=None, parquet_sha256=None
+    )
+    with platform.store.write() as tx:
+        tx.datasets.add(dataset)
+        tx.corrections.add(correction, CorrectionVersion(correction.id, 1, CONTENT.sha256, CONTENT, u, now()))
+        tx.evaluations.add(record)
+        tx.evaluations.add(sweep)
+    return record, sweep
+
+
+@pytest.fixture
+def client(platform):
+    token = platform.token_of(platform.admin_user)
+    with Client(platform.url, token) as client:
+        yield client
+
+
+def test_an_evaluation_comes_with_its_report_and_is_of_today(client, kept, judged):
+    record, sweep = kept
+    found = client.evaluations.get(record.id)
+    assert found.record == record
+    assert found.changes == ()
+    assert found.report["overall"]["fixed"] == judged[0].overall.fixed
+    assert list(client.evaluations.list(kind="sweep")) == [sweep]
+    assert list(client.evaluations.list(correction="cor_other")) == []
+    with pytest.raises(UnknownEvaluation):
+        client.evaluations.get("evl_none")
+
+
+def test_a_verdict_goes_stale_when_something_changes_that_it_belongs_to(platform, client, kept):
+    record, _ = kept
+    other = dataclasses.replace(CONTENT, edits=(Scale(7, 0.5),))
+    with platform.store.write() as tx:
+        tx.datasets.update(record.dataset_id, digest="e" * 64)
+        tx.corrections.add_version(
+            record.correction_id,
+            None,
+            CorrectionVersion(record.correction_id, 2, other.sha256, other, platform.admin_user.id, now()),
+        )
+    changes = {c.part: (c.then, c.now) for c in client.evaluations.get(record.id).changes}
+    assert changes == {
+        "dataset_digest": ("f" * 64, "e" * 64),
+        "correction_sha256": (CONTENT.sha256, other.sha256),
+    }
+    with platform.store.write() as tx:
+        tx.datasets.delete(record.dataset_id)
+    changes = {c.part: c.now for c in client.evaluations.get(record.id).changes}
+    assert changes["dataset_digest"] == "deleted"
+
+
+def test_the_flip_board_shows_every_image_of_an_outcome_once_the_largest_change_first(client, kept, judged):
+    record, (_, table) = kept[0], judged
+    for outcome in ("fixed", "broken", "moved", "still_wrong"):
+        cards = list(client.evaluations.images(record, outcome=outcome))
+        expected = table["outcome"] == OUTCOMES.index(outcome)
+        assert {c.id for c in cards} == set(table["id"][expected])
+        assert len(cards) == expected.sum()
+        changes = [abs(c.margin_change) for c in cards]
+        assert changes == sorted(changes, reverse=True)
+    fixed = next(iter(client.evaluations.images(record, outcome="fixed")))
+    row = int(np.flatnonzero(table["id"] == fixed.id)[0])
+    assert fixed.corrected == fixed.label == NAMES[table["label"][row]]
+    dark = list(client.evaluations.images(record, where="light==dark"))
+    assert len(dark) == (table["group:light"] == "=dark").sum()
+    with pytest.raises(InvalidRequest, match="light"):
+        list(client.evaluations.images(record, where="colour=red"))
+
+
+def test_the_tables_hold_every_number_and_no_formula(client, kept, judged, tmp_path):
+    record, (_, table) = kept[0], judged
+    client.evaluations.table(record, tmp_path / "t.parquet")
+    parquet = pyarrow.parquet.read_table(tmp_path / "t.parquet")
+    assert (parquet["corrected_margin"].to_numpy() == table["corrected_margin"]).all()
+    rows = list(csv.DictReader(io.StringIO(client.evaluations.table(record, format="csv").decode())))
+    assert [float(r["kl"]) for r in rows] == table["kl"].tolist()
+    assert {r["group:light"] for r in rows} == {"'=dark", "bright"}
+
+
+def test_confusion_and_slices_are_those_of_the_report(client, kept, judged):
+    record, (report, table) = kept[0], judged
+    found = client.evaluations.confusion(record)
+    assert [sum(row) for row in found.delta] == [0, 0, 0]
+    right_before, right_after = (
+        (table[f"{k}_prediction"] == table["label"]).sum() for k in ("base", "corrected")
+    )
+    assert sum(found.delta[i][i] for i in range(3)) == right_after - right_before
+    assert found.pairs[0]["n"] == report.changed_pairs[0].n
+    slices = client.evaluations.slices(record)
+    assert [s["group"]["name"] for s in slices.slices] == [s.group.name for s in report.slices]
+    assert len(slices.broken) == len(report.slices_with_broken)
+
+
+def test_a_sweep_has_no_table_of_images(client, kept):
+    for ask in (client.evaluations.table, client.evaluations.confusion, client.evaluations.slices):
+        with pytest.raises(UnknownEvaluation, match="only a validation"):
+            ask(kept[1])
+    with pytest.raises(UnknownEvaluation, match="only a validation"):
+        list(client.evaluations.images(kept[1]))
+
+
+def test_a_plan_says_what_the_split_can_show_and_counts_no_look(platform, client, kept):
+    record, _ = kept
+    plan = client.evaluations.plan(record.correction_id, record.dataset_id)
+    assert (plan.n, plan.n_looks, plan.next_look, plan.most_forward_images) == (400, 0, 1, 450)
+    assert plan.mde == pytest.approx(power.minimum_detectable_effect(400))
+    assert (plan.images_for_harm, plan.can_pass_harm) == (power.images_for_clean_bound(0.01), True)
+    with platform.store.write() as tx:
+        tx.looks.count(
+            LookRecord(
+                new_id("lok"), record.project_id, "f" * 64, "select", CONTENT.sha256, 0.1, 0, "job_9", now()
+            )
+        )
+    assert client.evaluations.plan(record.correction_id, record.dataset_id).next_look == 2
+    with pytest.raises(InvalidDataset, match="no image in split"):
+        client.evaluations.plan(record.correction_id, record.dataset_id, split="confirm")
+
+
+@pytest.mark.parametrize("n", [1, 20, 100, 1000, 5000, 50_000])
+@pytest.mark.parametrize("psi", [0.01, 0.05, 0.3])
+def test_the_effect_of_the_plan_is_that_of_the_science(n, psi):
+    mine, other = minimum_detectable_effect(n, psi), power.minimum_detectable_effect(n, psi)
+    assert mine == (None if other is None else pytest.approx(other, rel=1e-9))
+
+
+def test_strangers_see_no_evaluation(platform, kept):
+    stranger = platform.as_user("Eve")
+    record, _ = kept
+    for place in ("", "/images", "/table", "/confusion", "/slices"):
+        assert stranger.get(f"/v1/evaluations/{record.id}{place}").status_code == 404
+    body = {"dataset_id": record.dataset_id}
+    assert stranger.post(f"/v1/corrections/{record.correction_id}:plan", json=body).status_code == 404
