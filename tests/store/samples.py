@@ -16,7 +16,9 @@ from fulcrum.domain.records import (
     CorrectionVersion,
     DatasetRecord,
     EvaluationRecord,
+    DescriptionRecord,
     ImageRecord,
+    IndexRecord,
     Login,
     Member,
     ModelRecord,
@@ -182,6 +184,14 @@ class World:
             numbers={"n": 12, "p": 1e-12, "mde": None},
             columns_sha256="7" * 64,
         )
+        files = {"index.json": "1" * 64, "shard-000000.arrays": "2" * 64}
+        self.index = IndexRecord(
+            new_id("idx"), p, self.dataset.id, self.sae.id, "3" * 64, "f" * 64, "a" * 64, "c" * 64, 12, 5, 2**40,
+            files, u, at,
+        )  # fmt: skip
+        self.description = DescriptionRecord(
+            new_id("dsc"), p, self.sae.id, self.dataset.id, self.index.id, "4" * 64, "5" * 64, 40, 900, 2**33, u, at
+        )  # fmt: skip
         with store.write() as tx:
             for user in (self.user, self.other):
                 tx.users.add(user)
@@ -199,6 +209,8 @@ class World:
             tx.corrections.add(self.correction, self.version)
             tx.concepts.add(self.concept)
             tx.evaluations.add(self.evaluation)
+            tx.indexes.add(self.index)
+            tx.descriptions.add(self.description)
 
     def another_image(self, **changes) -> ImageRecord:
         """Not kept yet."""

@@ -77,3 +77,25 @@ def test_concepts_are_found_by_words_in_label_or_note(world):
         assert search("n_b") == ["100% cotton_bag"]
         assert search("t_c") == []
         assert search("sticker", sae_id="sae_other") == []
+
+
+def test_a_label_that_a_program_found_never_replaces_a_persons(world):
+    w = world
+    found = [
+        labelled(w, f"word {n}", latent=n, label_source="auto", label_score=0.5, note="") for n in range(600)
+    ]
+    with w.store.write() as tx:
+        tx.concepts.put(labelled(w, "mug", latent=3))
+        tx.concepts.put(labelled(w, "", latent=4))  # taken back by a person
+    with w.store.write() as tx:
+        assert tx.concepts.put_auto(found) == 598
+        assert tx.concepts.by_latent(w.sae.id, 3).label == "mug"
+        assert tx.concepts.by_latent(w.sae.id, 4).label == ""
+        seven = tx.concepts.by_latent(w.sae.id, 7)
+        assert (seven.label, seven.label_source, seven.history[0]["label"]) == ("word 7", "auto", "sticker")
+        assert len(tx.concepts.of_latents(w.sae.id)) == 600
+        assert set(tx.concepts.of_latents(w.sae.id, [3, 9, 700])) == {3, 9}
+    with w.store.write() as tx:
+        again = [dataclasses.replace(r, id=new_id("con")) for r in found]
+        assert tx.concepts.put_auto(again) == 0
+        assert tx.concepts.by_latent(w.sae.id, 7).version == 2

@@ -34,6 +34,8 @@ STORED = {
     "corrections": records.CorrectionRecord,
     "correction_versions": records.CorrectionVersion,
     "concepts": records.ConceptRecord,
+    "indexes": records.IndexRecord,
+    "descriptions": records.DescriptionRecord,
     "results": records.ResultRecord,
     "evaluations": records.EvaluationRecord,
     "looks": records.LookRecord,
@@ -71,11 +73,12 @@ def test_every_record_comes_back_as_it_was_given(world):
         assert tx.corrections.get_version(w.correction.id) == w.version
         assert tx.concepts.get(w.concept.id) == w.concept
         assert tx.results.get(w.result.id) == w.result
+        assert tx.indexes.get(w.index.id) == w.index
+        assert tx.descriptions.get(w.description.id) == w.description
 
 
-COLLECTIONS = (
-    """users tokens logins projects models saes images datasets sessions corrections concepts results"""
-)
+COLLECTIONS = """users tokens logins projects models saes images datasets sessions corrections concepts results indexes
+    descriptions"""
 
 
 def test_an_id_that_nobody_has_is_not_found_by_a_clear_word(world):

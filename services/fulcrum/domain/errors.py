@@ -14,6 +14,7 @@
      │   ├─ UnknownModel · UnknownSae · UnknownDataset
      │   ├─ UnknownImage · UnknownCorrection · UnknownSession · UnknownConcept · UnknownResult
      │   ├─ UnknownEvaluation
+     │   ├─ UnknownIndex · UnknownDescription
      │   ├─ UnknownProject · UnknownUser · UnknownToken · UnknownArtifact
      │   └─ UnknownJob
      ├─ Denied                who asks may not
@@ -217,6 +218,18 @@ class UnknownEvaluation(NotFound):
     """No evaluation of this id."""
 
     reason = "UNKNOWN_EVALUATION"
+
+
+class UnknownIndex(NotFound):
+    """The data set was not indexed under this SAE, or there is no index of this id."""
+
+    reason = "UNKNOWN_INDEX"
+
+
+class UnknownDescription(NotFound):
+    """The latents of this SAE were not described yet, or there is no description of this id."""
+
+    reason = "UNKNOWN_DESCRIPTION"
 
 
 class UnknownProject(NotFound):

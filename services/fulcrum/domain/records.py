@@ -155,6 +155,48 @@ class DatasetRecord:
 
 
 @dataclass(frozen=True)
+class IndexRecord:
+    """An index of a data set under an SAE. `key` names all that determines its numbers, so the same key is the same
+    index; `files` are its files among the artifacts, name to sha256.
+    """
+
+    id: str
+    project_id: str
+    dataset_id: str
+    sae_id: str
+    key: str
+    dataset_digest: str
+    model_sha256: str
+    sae_sha256: str
+    n_images: int
+    n_activations: int  # images whose activations were kept
+    size_bytes: int
+    files: dict[str, str]
+    created_by: str
+    created_at: datetime
+
+
+@dataclass(frozen=True)
+class DescriptionRecord:
+    """What the latents of an SAE stand for by an index; the artifact `sha256` holds it. `key` names all that
+    determines it.
+    """
+
+    id: str
+    project_id: str
+    sae_id: str
+    dataset_id: str
+    index_id: str
+    key: str
+    sha256: str
+    n_described: int  # latents that fired at least once
+    n_labels: int  # of the vocabulary
+    size_bytes: int
+    created_by: str
+    created_at: datetime
+
+
+@dataclass(frozen=True)
 class SessionRecord:
     """A person's log of what they asked and expected."""
 

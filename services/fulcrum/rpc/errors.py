@@ -46,6 +46,8 @@ CODES: dict[type[errors.FulcrumError], grpc.StatusCode] = {
     errors.UnknownCorrection: grpc.StatusCode.NOT_FOUND,
     errors.UnknownSession: grpc.StatusCode.NOT_FOUND,
     errors.UnknownConcept: grpc.StatusCode.NOT_FOUND,
+    errors.UnknownIndex: grpc.StatusCode.NOT_FOUND,
+    errors.UnknownDescription: grpc.StatusCode.NOT_FOUND,
     errors.UnknownResult: grpc.StatusCode.NOT_FOUND,
     errors.UnknownEvaluation: grpc.StatusCode.NOT_FOUND,
     errors.UnknownProject: grpc.StatusCode.NOT_FOUND,

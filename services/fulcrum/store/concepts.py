@@ -1,17 +1,19 @@
 """What latents stand for, with all labels that they had."""
 
-from typing import Any
+from collections.abc import Collection, Sequence
+from typing import Any, Final
 
-from sqlalchemy import Connection, ForeignKey, Index, or_
+from sqlalchemy import Connection, ForeignKey, Index, insert, or_, select
 from sqlalchemy.orm import Mapped, mapped_column
 
 from fulcrum.domain import codec
-from fulcrum.domain.errors import AlreadyExists, StaleVersion, UnknownConcept
+from fulcrum.domain.errors import AlreadyExists, InvalidRequest, StaleVersion, UnknownConcept
 from fulcrum.domain.records import ConceptRecord, Page
 from fulcrum.store.columns import Base, checked
 from fulcrum.store.registry import InProject, unique_while_alive
 from fulcrum.store.repository import LivingRepository
 
+_FEW: Final = 500  # latents in one statement
 LABEL_FIELDS = ("label", "label_source", "label_score", "note", "created_by", "created_at")
 
 
@@ -55,6 +57,46 @@ class Concepts(LivingRepository[ConceptRecord]):
         words = checked("words", words)
         found = or_(c.label.icontains(words, autoescape=True), c.note.icontains(words, autoescape=True))
         return self._page(self._filtered(filters).where(found), limit, cursor)
+
+    def of_latents(self, sae_id: str, latents: Collection[int] | None = None) -> dict[int, ConceptRecord]:
+        """What is recorded about latents (None: all) of an SAE, by latent; those without a record are left out."""
+        c = self._table.c
+        query = select(self._table).where(c.sae_id == checked("sae_id", sae_id), *self._alive())
+        if latents is not None:
+            if len(latents) > _FEW:
+                raise InvalidRequest(f"{len(latents)} latents at once: at most {_FEW} are looked up")
+            query = query.where(c.latent.in_([checked("latent", n) for n in latents]))
+        found = (self._from_row(row) for row in self._connection.execute(query))
+        return {concept.latent: concept for concept in found}
+
+    def put_auto(self, records: Sequence[ConceptRecord]) -> int:
+        """Labels that a program found; how many were written. A person's label stays, also one that was taken back,
+        and so does a record that says the same already.
+
+        Raises AlreadyExists or StaleVersion when somebody labels one of them at this moment: do it again.
+        """
+        n_written = 0
+        for start in range(0, len(records), _FEW):
+            part = records[start : start + _FEW]
+            of_saes = {
+                sae_id: self.of_latents(sae_id, [r.latent for r in part if r.sae_id == sae_id])
+                for sae_id in {r.sae_id for r in part}
+            }
+            new = [r for r in part if r.latent not in of_saes[r.sae_id]]
+            if new:
+                # In one statement: one by one, an SAE's labels would hold up other writers for seconds.
+                with self._constraints("a concept of one of these latents", {}):
+                    self._write(insert(self._table).values([self._values_of(_first(r)) for r in new]))
+            n_written += len(new)
+            for record in part:
+                before = of_saes[record.sae_id].get(record.latent)
+                if before is None or before.label_source == "person":
+                    continue
+                if (before.label, before.label_score) != (record.label, record.label_score):
+                    # A person who is faster than this statement makes it fail rather than lose.
+                    self.put(record, before.version)
+                    n_written += 1
+        return n_written
 
     def put(self, record: ConceptRecord, expected_version: int | None = None) -> ConceptRecord:
         """Label a latent; what was there before goes to the front of `history`.

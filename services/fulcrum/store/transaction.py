@@ -11,6 +11,7 @@ from fulcrum.store.idempotency import Idempotency
 from fulcrum.store.job_events import JobEvents
 from fulcrum.store.job_tasks import JobTasks
 from fulcrum.store.jobs import Jobs
+from fulcrum.store.indexes import Descriptions, Indexes
 from fulcrum.store.people import Links, Logins, Tokens, Users
 from fulcrum.store.projects import Members, Projects
 from fulcrum.store.registry import Datasets, Images, Models, Saes
@@ -37,6 +38,8 @@ class Transaction:
         self.sessions = Sessions(connection)
         self.corrections = Corrections(connection)
         self.concepts = Concepts(connection)
+        self.indexes = Indexes(connection)
+        self.descriptions = Descriptions(connection)
         self.results = Results(connection)
         self.jobs = Jobs(connection)
         self.job_tasks = JobTasks(connection, self.jobs)

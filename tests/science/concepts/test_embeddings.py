@@ -3,8 +3,9 @@ import pytest
 
 from fulcrum.domain.errors import ComputationFailed, InvalidInput
 from fulcrum.science.concepts.codes import SparseCodes
-from fulcrum.science.concepts.embeddings import latent_means, mean_embedding, unit_vectors
+from fulcrum.science.concepts.embeddings import latent_means, mean_embedding
 from fulcrum.science.concepts.top_images import StreamingTopImages
+from fulcrum.science.concepts.vectors import unit_vectors
 
 from .codes_of import dense
 

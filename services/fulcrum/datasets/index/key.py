@@ -3,10 +3,22 @@
 import dataclasses
 import hashlib
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Final, Literal
 
 from fulcrum.domain.errors import InvalidSettings
+
+VERSION: Final = 2  # of the files of an index
+_SHARD_FIELDS: Final = (
+    "n_tokens",
+    "d_sae",
+    "has_cls",
+    "d_embed",
+    "value_dtype",
+    "d_in",
+    "activation_dtype",
+)  # of the layout
 
 
 @dataclass(frozen=True)
@@ -25,8 +37,24 @@ class IndexKey:
     @property
     def sha256(self) -> str:
         """One name for them all."""
-        content = json.dumps(dataclasses.asdict(self), sort_keys=True, separators=(",", ":"))
-        return hashlib.sha256(content.encode()).hexdigest()
+        return _digest(dataclasses.asdict(self))
+
+    def shard_keys(self, layout: "IndexLayout", images_sha256: Sequence[str]) -> tuple[str, ...]:
+        """A name for each shard made of all that determines its bytes: the images in it, not the whole data set.
+
+        A data set that grew at its end keeps the keys of its full shards. Activations are kept of the first
+        `layout.n_kept` images.
+        """
+        assert len(images_sha256) == layout.n_images
+        shared = {name: v for name, v in dataclasses.asdict(self).items() if name != "dataset_digest"}
+        shared |= {name: getattr(layout, name) for name in _SHARD_FIELDS}
+        keys = []
+        for shard in range(layout.n_shards):
+            images = layout.shard_range(shard)
+            n_kept = max(0, min(images.stop, layout.n_kept) - images.start)
+            of_images = list(images_sha256[images.start : images.stop])
+            keys.append(_digest(shared | {"version": VERSION, "n_kept": n_kept, "images": of_images}))
+        return tuple(keys)
 
 
 @dataclass(frozen=True)
@@ -93,3 +121,8 @@ class IndexLayout:
 
 def _unsigned(largest: int) -> str:
     return "<u1" if largest < 1 << 8 else "<u2" if largest < 1 << 16 else "<u4"
+
+
+def _digest(content: dict[str, Any]) -> str:
+    text = json.dumps(content, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()

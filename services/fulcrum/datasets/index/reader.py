@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fulcrum.datasets.index.array_file import ArrayFile, open_array_file, write_array_file
-from fulcrum.datasets.index.key import IndexKey, IndexLayout
+from fulcrum.datasets.index.key import VERSION, IndexKey, IndexLayout
 from fulcrum.datasets.index.shards import gather
 from fulcrum.datasets.index.statistics import LatentStatistics
 from fulcrum.domain.edits import Scope
@@ -24,7 +24,6 @@ Array = NDArray[Any]
 Numbers = NDArray[np.int64]
 
 INDEX_FILE: Final = "index.json"
-VERSION: Final = 1
 # Up to here all checksums are tested on opening; it takes well under a second.
 VERIFY_UP_TO_BYTES: Final = 256 << 20
 _EVERYWHERE: Final = Scope()
@@ -226,12 +225,12 @@ class LatentIndex:
 
     def activations(self, number: int) -> Array | None:
         """(n_tokens, d_in) at the hook point, memory-mapped, or None where they were not kept."""
-        arrays, _ = self._locate(int(self._checked([number])[0]))
+        arrays, place = self._locate(int(self._checked([number])[0]))
         kept = arrays.get("activation_images")
         if kept is None:
             return None
-        row = int(np.searchsorted(kept, number))
-        return arrays["activations"][row] if row < kept.size and kept[row] == number else None
+        row = int(np.searchsorted(kept, place))
+        return arrays["activations"][row] if row < kept.size and kept[row] == place else None
 
     def put_logits(self, class_set_sha256: str, logits: Array) -> None:
         """Stores base logits (n_images, n_classes) of a class set; replaces what was there."""

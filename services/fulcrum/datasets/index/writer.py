@@ -11,8 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fulcrum.datasets.index.array_file import open_array_file, write_array_file, write_json
-from fulcrum.datasets.index.key import IndexKey, IndexLayout
-from fulcrum.datasets.index.reader import INDEX_FILE, VERSION, LatentIndex, manifest_checksum, shard_name
+from fulcrum.datasets.index.key import VERSION, IndexKey, IndexLayout
+from fulcrum.datasets.index.reader import INDEX_FILE, LatentIndex, manifest_checksum, shard_name
 from fulcrum.datasets.index.shards import ImageBlock, image_block, shard_arrays
 from fulcrum.datasets.index.statistics import gather_statistics
 from fulcrum.domain.errors import CorruptIndex, InvalidSettings
@@ -28,7 +28,8 @@ class LatentIndexWriter:
     Images of shards that exist already are skipped, so a build that was killed is continued by starting it
     again; `todo` says what is worth computing. Several writers may fill different shards of one folder.
     Memory: one shard. `keep` are the images whose activations are wanted first (None: in order), cut to the
-    layout's budget.
+    layout's budget. `shard_keys` name what determines each shard (None: the index and the place in it): with the
+    keys of `IndexKey.shard_keys`, equal images give equal files in whatever data set they stand.
     """
 
     def __init__(
@@ -38,8 +39,11 @@ class LatentIndexWriter:
         layout: IndexLayout,
         *,
         keep: Sequence[int] | Array | None = None,
+        shard_keys: Sequence[str] | None = None,
     ) -> None:
         """Raises InvalidSettings when the folder holds an index of something else."""
+        assert shard_keys is None or len(shard_keys) == layout.n_shards
+        self._shard_keys = shard_keys
         self.folder, self.key, self.layout = Path(folder), key, layout
         wanted = np.arange(layout.n_images) if keep is None else np.asarray(keep, dtype=np.int64)
         self._kept = np.sort(wanted[: layout.n_kept])
@@ -171,7 +175,8 @@ class LatentIndexWriter:
 
     def _shard_meta(self, shard: int) -> dict[str, Any]:
         images = self.layout.shard_range(shard)
-        return {"key_sha256": self.key.sha256, "first_image": images.start, "n_images": len(images)}
+        place = f"{self.key.sha256}:{images.start}" if self._shard_keys is None else self._shard_keys[shard]
+        return {"shard_key": place, "n_images": len(images)}
 
     def _collect(self, shard: int, number: int) -> None:
         if self._shard != shard:
@@ -190,7 +195,7 @@ class LatentIndexWriter:
             arrays["embeddings"] = np.concatenate(self._embeddings)
         if self._activations:
             images = np.asarray(self.layout.shard_range(shard))
-            arrays["activation_images"] = images[self.keeps(images)].astype(np.int64)
+            arrays["activation_images"] = np.flatnonzero(self.keeps(images)).astype(np.int64)
             arrays["activations"] = np.concatenate(self._activations)
         write_array_file(self.folder / shard_name(shard), "shard", arrays, self._shard_meta(shard))
         self._done.add(shard)

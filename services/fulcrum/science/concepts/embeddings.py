@@ -1,4 +1,4 @@
-"""Unit vectors and the mean embedding of a latent's top images."""
+"""The mean embedding of a latent's top images."""
 
 from dataclasses import dataclass
 
@@ -8,6 +8,7 @@ from jaxtyping import Float, Int
 from fulcrum.domain.errors import ComputationFailed, InvalidInput
 from fulcrum.domain.results import FloatArray
 from fulcrum.science.concepts.top_images import TopImages
+from fulcrum.science.concepts.vectors import unit_vectors
 
 
 @dataclass(frozen=True)
@@ -16,22 +17,6 @@ class LatentMeans:
 
     latents: Int[np.ndarray, " n_latents"]
     means: Float[np.ndarray, "n_latents d_embed"]
-
-
-def unit_vectors(vectors: FloatArray, what: str) -> Float[np.ndarray, "*rows d_embed"]:
-    """Vectors (last axis) at norm 1, in float64; `what` names them in errors.
-
-    Raises InvalidInput for values that are not finite, and for a vector of zeros, which has no direction.
-    """
-    vectors = np.asarray(vectors, dtype=np.float64)
-    if vectors.ndim < 1 or not np.isfinite(vectors).all():
-        raise InvalidInput(f"{what} must be finite vectors")
-    largest = np.abs(vectors).max(axis=-1, keepdims=True, initial=0.0)
-    if (largest == 0).any():
-        raise InvalidInput(f"{what} hold a vector of zeros, which has no direction")
-    scaled = vectors / largest  # the square of a tiny or huge value must not leave the range of floats
-    unit: FloatArray = scaled / np.linalg.norm(scaled, axis=-1, keepdims=True)
-    return unit
 
 
 def mean_embedding(embeddings: Float[np.ndarray, "n d_embed"]) -> Float[np.ndarray, " d_embed"]:

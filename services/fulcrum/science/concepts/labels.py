@@ -10,7 +10,8 @@ from scipy.stats import rankdata
 
 from fulcrum.domain.errors import InvalidInput, SingleClassDataset
 from fulcrum.domain.results import FloatArray
-from fulcrum.science.concepts.embeddings import LatentMeans, unit_vectors
+from fulcrum.science.concepts.embeddings import LatentMeans
+from fulcrum.science.concepts.vectors import unit_vectors
 from fulcrum.science.concepts.vocabulary import VocabularyEmbeddings
 
 LabelSource = Literal["auto", "person"]

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from fulcrum.domain.errors import ComputationFailed, InvalidInput
 from fulcrum.domain.results import FloatArray
-from fulcrum.science.concepts.embeddings import unit_vectors
+from fulcrum.science.concepts.vectors import unit_vectors
 
 _N_PARTNERS: Final = 32
 

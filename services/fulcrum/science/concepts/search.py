@@ -7,7 +7,7 @@ from jaxtyping import Float, Int
 
 from fulcrum.domain.errors import InvalidInput, LatentOutOfRange
 from fulcrum.domain.results import FloatArray
-from fulcrum.science.concepts.embeddings import unit_vectors
+from fulcrum.science.concepts.vectors import unit_vectors
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from jaxtyping import Float
 from fulcrum.domain.errors import InvalidInput, InvalidPrompt
 from fulcrum.domain.results import FloatArray
 from fulcrum.domain.tasks import ClassSet
-from fulcrum.science.concepts.embeddings import unit_vectors
+from fulcrum.science.concepts.vectors import unit_vectors
 
 
 @dataclass(frozen=True)
