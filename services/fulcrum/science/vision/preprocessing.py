@@ -3,7 +3,7 @@
 import hashlib
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
@@ -15,19 +15,10 @@ from torch import Tensor
 
 from fulcrum.domain.errors import CorruptCheckpoint, ImageTooLarge
 from fulcrum.science.vision.backend import PreprocessCfg, image_transform_v2, merge_preprocess_dict
+from fulcrum.science.vision.geometry import CropBox, ViewGeometry
 
 # A strip of 1 x 50000 pixels resized by its shorter side to 224 would have 2.5 billion pixels.
 MAX_RESIZED_PIXELS = 2**26
-
-
-@dataclass(frozen=True)
-class CropBox:
-    """What the model sees, in pixels of the displayed image; may reach beyond it where the model pads."""
-
-    left: float
-    top: float
-    right: float
-    bottom: float
 
 
 class Preprocess:
@@ -73,59 +64,23 @@ class Preprocess:
         )
         return batch.sub_(self._mean.to(device)).div_(self._std.to(device))
 
+    @property
+    def geometry(self) -> ViewGeometry:
+        """Where it crops."""
+        return ViewGeometry(self.image_size, self.config.resize_mode)
+
     def crop_box(self, width: int, height: int) -> CropBox:
         """The part of an image of that size which the model sees."""
-        (resized_height, resized_width), (top, left) = self._geometry(width, height)
-        across, down = width / resized_width, height / resized_height
-        return CropBox(
-            left * across, top * down, (left + self.image_size[1]) * across, (top + self.image_size[0]) * down
-        )
+        return self.geometry.crop_box(width, height)
 
     def patch_boxes(self, width: int, height: int, grid: tuple[int, int]) -> NDArray[np.float64]:
         """(rows * columns, 4) left, top, right, bottom of every patch in the displayed image, row by row."""
-        rows, columns = grid
-        box = self.crop_box(width, height)
-        # An image side that is no multiple of the patch size leaves a rest that no patch covers.
-        patch_height, patch_width = self.image_size[0] // rows, self.image_size[1] // columns
-        down = (box.bottom - box.top) / self.image_size[0] * patch_height
-        across = (box.right - box.left) / self.image_size[1] * patch_width
-        row, column = (index.reshape(-1) for index in np.indices((rows, columns)))
-        return np.stack(
-            [
-                box.left + column * across,
-                box.top + row * down,
-                box.left + (column + 1) * across,
-                box.top + (row + 1) * down,
-            ],
-            axis=1,
-        )
-
-    def _geometry(self, width: int, height: int) -> tuple[tuple[int, int], tuple[int, int]]:
-        """(height, width) after resizing, and the corner of the crop in it, negative where OpenCLIP pads."""
-        target_height, target_width = self.image_size
-        mode = self.config.resize_mode
-        if mode == "squash":
-            return self.image_size, (0, 0)
-        if mode == "shortest" and target_height == target_width:  # torchvision's Resize(int)
-            if width <= height:
-                resized = (int(target_height * height / width), target_width)
-            else:
-                resized = (target_height, int(target_width * width / height))
-        else:  # OpenCLIP's ResizeKeepRatio
-            ratios = (height / target_height, width / target_width)
-            ratio = max(ratios) if mode == "longest" else min(ratios)
-            resized = (round(height / ratio), round(width / ratio))
-        return resized, (_corner(resized[0], target_height), _corner(resized[1], target_width))
+        return self.geometry.patch_boxes(width, height, grid)
 
     def _check_resized_size(self, image: Image.Image) -> None:
-        (height, width), _ = self._geometry(image.width, image.height)
+        (height, width), _ = self.geometry.resized(image.width, image.height)
         if height * width > MAX_RESIZED_PIXELS or min(height, width) < 1:
             raise ImageTooLarge(
                 f"an image of {image.width} x {image.height} pixels is too long a strip: resized for the "
                 f"model it has {width} x {height}, allowed are 1 to {MAX_RESIZED_PIXELS} pixels"
             )
-
-
-def _corner(size: int, crop: int) -> int:
-    """Where torchvision's and OpenCLIP's centre crop starts; padding puts its odd pixel on the far side."""
-    return round((size - crop) / 2.0) if size >= crop else -((crop - size) // 2)
