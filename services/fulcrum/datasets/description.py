@@ -11,7 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fulcrum.datasets.index.array_file import ArrayFile, open_array_file, write_array_file
-from fulcrum.domain.errors import CorruptIndex, LatentOutOfRange
+from fulcrum.domain.codec import from_json, to_json
+from fulcrum.domain.errors import CorruptIndex, InvalidRequest, LatentOutOfRange
 
 Array = NDArray[Any]
 KIND: Final = "description"
@@ -78,8 +79,10 @@ class ConceptDescription:
         if file.meta.get("version") != VERSION or not set(file.arrays) >= COLUMNS:
             raise CorruptIndex(f"{file.path.name} is no description of version {VERSION}")
         self._file = file
-        found = {k: tuple(v) if isinstance(v, list) else v for k, v in file.meta["found_in"].items()}
-        self.found_in = DescribedIn(**found)
+        try:
+            self.found_in = from_json(DescribedIn, file.meta.get("found_in"), "found_in")
+        except InvalidRequest as error:
+            raise CorruptIndex(f"{file.path.name}: {error}") from error
 
     @classmethod
     def open(cls, path: Path) -> "ConceptDescription":
@@ -125,5 +128,5 @@ def write_description(
     """The same columns give the same bytes."""
     assert set(columns) == COLUMNS, set(columns) ^ COLUMNS
     words = np.frombuffer(json.dumps(vocabulary).encode(), dtype=np.uint8)
-    meta = {"version": VERSION, "found_in": vars(found_in)}
+    meta = {"version": VERSION, "found_in": to_json(found_in)}
     write_array_file(path, KIND, {**columns, "vocabulary": words}, meta)

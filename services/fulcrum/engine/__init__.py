@@ -15,6 +15,7 @@ references     names from outside to what the engine loads
 sae_artifacts  uploaded SAEs as folders
 image_batches  data set images as preprocessed batches of one fixed size
 indexing       builds the sparse latent index of a data set
+describing     what latents stand for, from an index
 dataset_runs   a correction over a data set: affected images only, and the naive twin
 plan_rows      the rows that plans change: one prefix for all, full batches of the suffix
 suffix_queue   edited activations until a batch is full

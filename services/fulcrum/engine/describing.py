@@ -203,7 +203,7 @@ def _neighbours(steerable: Steerable, codes: SparseCodes, fires: NDArray[np.int6
         for found in decoder_neighbours(steerable.sae.W_dec, fires[norms[fires] > 0], k=N_NEIGHBOURS)
     }
     shape = (len(fires), N_NEIGHBOURS)
-    columns = {
+    columns: Columns = {
         "cofiring": np.full(shape, NONE, dtype=np.int64),
         "cofiring_scores": np.full(shape, np.nan, dtype=np.float32),
         "cofiring_joint": np.zeros(shape, dtype=np.int64),

@@ -8,10 +8,10 @@ from fulcrum.store.concepts import Concepts
 from fulcrum.store.corrections import Corrections
 from fulcrum.store.evaluations import Evaluations, Looks
 from fulcrum.store.idempotency import Idempotency
+from fulcrum.store.indexes import Descriptions, Indexes
 from fulcrum.store.job_events import JobEvents
 from fulcrum.store.job_tasks import JobTasks
 from fulcrum.store.jobs import Jobs
-from fulcrum.store.indexes import Descriptions, Indexes
 from fulcrum.store.people import Links, Logins, Tokens, Users
 from fulcrum.store.projects import Members, Projects
 from fulcrum.store.registry import Datasets, Images, Models, Saes

@@ -1,10 +1,26 @@
 """Indexes as handlers reach them: the one of a data set as it is now, opened from its artifacts."""
 
+from typing import TYPE_CHECKING, Protocol
+
 from fulcrum.datasets.index import LatentIndex
 from fulcrum.datasets.index.opening import open_linked_index
 from fulcrum.domain.errors import UnknownDataset, UnknownIndex
 from fulcrum.domain.records import IndexRecord
+from fulcrum.domain.tasks import ClassSet
+from fulcrum.worker.questions import OpenRun
 from fulcrum.worker.work import Work
+
+if TYPE_CHECKING:
+    from fulcrum.datasets.samples import Dataset
+    from fulcrum.engine.dataset_runs import DatasetRun
+
+
+class OpenDataset(Protocol):
+    """The images of a registered data set, as it is now."""
+
+    def __call__(self, work: Work, dataset_id: str) -> "Dataset":
+        """Raises UnknownDataset, also for one of another project, and InvalidDataset where nothing was imported."""
+        ...
 
 
 def current_index(work: Work, dataset_id: str, sae_id: str) -> IndexRecord:
@@ -24,3 +40,21 @@ def current_index(work: Work, dataset_id: str, sae_id: str) -> IndexRecord:
 def open_index(work: Work, record: IndexRecord) -> LatentIndex:
     """The index, from links in this machine's cache. Raises CorruptIndex, UnknownArtifact, CorruptArtifact."""
     return open_linked_index(record.files, work.artifacts.local_path, work.cache / "indexes", record.key)
+
+
+def open_runs(open_dataset: OpenDataset) -> OpenRun:
+    """What validations stand on: a data set, its index and its class set, opened by what opens data sets."""
+
+    def open_run(work: Work, dataset_id: str, sae_id: str, task: ClassSet | None) -> "DatasetRun":
+        from fulcrum.engine.dataset_runs import DatasetRun
+
+        model, source = work.sae(sae_id)
+        dataset = open_dataset(work, dataset_id)
+        index = open_index(work, current_index(work, dataset_id, sae_id))
+        task = task or ClassSet(dataset.class_names)
+        residency = work.engine.residency
+        return DatasetRun(
+            residency.steerable(model, source), residency.head(model, task), task, dataset, index
+        )
+
+    return open_run

@@ -10,8 +10,7 @@ from fulcrum.domain.errors import AlreadyExists, StaleVersion
 from fulcrum.domain.identifiers import new_id, now
 from fulcrum.domain.jobs import DescribeConcepts, Shard, ShardResult, content_key
 from fulcrum.domain.records import ConceptRecord, DescriptionRecord
-from fulcrum.worker.datasets import open_dataset
-from fulcrum.worker.indexes import current_index, open_index
+from fulcrum.worker.indexes import OpenDataset, current_index, open_index
 from fulcrum.worker.work import Work
 
 _LABELS_AT_ONCE = 2_000  # in one transaction: other writers wait for it
@@ -20,6 +19,9 @@ _TRIES = 10
 
 class DescribeConceptsHandler:
     """What every latent that fires stands for."""
+
+    def __init__(self, open_dataset: OpenDataset) -> None:
+        self._open_dataset = open_dataset
 
     def plan(self, work: Work) -> Sequence[Shard]:
         """Raises UnknownDataset, UnknownIndex."""
@@ -50,7 +52,7 @@ class DescribeConceptsHandler:
             path = Path(folder) / "description.arrays"
             describe_latents(
                 steerable,
-                open_dataset(work, spec.dataset_id),
+                self._open_dataset(work, spec.dataset_id),
                 index,
                 path,
                 spec.vocabulary,

@@ -16,7 +16,7 @@ from fulcrum.domain.errors import Conflict
 from fulcrum.domain.identifiers import new_id, now
 from fulcrum.domain.jobs import IndexDataset, Shard, ShardResult, content_key
 from fulcrum.domain.records import IndexRecord
-from fulcrum.worker.datasets import open_dataset
+from fulcrum.worker.indexes import OpenDataset
 from fulcrum.worker.work import Work
 
 if TYPE_CHECKING:
@@ -44,9 +44,12 @@ class _Job:
 class IndexDatasetHandler:
     """Embeddings and sparse latents of a data set, both ways round."""
 
+    def __init__(self, open_dataset: OpenDataset) -> None:
+        self._open_dataset = open_dataset
+
     def plan(self, work: Work) -> Sequence[Shard]:
         """A shard for each file of the index. Raises UnknownDataset, UnknownSae, SaeDoesNotFit, OutOfMemory."""
-        job = _job(work)
+        job = self._opened(work)
         work.log(f"{len(job.dataset)} images in {job.layout.n_shards} shards at {job.key.hook_point}")
         return [Shard(key, {"shard": n}) for n, key in enumerate(job.shard_keys)]
 
@@ -54,7 +57,7 @@ class IndexDatasetHandler:
         """The file. Raises UnreadableImage, MissingFiles, and Conflict where this machine computes other bits."""
         from fulcrum.engine.indexing import index_shard
 
-        job, number = _job(work), int(shard.content["shard"])
+        job, number = self._opened(work), int(shard.content["shard"])
         if number >= len(job.shard_keys) or job.shard_keys[number] != shard.key:
             raise Conflict(
                 f"the data set, the model or the SAE is no more what the job was planned for, or this worker "
@@ -74,7 +77,7 @@ class IndexDatasetHandler:
 
     def reduce(self, work: Work, results: Sequence[ShardResult]) -> dict[str, Any]:
         """Statistics over the shards, and the record of the index."""
-        job, spec = _job(work), work.job.spec
+        job, spec = self._opened(work), work.job.spec
         assert isinstance(spec, IndexDataset)
         with tempfile.TemporaryDirectory(dir=work.folder) as name:
             folder = Path(name)
@@ -105,17 +108,16 @@ class IndexDatasetHandler:
             record = tx.indexes.by_key(spec.dataset_id, spec.sae_id, job.name) or tx.indexes.add(record)
         return {"index_id": record.id, "n_images": record.n_images, "size_bytes": record.size_bytes} | summary
 
+    def _opened(self, work: Work) -> _Job:
+        from fulcrum.engine.indexing import index_key, index_layout, shard_size
 
-def _job(work: Work) -> _Job:
-    from fulcrum.engine.indexing import index_key, index_layout, shard_size
-
-    spec = work.job.spec
-    assert isinstance(spec, IndexDataset)
-    dataset = open_dataset(work, spec.dataset_id)
-    steerable = work.engine.residency.steerable(*work.sae(spec.sae_id))
-    layout = index_layout(steerable, dataset, shard_size(len(dataset)), spec.keep_activations_bytes)
-    key = index_key(steerable, dataset)
-    return _Job(steerable, dataset, key, layout, key.shard_keys(layout, dataset.bytes_sha256))
+        spec = work.job.spec
+        assert isinstance(spec, IndexDataset)
+        dataset = self._open_dataset(work, spec.dataset_id)
+        steerable = work.engine.residency.steerable(*work.sae(spec.sae_id))
+        layout = index_layout(steerable, dataset, shard_size(len(dataset)), spec.keep_activations_bytes)
+        key = index_key(steerable, dataset)
+        return _Job(steerable, dataset, key, layout, key.shard_keys(layout, dataset.bytes_sha256))
 
 
 def _summary(index: LatentIndex) -> dict[str, Any]:
