@@ -14,6 +14,7 @@ from fulcrum.client.resources.corrections import Corrections
 from fulcrum.client.resources.datasets import Datasets
 from fulcrum.client.resources.evaluations import Evaluations
 from fulcrum.client.resources.images import Images
+from fulcrum.client.resources.jobs import Jobs
 from fulcrum.client.resources.models import Models
 from fulcrum.client.resources.projects import Projects
 from fulcrum.client.resources.results import Results
@@ -36,6 +37,7 @@ class _Resources(Questions[Side], Account[Side]):
         self.sessions: Sessions[Side] = Sessions(wire, driver)
         self.corrections: Corrections[Side] = Corrections(wire, driver)
         self.evaluations: Evaluations[Side] = Evaluations(wire, driver)
+        self.jobs: Jobs[Side] = Jobs(wire, driver)
         self.concepts: Concepts[Side] = Concepts(wire, driver)
         self.results: Results[Side] = Results(wire, driver)
         self.tokens: Tokens[Side] = Tokens(wire, driver)

@@ -144,18 +144,22 @@ class Wire:
             if cursor is None:
                 return found
 
-    def events(self, where: str, json: Any, item: Callable[[str, Any], Any]) -> Flow[Any]:
+    def events(
+        self, where: str, json: Any, item: Callable[[str, Any], Any], *, method: str = "POST"
+    ) -> Flow[Any]:
         """Emits `item(name, content)` of each event; returns the content of `done`.
 
         Retried until the stream is open; one that breaks later, or ends without `done`, is ServiceUnavailable:
         half an answer must not pass for a whole one.
         """
-        request = Request("POST", where, headers={"Accept": "text/event-stream"}, json=json)
+        request = Request(method, where, headers={"Accept": "text/event-stream"}, json=json)
         # A stream that nobody reads to its end leaves nothing behind, so it may be asked for again.
         response = yield from self._attempts(request, Open(request), repeatable=True)
         if response.media_type != "text/event-stream":
             yield Close()
-            raise InternalError(f"POST {where} answered {response.media_type!r}: expected a stream of events")
+            raise InternalError(
+                f"{method} {where} answered {response.media_type!r}: expected a stream of events"
+            )
         decoder = EventDecoder()
         while True:
             try:

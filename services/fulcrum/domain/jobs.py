@@ -211,6 +211,14 @@ class JobRecord:
 
 
 @dataclass(frozen=True)
+class JobStanding:
+    """A job, and its place in the queue (1: the next) where it stands in one."""
+
+    job: JobRecord
+    position: int | None = None
+
+
+@dataclass(frozen=True)
 class Shard:
     """A part of a job that can run anywhere. `content` is plain JSON; `key` names all that determines the result."""
 

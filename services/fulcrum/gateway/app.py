@@ -7,6 +7,7 @@ from typing import Any
 from fastapi import APIRouter, FastAPI
 from redis.asyncio import Redis
 
+from fulcrum.domain.jobs import JobQueue
 from fulcrum.gateway.auth import endpoints as auth
 from fulcrum.gateway.concepts import endpoints as concepts
 from fulcrum.gateway.corrections import endpoints as corrections
@@ -15,6 +16,7 @@ from fulcrum.gateway.errors import PROBLEM_RESPONSES, add_error_handlers, proble
 from fulcrum.gateway.evaluations import endpoints as evaluations
 from fulcrum.gateway.explain import endpoints as explain
 from fulcrum.gateway.images import endpoints as images
+from fulcrum.gateway.jobs import endpoints as jobs
 from fulcrum.gateway.latents import endpoints as latents
 from fulcrum.gateway.loading import open_loads
 from fulcrum.gateway.middleware.body_limit import BodyLimit
@@ -66,6 +68,7 @@ ROUTERS: tuple[APIRouter, ...] = (
     sweep.router,
     suggest.router,
     latents.router,
+    jobs.router,
 )
 
 
@@ -86,6 +89,7 @@ def create_app(
     store: Store | None = None,
     artifacts: Artifacts | None = None,
     redis: Redis | None = None,
+    queue: JobQueue | None = None,
 ) -> FastAPI:
     """The gateway. What is None is opened from the settings when the application starts."""
     settings = settings or Settings()
@@ -93,7 +97,7 @@ def create_app(
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         async with open_services(
-            settings, engine=engine, store=store, artifacts=artifacts, redis=redis
+            settings, engine=engine, store=store, artifacts=artifacts, redis=redis, queue=queue
         ) as services:
             app.state.services = services
             async with open_loads(services.store, services.engine) as loads:

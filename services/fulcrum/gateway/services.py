@@ -8,7 +8,9 @@ import anyio
 from redis.asyncio import Redis
 
 from fulcrum import telemetry
+from fulcrum.broker.waking import CeleryQueue
 from fulcrum.domain.errors import InvalidSettings
+from fulcrum.domain.jobs import JobQueue
 from fulcrum.gateway.settings import Settings
 from fulcrum.rpc.async_client import AsyncRemoteEngine
 from fulcrum.rpc.channels import TlsFiles, addresses_of
@@ -25,6 +27,7 @@ class Services:
     artifacts: Artifacts
     engine: AsyncRemoteEngine
     redis: Redis
+    queue: JobQueue
 
 
 @asynccontextmanager
@@ -35,6 +38,7 @@ async def open_services(
     store: Store | None = None,
     artifacts: Artifacts | None = None,
     redis: Redis | None = None,
+    queue: JobQueue | None = None,
 ) -> AsyncIterator[Services]:
     """Opens what is None from the settings, and closes only that again."""
     async with AsyncExitStack() as stack:
@@ -46,10 +50,13 @@ async def open_services(
         if redis is None:
             redis = open_redis(settings)
             stack.push_async_callback(redis.aclose)
+        if queue is None:
+            queue = CeleryQueue(settings.redis_url.get_secret_value())
+            stack.push_async_callback(anyio.to_thread.run_sync, queue.close)
         if engine is None:
             engine = open_engine(settings)
             stack.push_async_callback(engine.aclose)
-        yield Services(settings, store, artifacts, engine, redis)
+        yield Services(settings, store, artifacts, engine, redis, queue)
 
 
 def check_settings(settings: Settings) -> None:

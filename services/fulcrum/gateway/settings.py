@@ -73,6 +73,7 @@ class Settings(BaseSettings):
     logins_per_minute: int = Field(
         default=10, gt=0, description="Attempts to log in, of one address and for one name; also their burst."
     )
+    max_unfinished_jobs: int = Field(default=50, gt=0, description="Jobs of one user that are not finished.")
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field(
         default="INFO", description="Least level logged."
     )
