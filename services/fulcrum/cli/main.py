@@ -13,6 +13,7 @@ from fulcrum.cli import (
     doctor,
     explain,
     index,
+    jobs,
     services,
     steer,
     suggest,
@@ -39,7 +40,9 @@ app.command("index")(index.index)
 app.command("train-sae")(train_sae.train)
 app.command("inference")(services.inference)
 app.command("gateway")(services.gateway)
+app.command("worker")(services.worker)
 app.command("doctor")(doctor.doctor)
+app.add_typer(jobs.app, name="jobs")
 app.add_typer(bench.app, name="bench")
 
 

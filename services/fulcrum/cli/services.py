@@ -1,4 +1,5 @@
-"""`fulcrum inference` and `fulcrum gateway`: one service in the foreground, as Slurm, systemd or a container runs it.
+"""`fulcrum inference`, `fulcrum gateway` and `fulcrum worker`: one service in the foreground, as Slurm, systemd
+or a container runs it.
 
 Options become the service's `FULCRUM_*` settings; all others of those are taken from the environment. The command
 turns into the service (`exec`): signals and exit status are the service's own.
@@ -87,6 +88,33 @@ def gateway(
         _prepare({"host": host, "port": port}, json)
         return
     _become("fulcrum.gateway", settings, json, {"host": host, "port": port})
+
+
+def worker(
+    queues: Annotated[
+        str | None, typer.Option("--queues", help="gpu, cpu or gpu,cpu (default).", show_default=False)
+    ] = None,
+    concurrency: Annotated[
+        int | None,
+        typer.Option(
+            "--concurrency", min=1, help="Processes. Default: one for each GPU, or one.", show_default=False
+        ),
+    ] = None,
+    device: ServiceDevice = None,
+    folder: Folder = None,
+    json: options.Json = False,
+) -> None:
+    """Run a worker that does jobs; every FULCRUM_WORKER_* setting counts. Start as many as there are machines.
+
+    With --json its process and queues are printed as one object before it takes over.
+    """
+    settings = {
+        "FULCRUM_WORKER_QUEUES": queues,
+        "FULCRUM_WORKER_CONCURRENCY": None if concurrency is None else str(concurrency),
+        "FULCRUM_WORKER_DEVICE": device,
+        "FULCRUM_WORKER_FOLDERS": _folders(folder) if folder else None,
+    }
+    _become("fulcrum.worker", settings, json, {"queues": queues, "concurrency": concurrency})
 
 
 def _prepare(given: dict[str, Any], json: bool) -> None:

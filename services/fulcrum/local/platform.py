@@ -18,6 +18,7 @@ from fulcrum.local.services import (
     gateway_child,
     inference_child,
     redis_child,
+    worker_child,
 )
 from fulcrum.local.settings import Settings
 from fulcrum.local.supervisor import ChildStatus, Supervisor
@@ -104,7 +105,8 @@ class Platform:
             folders=self._folders,
             canary_model=self._canary,
         )
-        children = [inference, gateway_child(data, where, self._environment)]
+        worker = worker_child(data, where, self._environment, device=settings.device, folders=self._folders)
+        children = [inference, worker, gateway_child(data, where, self._environment)]
         if external is None:
             binary = find_redis()
             children.insert(0, redis_child(data, binary))
@@ -117,9 +119,9 @@ class Platform:
             self._go_on()
             self._supervisor = supervisor
         # The slowest first; the database is prepared while torch is imported over there.
-        supervisor.start(*(c.name for c in children if c.name != "gateway"))
+        supervisor.start(*(c.name for c in children if c.name not in ("gateway", "worker")))
         secret, token = self._prepare(data)
-        supervisor.start("gateway")
+        supervisor.start("gateway", "worker")
         supervisor.wait_ready()
         self._wait_for_all(where)
         data.set_owner(where.url)

@@ -2,11 +2,13 @@
 
 import json
 import sys
+import time
 import urllib.error
 import urllib.request
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from shutil import which
 
 from fulcrum.domain.errors import FulcrumError
 from fulcrum.local.child import Check, ChildSpec
@@ -14,6 +16,7 @@ from fulcrum.local.data_folder import DataFolder
 from fulcrum.local.redis_server import RedisBinary, check_redis, socket_url, write_configuration
 
 _GRACE_S = 5.0  # more than what a service gives its running calls, before it is killed
+_ALIVE_S = 60.0  # the worker's parent looks every few seconds
 _SETTINGS = frozenset({2})  # exit status of our services for settings that cannot be meant
 
 
@@ -92,6 +95,57 @@ def inference_child(
         drain_s=drain_s + _GRACE_S,
         hopeless=_SETTINGS,
     )
+
+
+def worker_child(
+    data: DataFolder,
+    where: Addresses,
+    given: Mapping[str, str],
+    *,
+    device: str,
+    folders: Mapping[str, Path],
+) -> ChildSpec:
+    """The worker of this machine, nice to whoever waits for an answer. The database is at head by then."""
+    drain_s = _number(given.get("FULCRUM_WORKER_DRAIN_S"), 5.0)
+    health = data.path / "run" / "worker.alive"
+    health.unlink(missing_ok=True)
+    named = {name: str(path) for name, path in folders.items()}
+    ours = {
+        "FULCRUM_WORKER_REDIS_URL": where.redis_url,
+        "FULCRUM_WORKER_FOLDERS": _folders(given.get("FULCRUM_WORKER_FOLDERS", "{}"), named),
+        "FULCRUM_WORKER_HEALTH_FILE": str(health),
+    }
+    defaults = {
+        "FULCRUM_WORKER_DEVICE": device,
+        "FULCRUM_WORKER_DATABASE_URL": given.get("FULCRUM_GATEWAY_DATABASE_URL", data.database_url),
+        "FULCRUM_WORKER_ARTIFACTS_URL": given.get("FULCRUM_GATEWAY_ARTIFACTS_URL", data.artifacts_url),
+        "FULCRUM_WORKER_SCRATCH_DIR": str(data.path / "scratch"),
+        "FULCRUM_WORKER_DRAIN_S": f"{drain_s:g}",
+        "FULCRUM_WORKER_RECONCILE_S": "2",
+        "OMP_WAIT_POLICY": "PASSIVE",
+    }
+    return ChildSpec(
+        "worker",
+        ("nice", "-n", "10", *_module("fulcrum.worker")) if which("nice") else _module("fulcrum.worker"),
+        check_file(health, _ALIVE_S),
+        env=_env(given, defaults, ours),
+        detail="jobs",
+        drain_s=drain_s + 12.0,
+        hopeless=_SETTINGS,
+    )
+
+
+def check_file(path: Path, max_age_s: float) -> Check:
+    """Healthy when the file was touched not long ago."""
+
+    def check() -> str | None:
+        try:
+            age_s = time.time() - path.stat().st_mtime
+        except FileNotFoundError:
+            return "no sign of life yet"
+        return None if age_s < max_age_s else f"no sign of life for {age_s:.0f} s"
+
+    return check
 
 
 def gateway_child(data: DataFolder, where: Addresses, given: Mapping[str, str]) -> ChildSpec:

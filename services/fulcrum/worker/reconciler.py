@@ -1,0 +1,41 @@
+"""Looks after what nobody else does: lost wakes, dead workers, jobs that wait for others, things to be forgotten."""
+
+from collections.abc import Sequence
+from datetime import timedelta
+
+from fulcrum.domain.identifiers import now
+from fulcrum.domain.jobs import JobQueue, QueueName
+from fulcrum.telemetry import logger
+from fulcrum.worker.machine import Machine
+from fulcrum.worker.running import wake
+
+_FORGET_EVERY = timedelta(hours=1)
+
+log = logger(__name__)
+
+
+class Reconciler:
+    """Any number of them may run, on any machine: each of their steps compares before it sets."""
+
+    def __init__(
+        self, machine: Machine, queue: JobQueue, queues: Sequence[QueueName], keep_events: timedelta
+    ) -> None:
+        self._machine, self._queue, self._queues = machine, queue, queues
+        self._keep = keep_events
+        self._forget_at = now()
+
+    def look(self) -> None:
+        """One look. Raises ServiceUnavailable while store or broker are away: look again later."""
+        with self._machine.store.write() as tx:
+            freed = tx.job_tasks.take_over()
+            tx.jobs.settle_waiting()
+            if now() >= self._forget_at:
+                self._forget_at = now() + _FORGET_EVERY
+                tx.job_events.forget(now() - self._keep)
+        if freed:
+            log.warning("work of lost workers was freed", n_stages=freed)
+        with self._machine.store.read() as tx:
+            ready = {name: tx.job_tasks.n_ready(name) for name in self._queues}
+        # Wakes that wait already are enough: each of them works until nothing is due.
+        wake(self._queue, {name: n for name, n in ready.items() if n and not self._queue.n_waiting(name)})
+        self._machine.sweep()
