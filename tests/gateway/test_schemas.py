@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from fulcrum.domain import (
     codec,
+    concepts,
     corrections,
     edits,
     engine,
@@ -26,6 +27,7 @@ from fulcrum.gateway import result_schemas, schemas
 from fulcrum.gateway.concepts import schemas as concept_schemas
 from fulcrum.gateway.corrections import schemas as correction_schemas
 from fulcrum.gateway.datasets import schemas as dataset_schemas
+from fulcrum.gateway.descriptions import schemas as description_schemas
 from fulcrum.gateway.evaluations import schemas as evaluation_schemas
 from fulcrum.gateway.models import schemas as model_schemas
 from fulcrum.gateway.results import schemas as stored_schemas
@@ -42,6 +44,7 @@ SCHEMA_MODULES = (
     dataset_schemas,
     session_schemas,
     correction_schemas,
+    description_schemas,
     evaluation_schemas,
     concept_schemas,
     stored_schemas,
@@ -59,6 +62,8 @@ OWN_RECORDS = (
     records.ConceptRecord,
     records.ResultRecord,
     records.EvaluationRecord,
+    records.IndexRecord,
+    records.DescriptionRecord,
 )
 # Values that no endpoint takes or gives yet: group search is a job.
 NOT_ON_THE_WIRE = {results.GroupSuggestion}
@@ -83,6 +88,7 @@ MIRRORED = [
     engine.ImageLatents,
     rpc_answers.DosePoints,
     *dataclasses_of(evaluations),
+    *dataclasses_of(concepts),
     *OWN_RECORDS,
 ]
 

@@ -15,6 +15,7 @@ from fulcrum.client.resources.datasets import Datasets
 from fulcrum.client.resources.evaluations import Evaluations
 from fulcrum.client.resources.images import Images
 from fulcrum.client.resources.jobs import Jobs
+from fulcrum.client.resources.latents import Latents
 from fulcrum.client.resources.models import Models
 from fulcrum.client.resources.projects import Projects
 from fulcrum.client.resources.results import Results
@@ -39,6 +40,7 @@ class _Resources(Questions[Side], Account[Side]):
         self.evaluations: Evaluations[Side] = Evaluations(wire, driver)
         self.jobs: Jobs[Side] = Jobs(wire, driver)
         self.concepts: Concepts[Side] = Concepts(wire, driver)
+        self.latents: Latents[Side] = Latents(wire, driver)
         self.results: Results[Side] = Results(wire, driver)
         self.tokens: Tokens[Side] = Tokens(wire, driver)
         self.users: Users[Side] = Users(wire, driver)

@@ -12,6 +12,7 @@ from fulcrum.gateway.auth import endpoints as auth
 from fulcrum.gateway.concepts import endpoints as concepts
 from fulcrum.gateway.corrections import endpoints as corrections
 from fulcrum.gateway.datasets import endpoints as datasets
+from fulcrum.gateway.descriptions import endpoints as descriptions
 from fulcrum.gateway.errors import PROBLEM_RESPONSES, add_error_handlers, problem_schemas
 from fulcrum.gateway.evaluations import endpoints as evaluations
 from fulcrum.gateway.explain import endpoints as explain
@@ -56,6 +57,7 @@ ROUTERS: tuple[APIRouter, ...] = (
     models.router,
     saes.router,
     concepts.router,
+    descriptions.router,
     datasets.router,
     sessions.router,
     # Before corrections, whose `/{correction_id}` would take a verb for a part of the id.

@@ -11,6 +11,7 @@ from fulcrum import telemetry
 from fulcrum.broker.waking import CeleryQueue
 from fulcrum.domain.errors import InvalidSettings
 from fulcrum.domain.jobs import JobQueue
+from fulcrum.gateway.descriptions.reading import ConceptFiles
 from fulcrum.gateway.settings import Settings
 from fulcrum.rpc.async_client import AsyncRemoteEngine
 from fulcrum.rpc.channels import TlsFiles, addresses_of
@@ -28,6 +29,7 @@ class Services:
     engine: AsyncRemoteEngine
     redis: Redis
     queue: JobQueue
+    concept_files: ConceptFiles
 
 
 @asynccontextmanager
@@ -56,7 +58,9 @@ async def open_services(
         if engine is None:
             engine = open_engine(settings)
             stack.push_async_callback(engine.aclose)
-        yield Services(settings, store, artifacts, engine, redis, queue)
+        files = ConceptFiles(artifacts)
+        stack.push_async_callback(anyio.to_thread.run_sync, files.close)
+        yield Services(settings, store, artifacts, engine, redis, queue, files)
 
 
 def check_settings(settings: Settings) -> None:

@@ -1,7 +1,7 @@
 """What latents stand for, with all labels that they had."""
 
 from collections.abc import Collection, Sequence
-from typing import Any, Final
+from typing import Any, Final, Literal, NamedTuple
 
 from sqlalchemy import Connection, ForeignKey, Index, insert, or_, select
 from sqlalchemy.orm import Mapped, mapped_column
@@ -33,6 +33,14 @@ class ConceptRow(InProject, Base):
     label_score: Mapped[float | None]
     note: Mapped[str]
     history: Mapped[list[Any]]
+
+
+class Labelled(NamedTuple):
+    """A label without its history."""
+
+    label: str
+    label_source: Literal["auto", "person"]
+    label_score: float | None
 
 
 class Concepts(LivingRepository[ConceptRecord]):
@@ -68,6 +76,14 @@ class Concepts(LivingRepository[ConceptRecord]):
             query = query.where(c.latent.in_([checked("latent", n) for n in latents]))
         found = (self._from_row(row) for row in self._connection.execute(query))
         return {concept.latent: concept for concept in found}
+
+    def labels(self, sae_id: str) -> dict[int, Labelled]:
+        """Every label of an SAE by latent, quickly: an SAE has tens of thousands."""
+        c = self._table.c
+        query = select(c.latent, c.label, c.label_source, c.label_score).where(
+            c.sae_id == checked("sae_id", sae_id), *self._alive()
+        )
+        return {row.latent: Labelled(*row[1:]) for row in self._connection.execute(query)}
 
     def put_auto(self, records: Sequence[ConceptRecord]) -> int:
         """Labels that a program found; how many were written. A person's label stays, also one that was taken back,
