@@ -217,9 +217,14 @@ def test_bench_steer_reports_its_ratios(fulcrum):
 
 
 def test_bench_validate_compares_answers_before_times(fulcrum):
-    result = succeed(fulcrum("bench", "validate", "--n-images", 240, "--rounds", 1, "--json"))
+    result = succeed(fulcrum("bench", "validate", "--n-images", 200, "--rounds", 1, "--json"))
     assert result["ratios"]["predictions_equal"] is True
-    assert result["n_affected"] < 60
+    depths = ("early", "mid", "late")
+    singles = {f"single_{share}_{depth}" for share in ("2pct", "20pct", "100pct") for depth in depths}
+    sweeps = {f"sweep_controls_{depth}" for depth in depths}
+    assert set(result["ratios"]) == singles | sweeps | {"predictions_equal"}
+    assert result["cases"]["2pct_mid"]["n_affected"] < 50
+    assert result["cases"]["2pct_mid"]["job"]["again_forward_images"] == 0
 
 
 def test_bad_input_is_one_clear_line(fulcrum, photo, tmp_path, world):

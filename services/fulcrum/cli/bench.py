@@ -36,28 +36,29 @@ def steer(
 
 @app.command("validate")
 def validate(
-    n_images: Annotated[int, typer.Option(min=200, help="Images of the demo world.")] = 2000,
+    n_images: Annotated[int, typer.Option(min=200, help="Images of the demo world.")] = 10_000,
+    quick: Annotated[bool, typer.Option(help="1000 images in one round: about two minutes.")] = False,
     rounds: Rounds = 3,
     threads: Threads = 1,
     device: options.Device = "cpu",
     json: options.Json = False,
 ) -> None:
-    """Affected-only validation against a full re-run, for a correction that fires on about 2 % of the images."""
+    """Affected-only validation and a sweep with controls against a full re-run, at three depths of the model."""
     from fulcrum.bench.validate import bench_validate
     from fulcrum.demo.shipped import demo_model, demo_sae, demo_task
     from fulcrum.demo.world_dataset import write_demo_dataset
 
+    if quick:
+        n_images, rounds = min(n_images, 1000), 1
     with TemporaryDirectory() as folder:
         # Three splits of clean and attacked twins and nothing else.
         pairs = -(-n_images // 6)
         manifest = write_demo_dataset(Path(folder) / "data", n_pairs=pairs, n_right=0, n_neutral=0, n_cues=0)
-        _print(
-            bench_validate(
-                demo_model(), demo_sae(), demo_task(), manifest, n_images, Path(folder) / "index", rounds, threads,
-                options.resolve_device(device),
-            ),
-            json,
+        result = bench_validate(
+            demo_model(), demo_sae(), demo_task(), manifest, n_images, Path(folder) / "index", rounds, threads,
+            options.resolve_device(device), lambda text: err.print(f"[dim]{text}[/dim]"),
         )  # fmt: skip
+    _print(result, json)
 
 
 @app.command("train")
