@@ -11,14 +11,18 @@ import pytest
 from fulcrum.client import Client
 from fulcrum.domain.corrections import Correction
 from fulcrum.domain.edits import Scale
-from fulcrum.domain.errors import InvalidDataset, InvalidRequest, UnknownEvaluation
+from fulcrum.domain.errors import InvalidDataset, InvalidRequest, UnknownEvaluation, UnknownSae
 from fulcrum.domain.identifiers import new_id, now
+from fulcrum.domain.jobs import Where
+from fulcrum.domain.models import ModelRef
 from fulcrum.domain.records import (
     CorrectionRecord,
     CorrectionVersion,
     DatasetRecord,
     EvaluationRecord,
     LookRecord,
+    ModelRecord,
+    SaeRecord,
 )
 from fulcrum.gateway.evaluations.service import minimum_detectable_effect
 from fulcrum.science.validation import power
@@ -216,3 +220,57 @@ def test_strangers_see_no_evaluation(platform, kept):
         assert stranger.get(f"/v1/evaluations/{record.id}{place}").status_code == 404
     body = {"dataset_id": record.dataset_id}
     assert stranger.post(f"/v1/corrections/{record.correction_id}:plan", json=body).status_code == 404
+
+
+@pytest.fixture
+def with_sae(platform, kept):
+    p, u = platform.project.id, platform.admin_user.id
+    model = ModelRecord(new_id("mdl"), p, "m", ModelRef("folder:demo/clip"), u, now())
+    sae = SaeRecord(new_id("sae"), p, "s", model.id, "folder:demo/sae", u, now())
+    with platform.store.write() as tx:
+        tx.models.add(model)
+        tx.saes.add(sae)
+        tx.corrections.update(kept[0].correction_id, None, sae_id=sae.id)
+    return sae
+
+
+def test_a_validation_is_asked_for_once_after_the_index_it_stands_on(platform, client, kept, with_sae):
+    record = kept[0]
+    job = client.evaluations.validate(record.correction_id, record.dataset_id, where={"light": "bright"})
+    assert (job.kind, job.state, job.spec.where) == (
+        "validate_correction",
+        "queued",
+        (Where("light", "bright"),),
+    )
+    (needed,) = job.after
+    assert client.jobs.get(needed).job.kind == "index_dataset"
+    again = client.evaluations.validate(record.correction_id, record.dataset_id, where={"light": "bright"})
+    assert again.id == job.id
+    other = client.evaluations.validate(record.correction_id, record.dataset_id, seed=1)
+    assert other.id != job.id
+    assert other.after == job.after  # one index for both
+
+
+def test_sweeps_and_suggestions_are_jobs_too(client, kept, with_sae):
+    record = kept[0]
+    swept = client.evaluations.sweep(record.correction_id, record.dataset_id, [0.0, 0.5])
+    assert (swept.kind, swept.spec.gains) == ("sweep_correction", (0.0, 0.5))
+    found = client.evaluations.suggest(record.dataset_id, with_sae, {"light": "bright"})
+    assert (found.kind, found.spec.sae_id) == ("suggest_correction", with_sae.id)
+    assert found.spec.split == "discover"
+
+
+def test_what_cannot_be_meant_is_refused_before_a_job_is_made(platform, client, kept, with_sae):
+    record = kept[0]
+    with pytest.raises(InvalidDataset, match="confirm"):
+        client.evaluations.validate(record.correction_id, record.dataset_id, split="confirm")
+    with pytest.raises(InvalidRequest):
+        client.evaluations.sweep(record.correction_id, record.dataset_id, [])
+    viewer = platform.as_user("Vic", "viewer")
+    body = {"dataset_id": record.dataset_id}
+    assert viewer.post(f"/v1/corrections/{record.correction_id}:validate", json=body).status_code == 403
+    with platform.store.write() as tx:
+        tx.corrections.update(record.correction_id, None, sae_id=None)
+    with pytest.raises(UnknownSae, match="registered"):
+        client.evaluations.validate(record.correction_id, record.dataset_id)
+    assert list(client.jobs.list()) == []

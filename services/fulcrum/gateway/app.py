@@ -58,10 +58,10 @@ ROUTERS: tuple[APIRouter, ...] = (
     saes.router,
     concepts.router,
     descriptions.router,
+    # Before data sets and corrections, whose `/{..._id}` would take a verb for a part of the id.
+    evaluations.router,
     datasets.router,
     sessions.router,
-    # Before corrections, whose `/{correction_id}` would take a verb for a part of the id.
-    evaluations.router,
     corrections.router,
     results.router,
     predictions.router,

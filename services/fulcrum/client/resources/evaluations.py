@@ -1,12 +1,14 @@
 """Evaluations: what corrections did to data sets."""
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from fulcrum.client.operations import Bound, Side, listing, operation
 from fulcrum.client.resources.naming import Identified, given, id_of
 from fulcrum.client.steps import Flow
 from fulcrum.client.wire import path
+from fulcrum.domain.codec import to_json
 from fulcrum.domain.evaluations import (
     ConfusionDelta,
     Evaluation,
@@ -15,8 +17,9 @@ from fulcrum.domain.evaluations import (
     Outcome,
     Slices,
 )
-from fulcrum.domain.jobs import SplitName
+from fulcrum.domain.jobs import JobRecord, SplitName
 from fulcrum.domain.records import EvaluationKind, EvaluationRecord
+from fulcrum.domain.tasks import ClassSet
 
 
 class Evaluations(Bound[Side]):
@@ -43,6 +46,95 @@ class Evaluations(Bound[Side]):
         )
         where = path("corrections", f"{id_of(correction)}:plan")
         return (yield from self._wire.ask(EvaluationPlan, "POST", where, json=body, keyed=False))
+
+    @operation
+    def validate(
+        self,
+        correction: Identified | str,
+        dataset: Identified | str,
+        *,
+        where: Mapping[str, str] | None = None,
+        split: SplitName = "select",
+        number: int | None = None,
+        same_cue_legitimate: Mapping[str, str] | None = None,
+        specification: Mapping[str, Any] | None = None,
+        n_controls: int = 100,
+        task: ClassSet | None = None,
+        seed: int = 0,
+    ) -> Flow[JobRecord]:
+        """Asks for a validation: wait for the job with `client.jobs.wait`; its result names the evaluation.
+
+        `where` is the failure mode, such as `{"sticker": "word"}`; `specification` what differs from the default.
+        """
+        body = given(
+            dataset_id=id_of(dataset),
+            split=split,
+            number=number,
+            where=_where(where),
+            same_cue_legitimate=_where(same_cue_legitimate),
+            specification=None if specification is None else dict(specification),
+            n_controls=n_controls,
+            task=None if task is None else to_json(task),
+            seed=seed,
+        )
+        place = path("corrections", f"{id_of(correction)}:validate")
+        return (yield from self._wire.ask(JobRecord, "POST", place, json=body))
+
+    @operation
+    def sweep(
+        self,
+        correction: Identified | str,
+        dataset: Identified | str,
+        gains: Sequence[float],
+        *,
+        where: Mapping[str, str] | None = None,
+        split: Literal["discover", "select"] = "select",
+        number: int | None = None,
+        n_controls: int = 100,
+        task: ClassSet | None = None,
+        seed: int = 0,
+    ) -> Flow[JobRecord]:
+        """Asks for a dose-response on a data set; on select every gain counts as a look."""
+        body = given(
+            dataset_id=id_of(dataset),
+            gains=[float(g) for g in gains],
+            split=split,
+            number=number,
+            where=_where(where),
+            n_controls=n_controls,
+            task=None if task is None else to_json(task),
+            seed=seed,
+        )
+        place = path("corrections", f"{id_of(correction)}:sweep")
+        return (yield from self._wire.ask(JobRecord, "POST", place, json=body))
+
+    @operation
+    def suggest(
+        self,
+        dataset: Identified | str,
+        sae: Identified | str,
+        where: Mapping[str, str],
+        *,
+        clean: Mapping[str, str] | None = None,
+        split: Literal["discover", "select"] = "discover",
+        max_clean_loss: float = 0.01,
+        max_edits: int = 64,
+        budget: int = 800,
+        task: ClassSet | None = None,
+    ) -> Flow[JobRecord]:
+        """Asks for one correction that mends a failure group; the job's result names its artifact."""
+        body = given(
+            sae_id=id_of(sae),
+            where=_where(where),
+            clean=_where(clean),
+            split=split,
+            max_clean_loss=max_clean_loss,
+            max_edits=max_edits,
+            budget=budget,
+            task=None if task is None else to_json(task),
+        )
+        place = path("datasets", f"{id_of(dataset)}:suggest")
+        return (yield from self._wire.ask(JobRecord, "POST", place, json=body))
 
     @listing(EvaluationRecord)
     def list(
@@ -105,3 +197,7 @@ class Evaluations(Bound[Side]):
     def slices(self, evaluation: Identified | str) -> Flow[Slices]:
         """The slice table, and slices found by searching the flips."""
         return (yield from self._wire.ask(Slices, "GET", path("evaluations", id_of(evaluation), "slices")))
+
+
+def _where(columns: Mapping[str, str] | None) -> list[dict[str, str]] | None:
+    return None if columns is None else [{"column": c, "value": v} for c, v in columns.items()]

@@ -15,7 +15,7 @@ from fulcrum.gateway.deps import (
     answer,
     answer_page,
 )
-from fulcrum.gateway.evaluations import service
+from fulcrum.gateway.evaluations import asking, service
 from fulcrum.gateway.evaluations.schemas import (
     ConfusionDelta,
     Evaluation,
@@ -26,7 +26,12 @@ from fulcrum.gateway.evaluations.schemas import (
     FlippedImage,
     Outcome,
     Slices,
+    SuggestionQuestion,
+    SweepQuestion,
+    ValidationQuestion,
 )
+from fulcrum.gateway.jobs.schemas import JobRecord
+from fulcrum.gateway.jobs.submitting import SubmitDep
 from fulcrum.gateway.schemas import PathId
 
 router = APIRouter(tags=["evaluations"])
@@ -38,6 +43,33 @@ def plan_evaluation(
 ) -> JSONResponse:
     """What a split can show about a correction and what it costs at most; runs nothing and counts no look."""
     return answer(service.plan(store, asker, correction_id, body))
+
+
+@router.post("/v1/corrections/{correction_id}:validate", status_code=202, response_model=JobRecord)
+def validate_correction(
+    correction_id: PathId, body: ValidationQuestion, asker: AskerDep, jobs: SubmitDep
+) -> JSONResponse:
+    """Judges a version on a split, as a job: its result names the evaluation. Looks at select and confirm are counted.
+
+    The data set is indexed first where it is not. The same question again is answered by the same job.
+    """
+    return answer(asking.validate(jobs, asker, correction_id, body), 202)
+
+
+@router.post("/v1/corrections/{correction_id}:sweep", status_code=202, response_model=JobRecord)
+def sweep_correction(
+    correction_id: PathId, body: SweepQuestion, asker: AskerDep, jobs: SubmitDep
+) -> JSONResponse:
+    """Judges a version at many gains on a split, as a job. On select every gain counts as a look."""
+    return answer(asking.sweep(jobs, asker, correction_id, body), 202)
+
+
+@router.post("/v1/datasets/{dataset_id}:suggest", status_code=202, response_model=JobRecord)
+def suggest_correction(
+    dataset_id: PathId, body: SuggestionQuestion, asker: AskerDep, jobs: SubmitDep
+) -> JSONResponse:
+    """Searches one correction for a failure group, as a job: its result names the correction's artifact."""
+    return answer(asking.suggest(jobs, asker, dataset_id, body), 202)
 
 
 @router.get("/v1/evaluations", response_model=PageOf[EvaluationRecord])

@@ -6,7 +6,7 @@ from typing import Any, Literal
 from pydantic import Field
 
 from fulcrum.gateway.body import Body
-from fulcrum.gateway.schemas import Id, Shown
+from fulcrum.gateway.schemas import Amount, ClassSet, Id, Prompt, Seed, Shown, Text
 
 Outcome = Literal["still_right", "broken", "fixed", "still_wrong", "moved", "changed", "unchanged"]
 EvaluationKind = Literal["validation", "sweep"]
@@ -123,3 +123,63 @@ class EvaluationPlanQuestion(Body):
     number: int | None = Field(None, ge=1, le=2**31 - 1, description="Version; the newest by default.")
     harm_margin: float = Field(0.01, gt=0, lt=1, description="Largest share of images that may be broken.")
     discordant_share: float = Field(0.05, gt=0, lt=1, description="Assumed share of changed images.")
+
+
+class Where(Body):
+    """Images whose column has this value; several must all hold."""
+
+    column: Prompt = Field(max_length=200, description="A group column, or `label`.")
+    value: Text = Field(max_length=2_000, description="Its value.")
+
+
+class ValidationQuestion(Body):
+    """A version of a correction to be judged on a split."""
+
+    dataset_id: Id = Field(description="Data set to judge on.")
+    split: Literal["discover", "select", "confirm"] = Field(
+        "select", description="discover is free, looks at select are counted, confirm is sealed."
+    )
+    number: int | None = Field(None, ge=1, le=2**31 - 1, description="Version; the newest by default.")
+    where: list[Where] = Field(default=[], max_length=16, description="The failure mode; none: all images.")
+    same_cue_legitimate: list[Where] = Field(
+        default=[], max_length=16, description="Images on which the cue may speak."
+    )
+    specification: dict[str, Any] = Field(
+        default={}, max_length=40, description="Fields of the specification that differ from the default."
+    )
+    n_controls: int = Field(100, ge=0, le=1000, description="Matched controls; 0 leaves the gate out.")
+    task: ClassSet | None = Field(
+        None, description="Class set; by default the correction's own, else the labels."
+    )
+    seed: Seed = Field(0, description="Of controls, samples and bootstrap.")
+
+
+class SweepQuestion(Body):
+    """A version of a correction to be judged at many gains."""
+
+    dataset_id: Id = Field(description="Data set to judge on.")
+    gains: list[Amount] = Field(min_length=1, max_length=64, description="Gains of its `scale` edits.")
+    split: Literal["discover", "select"] = Field("select", description="On select each gain is a look.")
+    number: int | None = Field(None, ge=1, le=2**31 - 1, description="Version; the newest by default.")
+    where: list[Where] = Field(default=[], max_length=16, description="The failure mode; none: all images.")
+    n_controls: int = Field(100, ge=0, le=1000, description="Matched controls of the cloud.")
+    task: ClassSet | None = Field(
+        None, description="Class set; by default the correction's own, else the labels."
+    )
+    seed: Seed = Field(0, description="Of controls and samples.")
+
+
+class SuggestionQuestion(Body):
+    """A failure group to find a correction for."""
+
+    sae_id: Id = Field(description="SAE whose latents may be edited.")
+    where: list[Where] = Field(min_length=1, max_length=16, description="The failure group.")
+    clean: list[Where] = Field(
+        default=[], max_length=16, description="Images to leave alone; none: all others of the split."
+    )
+    split: Literal["discover", "select"] = Field("discover", description="Split to search on.")
+    max_clean_loss: float = Field(0.01, gt=0, lt=1, description="Largest loss of clean accuracy, a share.")
+    max_edits: int = Field(64, ge=1, le=1000, description="Largest correction.")
+    budget: int = Field(800, ge=1, le=100_000, description="Sets of edits that are tried at most.")
+    task: ClassSet | None = Field(None, description="Class set; by default the labels.")
+    seed: Seed = Field(0, description="Of samples.")

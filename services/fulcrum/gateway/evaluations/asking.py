@@ -1,0 +1,153 @@
+"""Asking for validations, sweeps and suggestions: jobs, after the index that they stand on."""
+
+from typing import Any
+
+from fulcrum.domain.codec import from_json, to_json
+from fulcrum.domain.errors import (
+    InvalidDataset,
+    SaeDoesNotFit,
+    UnknownCorrection,
+    UnknownDataset,
+    UnknownSae,
+)
+from fulcrum.domain.jobs import (
+    IndexDataset,
+    JobRecord,
+    JobSpec,
+    SuggestCorrection,
+    SweepCorrection,
+    ValidateCorrection,
+    Where,
+    content_key,
+)
+from fulcrum.domain.records import CorrectionRecord, CorrectionVersion, DatasetRecord
+from fulcrum.domain.tasks import ClassSet
+from fulcrum.gateway.asking import Asker
+from fulcrum.gateway.evaluations.schemas import SuggestionQuestion, SweepQuestion, ValidationQuestion
+from fulcrum.gateway.jobs.submitting import Submitter
+from fulcrum.gateway.reach import reach
+from fulcrum.store.transaction import Transaction
+
+
+def validate(jobs: Submitter, asker: Asker, correction_id: str, body: ValidationQuestion) -> JobRecord:
+    """The job; the same question of the same things is one job, which whoever asks again gets.
+
+    Raises UnknownCorrection, UnknownDataset, UnknownSae, InvalidDataset, SaeDoesNotFit, RateLimited.
+    """
+    given = _given(body)
+    return _about_a_correction(
+        jobs,
+        asker,
+        correction_id,
+        body,
+        lambda number: ValidateCorrection(
+            correction_id, number, same_cue_legitimate=_where(body.same_cue_legitimate), **given
+        ),
+    )
+
+
+def sweep(jobs: Submitter, asker: Asker, correction_id: str, body: SweepQuestion) -> JobRecord:
+    """As `validate`, for many gains."""
+    given = _given(body) | {"gains": tuple(float(g) for g in body.gains)}
+    return _about_a_correction(
+        jobs, asker, correction_id, body, lambda number: SweepCorrection(correction_id, number, **given)
+    )
+
+
+def suggest(jobs: Submitter, asker: Asker, dataset_id: str, body: SuggestionQuestion) -> JobRecord:
+    """A search for a correction. Raises UnknownDataset, UnknownSae, InvalidDataset, RateLimited."""
+    with jobs.store.write() as tx:
+        dataset = reach(asker, tx, tx.datasets, dataset_id, "analyst", UnknownDataset, "data set")
+        sae = reach(asker, tx, tx.saes, body.sae_id, "viewer", UnknownSae, "SAE")
+        if sae.project_id != dataset.project_id:
+            raise SaeDoesNotFit(
+                f"SAE {sae.name!r} and data set {dataset.name!r} belong to different projects"
+            )
+        _check_split(dataset, body.split)
+        spec = SuggestCorrection(
+            dataset_id=dataset_id, clean=_where(body.clean), **_given(body, {"clean", "dataset_id"})
+        )
+        key = content_key(asked=to_json(spec), digest=dataset.digest)
+        made = _add(jobs, tx, asker, dataset, sae.id, spec, key)
+    for job in made:
+        jobs.wake(job)
+    return made[-1]
+
+
+def _about_a_correction(
+    jobs: Submitter, asker: Asker, correction_id: str, body: ValidationQuestion | SweepQuestion, spec_of: Any
+) -> JobRecord:
+    with jobs.store.write() as tx:
+        correction = reach(
+            asker, tx, tx.corrections, correction_id, "analyst", UnknownCorrection, "correction"
+        )
+        version = tx.corrections.get_version(correction_id, body.number)
+        dataset = reach(asker, tx, tx.datasets, body.dataset_id, "viewer", UnknownDataset, "data set")
+        if dataset.project_id != correction.project_id:
+            raise InvalidDataset(
+                f"data set {dataset.name!r} and correction {correction.name!r} belong to different projects"
+            )
+        _check_split(dataset, body.split)
+        sae_id = _sae_of(tx, correction, version)
+        spec: JobSpec = spec_of(version.number)
+        key = content_key(asked=to_json(spec), version=version.sha256, digest=dataset.digest, sae=sae_id)
+        made = _add(jobs, tx, asker, dataset, sae_id, spec, key)
+    for job in made:
+        jobs.wake(job)
+    return made[-1]
+
+
+def _add(
+    jobs: Submitter,
+    tx: Transaction,
+    asker: Asker,
+    dataset: DatasetRecord,
+    sae_id: str,
+    spec: JobSpec,
+    key: str,
+) -> list[JobRecord]:
+    known = tx.jobs.by_key(dataset.project_id, key)
+    if known is not None:
+        return [known]
+    made = []
+    if tx.indexes.current(dataset, sae_id) is None:
+        index = IndexDataset(dataset.id, sae_id)
+        index_key = content_key(asked=to_json(index), digest=dataset.digest)
+        made.append(jobs.add(tx, asker, dataset.project_id, index, key=index_key))
+    after = tuple(job.id for job in made)
+    return [*made, jobs.add(tx, asker, dataset.project_id, spec, key=key, after=after)]
+
+
+def _sae_of(tx: Transaction, correction: CorrectionRecord, version: CorrectionVersion) -> str:
+    if correction.sae_id is not None:
+        return tx.saes.get(correction.sae_id).id
+    wanted = version.correction.sae_sha256
+    for sae in tx.saes.list(correction.project_id, limit=200).items:
+        if sae.info is not None and sae.info.weights_sha256 == wanted:
+            return sae.id
+    raise UnknownSae(
+        f"the correction {correction.name!r} was made for the SAE {wanted[:12]}, and none with these weights is "
+        "registered here"
+    )
+
+
+def _check_split(dataset: DatasetRecord, split: str) -> None:
+    if dataset.state != "ready" or dataset.digest is None:
+        raise InvalidDataset(f"data set {dataset.name!r} is {dataset.state}: import its images first")
+    if not dataset.n_by_split.get(split):
+        raise InvalidDataset(
+            f"data set {dataset.name!r} has no image in split {split!r}: it has {dataset.n_by_split}"
+        )
+
+
+def _given(
+    body: ValidationQuestion | SweepQuestion | SuggestionQuestion, without: set[str] | None = None
+) -> dict[str, Any]:
+    special = {"number", "where", "same_cue_legitimate", "task", "gains"} | (without or set())
+    values = body.model_dump(exclude=special)
+    task = None if body.task is None else from_json(ClassSet, body.task.model_dump())
+    return values | {"where": _where(body.where), "task": task}
+
+
+def _where(conditions: Any) -> tuple[Where, ...]:
+    return tuple(Where(c.column, c.value) for c in conditions)
