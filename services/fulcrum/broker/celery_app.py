@@ -36,19 +36,14 @@ def make_app(redis_url: str, **changes: Any) -> Celery:
     app.conf.update(
         task_queues=[Queue(queue_of(name)) for name in get_args(QueueName)],  # type: ignore[no-untyped-call]
         task_ignore_result=True,
-        # Late, so that a busy process holds no wake that an idle one could act on.
-        task_acks_late=True,
+        # Early: a message has done its work when a process looks. With late ones a worker whose process was killed took
+        # no wake any more (the lost one still filled its prefetch of 1); stages come back through their leases.
+        task_acks_late=False,
         worker_prefetch_multiplier=1,
-        worker_cancel_long_running_tasks_on_connection_loss=False,
         worker_hijack_root_logger=False,
         worker_redirect_stdouts=False,
         broker_connection_retry_on_startup=True,
         broker_transport_options={
-            # A wake that comes again does no harm: the row of the stage is held by a lease. These two make what a
-            # killed worker had taken come back soon after its time and not 90 s later (kombu 5.7).
-            "visibility_timeout": 3600,
-            "unacked_restore_interval": 5,
-            "unacked_restore_throttle": 1,
             "socket_connect_timeout": CONNECT_TIMEOUT_S,
         },
         **changes,
