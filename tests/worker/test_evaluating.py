@@ -19,7 +19,7 @@ from fulcrum.demo.world_dataset import write_demo_dataset
 from fulcrum.domain.corrections import from_dict
 from fulcrum.domain.edits import Scale
 from fulcrum.domain.identifiers import new_id, now
-from fulcrum.domain.jobs import SuggestCorrection, SweepCorrection, ValidateCorrection, Where
+from fulcrum.domain.jobs import IndexDataset, SuggestCorrection, SweepCorrection, ValidateCorrection, Where
 from fulcrum.domain.records import CorrectionRecord, CorrectionVersion, DatasetRecord
 from fulcrum.engine.dataset_runs import DatasetRun
 from fulcrum.engine.indexing import open_or_build_index
@@ -27,9 +27,11 @@ from fulcrum.engine.validating import Question, validate_correction
 from fulcrum.science.validation.specification import Specification
 from fulcrum.store.jobs import JobTaskRow
 from fulcrum.worker.handlers import validate_correction as module
+from fulcrum.worker.handlers.index_dataset import IndexDatasetHandler
 from fulcrum.worker.handlers.suggest_correction import SuggestCorrectionHandler
 from fulcrum.worker.handlers.sweep_correction import SweepCorrectionHandler
 from fulcrum.worker.handlers.validate_correction import ValidateCorrectionHandler
+from fulcrum.worker.indexes import open_runs
 
 SMALL = {"discover": 24, "select": 16, "confirm": 30}
 ATTACK = (Where("sticker_kind", "attack"),)
@@ -312,3 +314,31 @@ def test_the_default_specification_is_what_nobody_changed(lab):
     job = lab.run(lab.ask(specification={"harm_margin": 0.03}, n_controls=0))
     expected = Specification(harm_margin=0.03, min_controls=0, seed=0)
     assert lab.evaluation(job).specification_sha256 == expected.sha256
+
+
+def test_a_validation_waits_for_its_index_and_a_sweep_runs_every_prefix_once(lab):
+    opened = open_runs(lambda work, dataset_id: lab.data)
+    runs = []
+
+    def open_run(*rest):
+        runs.append(opened(*rest))
+        return runs[-1]
+
+    handlers = {
+        "index_dataset": IndexDatasetHandler(lambda work, dataset_id: lab.data),
+        "validate_correction": ValidateCorrectionHandler(open_run),
+        "sweep_correction": SweepCorrectionHandler(open_run),
+    }
+    index = lab.workshop.submit(IndexDataset(lab.dataset.id, lab.sae.id))
+    question = lab.workshop.submit(lab.ask(n_controls=0), after=(index.id,))
+    done = lab.workshop.run(question, handlers)
+    assert done.state == "succeeded", done.error
+    direct = lab.run(lab.ask(n_controls=0))
+    assert direct.result["p"] == done.result["p"]
+    assert direct.n_shards_reused == direct.n_shards  # the same index, so the same parts
+    before = runs[-1].counts.prefix_images
+    gains = (0.0, 0.25, 0.5, 2.0)
+    sweep = SweepCorrection(lab.correction.id, 1, lab.dataset.id, gains, where=ATTACK, n_controls=0)
+    assert lab.workshop.run(lab.workshop.submit(sweep), handlers).state == "succeeded"
+    assert len({id(r) for r in runs}) == 1
+    assert runs[-1].counts.prefix_images - before <= (lab.data.splits != "confirm").sum()

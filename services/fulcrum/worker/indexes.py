@@ -15,6 +15,10 @@ if TYPE_CHECKING:
     from fulcrum.engine.dataset_runs import DatasetRun
 
 
+_MOST_RUNS = 2
+_ACTIVATIONS_BYTES = 1 << 29  # of each
+
+
 class OpenDataset(Protocol):
     """The images of a registered data set, as it is now."""
 
@@ -44,17 +48,27 @@ def open_index(work: Work, record: IndexRecord) -> LatentIndex:
 
 def open_runs(open_dataset: OpenDataset) -> OpenRun:
     """What validations stand on: a data set, its index and its class set, opened by what opens data sets."""
+    # The runs of the last questions of this process: parts of one job share activations, so that eleven gains need one
+    # prefix. Everything is looked up anew each time, and only what is still the same is taken from here.
+    held: dict[tuple[str, str, str, ClassSet], DatasetRun] = {}
 
     def open_run(work: Work, dataset_id: str, sae_id: str, task: ClassSet | None) -> "DatasetRun":
         from fulcrum.engine.dataset_runs import DatasetRun
 
         model, source = work.sae(sae_id)
         dataset = open_dataset(work, dataset_id)
-        index = open_index(work, current_index(work, dataset_id, sae_id))
+        record = current_index(work, dataset_id, sae_id)
         task = task or ClassSet(dataset.class_names)
         residency = work.engine.residency
-        return DatasetRun(
-            residency.steerable(model, source), residency.head(model, task), task, dataset, index
-        )
+        steerable = residency.steerable(model, source)
+        key = (record.id, dataset.digest, steerable.sae_info.weights_sha256, task)
+        run = held.pop(key, None)
+        if run is None or run.steerable.loaded is not steerable.loaded:
+            head, index = residency.head(model, task), open_index(work, record)
+            run = DatasetRun(steerable, head, task, dataset, index, _ACTIVATIONS_BYTES)
+        held[key] = run
+        while len(held) > _MOST_RUNS:
+            del held[next(iter(held))]
+        return run
 
     return open_run
