@@ -39,6 +39,7 @@ N_CONTROLS = 100
 # Controls that are also run naively, on the first images, to compare their answers.
 _COMPARED_CONTROLS, _COMPARED_IMAGES = 2, 256
 _BLOCKS = {"early": 0, "late": 4}
+DEPTHS = ("mid", *_BLOCKS)
 
 Tell = Callable[[str], None]
 
@@ -54,6 +55,7 @@ def bench_validate(
     threads: int,
     device: str,
     tell: Tell = lambda text: None,
+    depths: Sequence[str] = DEPTHS,
 ) -> dict[str, Any]:
     """`single_<share>_<depth>`: base and corrected run of every image over the affected-only answers of all of them.
 
@@ -70,11 +72,15 @@ def bench_validate(
     saes = {"mid": sae} | {
         depth: f"untrained:topk:2048:16@visual.blocks.{block}.resid_post" for depth, block in _BLOCKS.items()
     }
+    unknown = sorted(set(depths) - set(saes))
+    if unknown:
+        raise InvalidSettings(f"depths {unknown} are none of {list(DEPTHS)}")
     ratios: dict[str, Any] = {}
     contenders: dict[str, Any] = {}
     cases: dict[str, Any] = {}
     largest = 0.0
-    for depth, name in saes.items():
+    for depth in depths:
+        name = saes[depth]
         steerable = residency.steerable(ref, name)
         clock = _Clock()
         index = open_or_build_index(steerable, dataset, index_folder)

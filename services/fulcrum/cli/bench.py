@@ -38,6 +38,7 @@ def steer(
 def validate(
     n_images: Annotated[int, typer.Option(min=200, help="Images of the demo world.")] = 10_000,
     quick: Annotated[bool, typer.Option(help="1000 images in one round: about two minutes.")] = False,
+    depths: Annotated[str, typer.Option(help="Comma-separated.")] = "mid,early,late",
     rounds: Rounds = 3,
     threads: Threads = 1,
     device: options.Device = "cpu",
@@ -57,6 +58,7 @@ def validate(
         result = bench_validate(
             demo_model(), demo_sae(), demo_task(), manifest, n_images, Path(folder) / "index", rounds, threads,
             options.resolve_device(device), lambda text: err.print(f"[dim]{text}[/dim]"),
+            [name.strip() for name in depths.split(",")],
         )  # fmt: skip
     _print(result, json)
 
