@@ -116,7 +116,7 @@ def redis_of_the_user(tmp_path):
 def test_from_an_empty_folder_to_a_served_platform_and_back_to_nothing(folder, redis_of_the_user):
     up = Up(folder)
     family = up.family()
-    assert len(family) == 6  # three services behind three guards
+    assert len(family) == 10  # four services behind four guards, and the worker's pool with its process
     assert up.get("/readyz").status_code == 200
     assert up.url.startswith("http://127.0.0.1:")
     me = up.me()
@@ -166,7 +166,7 @@ def test_from_an_empty_folder_to_a_served_platform_and_back_to_nothing(folder, r
     # The same folder again: the same people and the same data, but a new link and a new token; and with a Redis of
     # the user's own.
     again = Up(folder, FULCRUM_REDIS_URL=redis_of_the_user)
-    assert len(again.family()) == 4
+    assert len(again.family()) == 8
     assert again.said["redis"] == "of FULCRUM_REDIS_URL"
     assert again.me()["id"] == me["id"]
     assert again.said["login_link"] != up.said["login_link"]

@@ -76,6 +76,7 @@ ASKED = {
     "GET /v1/datasets": lambda c: list(c.datasets.list()),
     "GET /v1/datasets/{}": lambda c: c.datasets.get("dat_1"),
     "PATCH /v1/datasets/{}": lambda c: c.datasets.update("dat_1", name="b"),
+    "POST /v1/datasets/{}:import": lambda c: c.datasets.import_images("dat_1", "folder:lab/a"),
     "DELETE /v1/datasets/{}": lambda c: c.datasets.delete("dat_1"),
     "POST /v1/sessions": lambda c: c.sessions.create("a"),
     "GET /v1/sessions": lambda c: list(c.sessions.list()),

@@ -151,6 +151,7 @@ class DatasetRecord:
     n_images: int = 0
     class_names: tuple[str, ...] = ()
     n_by_split: dict[str, int] = field(default_factory=dict)
+    manifest_sha256: str | None = None  # artifact with the samples, once imported
     version: int = 1
 
 

@@ -86,6 +86,15 @@ class References:
             f"folder of {self._names()}, '{ARTIFACT}<sha256 of cfg.json>:<sha256 of the weights>' and '{UNTRAINED}...'"
         )
 
+    def place(self, reference: str, error: type[NotFound]) -> Path:
+        """The folder or file of `folder:NAME/sub`. Raises `error` for what a caller may not or cannot name."""
+        if not reference.startswith(FOLDER):
+            raise error(
+                f"{reference[:200]!r} cannot be named here: expected '{FOLDER}<name>/<sub>' with a folder of "
+                f"{self._names()}"
+            )
+        return self._inside(reference, error)
+
     def public(self, text: str) -> str:
         """`text` with our folders under the names by which callers know them."""
         for name, root in self._roots.items():

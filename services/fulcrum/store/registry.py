@@ -90,6 +90,7 @@ class DatasetRow(InProject, Base):
     n_images: Mapped[int]
     class_names: Mapped[list[Any]]
     n_by_split: Mapped[dict[str, Any]]
+    manifest_sha256: Mapped[str | None]
 
 
 class Models(LivingRepository[ModelRecord]):

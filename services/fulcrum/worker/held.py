@@ -10,7 +10,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
-from fulcrum.domain.errors import JobCancelled, LeaseLost, Unavailable
+from fulcrum.domain.errors import JobCancelled, LeaseLost, Unavailable, UnknownDataset
 from fulcrum.domain.identifiers import now
 from fulcrum.domain.jobs import EventKind, JobProgress, JobRecord, JobTask
 from fulcrum.domain.models import ModelRef
@@ -125,6 +125,10 @@ class Held:
     def sae(self, sae_id: str) -> tuple[ModelRef, str]:
         """What the engine takes for a registered SAE."""
         return self._machine.sae(self._job.project_id, sae_id)
+
+    def place(self, reference: str) -> Path:
+        """What a reference to a folder means here."""
+        return self._machine.references.place(reference, UnknownDataset)
 
     def progress(self, what: str, done: float, total: float, unit: str = "images") -> None:
         """Note how far it is. Raises JobCancelled, LeaseLost, and Draining when the worker has to stop."""

@@ -57,6 +57,10 @@ class Work(Protocol):
         """
         ...
 
+    def place(self, reference: str) -> Path:
+        """What `folder:NAME/sub` means on this machine. Raises UnknownDataset."""
+        ...
+
     def progress(self, what: str, done: float, total: float, unit: str = "images") -> None:
         """Tells how far it is; cheap, may be called for every item.
 

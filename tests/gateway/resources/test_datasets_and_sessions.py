@@ -23,6 +23,18 @@ def test_a_data_set_begins_empty(client):
     assert client.post("/v1/datasets", json={"name": "x", "state": "ready"}).status_code == 422
 
 
+def test_images_are_imported_by_a_job_from_folders_that_were_allowed(client):
+    dataset = client.post("/v1/datasets", json={"name": "shops"}).json()["id"]
+    asked = client.post(f"/v1/datasets/{dataset}:import", json={"source": "folder:lab/shops", "seed": 1})
+    assert asked.status_code == 202
+    job = client.get(f"/v1/jobs/{asked.json()['id']}").json()["job"]
+    assert (job["kind"], job["state"]) == ("import_dataset", "queued")
+    assert job["spec"]["source"] == "folder:lab/shops"
+    for source in ("/etc/passwd", "http://there/x", "folder:"):
+        assert client.post(f"/v1/datasets/{dataset}:import", json={"source": source}).status_code == 422
+    assert client.post("/v1/datasets/dat_none:import", json={"source": "folder:a/b"}).status_code == 404
+
+
 def test_a_data_set_is_renamed_and_deleted_by_who_saw_it(client):
     made = client.post("/v1/datasets", json={"name": "shops"})
     path = f"/v1/datasets/{made.json()['id']}"

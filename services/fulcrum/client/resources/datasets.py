@@ -4,6 +4,7 @@ from fulcrum.client.operations import Bound, Side, listing, operation
 from fulcrum.client.resources.naming import Identified, Versioned, given, id_of, precondition
 from fulcrum.client.steps import Flow
 from fulcrum.client.wire import path
+from fulcrum.domain.jobs import JobRecord
 from fulcrum.domain.records import DatasetRecord
 
 
@@ -49,3 +50,18 @@ class Datasets(Bound[Side]):
     def delete(self, dataset: Versioned | str) -> Flow[None]:
         """Takes the data set out of the project."""
         yield from self._wire.do("DELETE", path("datasets", id_of(dataset)), if_match=precondition(dataset))
+
+    @operation
+    def import_images(
+        self,
+        dataset: Identified | str,
+        source: str,
+        *,
+        format: str | None = None,
+        new_splits: bool = False,
+        seed: int = 0,
+    ) -> Flow[JobRecord]:
+        """Imports images of `folder:NAME/sub`, below a folder allowed for workers, as a job: see `client.jobs.wait`."""
+        body = given(source=source, format=format, new_splits=new_splits, seed=seed)
+        where = path("datasets", f"{id_of(dataset)}:import")
+        return (yield from self._wire.ask(JobRecord, "POST", where, json=body))

@@ -4,7 +4,7 @@ from fastapi import APIRouter
 from fastapi.responses import JSONResponse, Response
 
 from fulcrum.gateway.datasets import service
-from fulcrum.gateway.datasets.schemas import DatasetChange, DatasetRecord, NewDataset
+from fulcrum.gateway.datasets.schemas import DatasetChange, DatasetRecord, ImportQuestion, NewDataset
 from fulcrum.gateway.deps import (
     AskerDep,
     IfMatch,
@@ -15,6 +15,8 @@ from fulcrum.gateway.deps import (
     answer,
     answer_page,
 )
+from fulcrum.gateway.jobs.schemas import JobRecord
+from fulcrum.gateway.jobs.submitting import SubmitDep
 from fulcrum.gateway.schemas import PathId
 
 router = APIRouter(prefix="/v1/datasets", tags=["datasets"])
@@ -53,3 +55,15 @@ def delete_dataset(dataset_id: PathId, asker: AskerDep, store: StoreDep, expecte
     """Hides the data set and frees its name. Results that were computed on it stay."""
     service.remove(store, asker, dataset_id, expected)
     return Response(status_code=204)
+
+
+@router.post("/{dataset_id}:import", status_code=202, response_model=JobRecord)
+def import_images(
+    dataset_id: PathId, body: ImportQuestion, asker: AskerDep, store: StoreDep, jobs: SubmitDep
+) -> JSONResponse:
+    """Imports images as a job: checked, divided into splits where they have none, duplicates together.
+
+    The data set is `ready` when the job has succeeded, and unchanged when it has not. Importing again replaces its
+    content, which makes evaluations of the content before stale.
+    """
+    return answer(service.import_images(store, jobs, asker, dataset_id, body), 202)

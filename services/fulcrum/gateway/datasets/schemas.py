@@ -1,12 +1,12 @@
 """Bodies and records of `/v1/datasets`."""
 
 from datetime import datetime
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, StringConstraints
 
 from fulcrum.gateway.body import Body
-from fulcrum.gateway.schemas import Id, Name, Prompt, Shown, Text
+from fulcrum.gateway.schemas import Id, Name, Prompt, Seed, Shown, Text
 
 
 class DatasetRecord(Shown):
@@ -25,6 +25,7 @@ class DatasetRecord(Shown):
     n_images: int = Field(0, description="Images, once imported.")
     class_names: list[str] = Field(default=[], description="Classes of its labels.")
     n_by_split: dict[str, int] = Field(default={}, description="Images of each split.")
+    manifest_sha256: str | None = Field(None, description="Artifact with its samples, once imported.")
     version: int = Field(1, description="Changes so far, and the ETag.")
 
 
@@ -44,3 +45,14 @@ class DatasetChange(Body):
 
     name: Name | None = Field(None, description="New name in the project.")
     description: Text | None = Field(None, description="New description.")
+
+
+class ImportQuestion(Body):
+    """Where the images are."""
+
+    source: Annotated[
+        str, StringConstraints(min_length=1, max_length=500, pattern=r"^folder:[^\x00-\x1f\x7f]+$")
+    ] = Field(description="`folder:NAME/sub` below a folder that the administrator allowed for workers.")
+    format: Name | None = Field(None, description="Format of the data set; by default it is recognised.")
+    new_splits: bool = Field(False, description="Divide the images anew whatever splits they have.")
+    seed: Seed = Field(0, description="Of the new splits.")
