@@ -65,6 +65,8 @@ ASKED = {
     "GET /v1/saes/{}/concepts/{}": lambda c: c.concepts.get("sae_1", 3),
     "PUT /v1/saes/{}/concepts/{}": lambda c: c.concepts.put("sae_1", 3, "wheel"),
     "GET /v1/indexes": lambda c: list(c.latents.indexes()),
+    "POST /v1/datasets/{}:index": lambda c: c.latents.index("dat_1", "sae_1"),
+    "POST /v1/saes/{}:describe": lambda c: c.latents.describe("sae_1", "dat_1"),
     "GET /v1/saes/{}/descriptions": lambda c: list(c.latents.descriptions("sae_1")),
     "GET /v1/saes/{}/latents": lambda c: list(c.latents.list("sae_1")),
     "GET /v1/saes/{}/latents:batch": lambda c: c.latents.cards("sae_1", [1, 2]),

@@ -274,3 +274,16 @@ def test_what_cannot_be_meant_is_refused_before_a_job_is_made(platform, client, 
     with pytest.raises(UnknownSae, match="registered"):
         client.evaluations.validate(record.correction_id, record.dataset_id)
     assert list(client.jobs.list()) == []
+
+
+def test_an_index_and_a_description_are_jobs_and_there_is_one_index_for_all(client, kept, with_sae):
+    dataset = kept[0].dataset_id
+    index = client.latents.index(dataset, with_sae)
+    assert (index.kind, index.state) == ("index_dataset", "queued")
+    described = client.latents.describe(with_sae, dataset, vocabulary=["wheel", "text"])
+    assert (described.kind, described.spec.vocabulary) == ("describe_concepts", ("wheel", "text"))
+    assert described.after == (index.id,)
+    assert client.latents.describe(with_sae, dataset, vocabulary=["wheel", "text"]).id == described.id
+    empty = client.datasets.create("empty")
+    with pytest.raises(InvalidDataset, match="import its images first"):
+        client.latents.index(empty, with_sae)

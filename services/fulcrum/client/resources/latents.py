@@ -17,6 +17,7 @@ from fulcrum.domain.concepts import (
     SearchBy,
     TopImage,
 )
+from fulcrum.domain.jobs import JobRecord
 from fulcrum.domain.records import DescriptionRecord, ImageRecord, IndexRecord
 
 Dataset = Identified | str | None
@@ -24,6 +25,32 @@ Dataset = Identified | str | None
 
 class Latents(Bound[Side]):
     """`client.latents`. `dataset`: by the description from that data set; None takes the newest."""
+
+    @operation
+    def index(self, dataset: Identified | str, sae: Identified | str) -> Flow[JobRecord]:
+        """Encodes a data set under an SAE, as a job; what stands on an index asks for it by itself."""
+        place = path("datasets", f"{id_of(dataset)}:index")
+        return (yield from self._wire.ask(JobRecord, "POST", place, json={"sae_id": id_of(sae)}))
+
+    @operation
+    def describe(
+        self,
+        sae: Identified | str,
+        dataset: Identified | str,
+        *,
+        vocabulary: Sequence[str] = (),
+        n_top_images: int = 16,
+        seed: int = 0,
+    ) -> Flow[JobRecord]:
+        """Finds out what the latents stand for, as a job. `vocabulary` () takes the built-in one."""
+        body = {
+            "dataset_id": id_of(dataset),
+            "vocabulary": [*vocabulary],
+            "n_top_images": n_top_images,
+            "seed": seed,
+        }
+        place = path("saes", f"{id_of(sae)}:describe")
+        return (yield from self._wire.ask(JobRecord, "POST", place, json=body))
 
     @listing(IndexRecord)
     def indexes(self, *, dataset: Dataset = None, sae: Dataset = None) -> Flow[None]:

@@ -17,10 +17,12 @@ from fulcrum.gateway.deps import (
     answer,
     answer_page,
 )
-from fulcrum.gateway.descriptions import searching, service
+from fulcrum.gateway.descriptions import asking, searching, service
 from fulcrum.gateway.descriptions.schemas import (
     DescribedLatent,
+    DescribeQuestion,
     DescriptionRecord,
+    IndexQuestion,
     IndexRecord,
     LatentCard,
     LatentDetail,
@@ -31,6 +33,8 @@ from fulcrum.gateway.descriptions.schemas import (
     TopImage,
 )
 from fulcrum.gateway.disconnects import unless_gone
+from fulcrum.gateway.jobs.schemas import JobRecord
+from fulcrum.gateway.jobs.submitting import SubmitDep
 from fulcrum.gateway.loading import LoadsDep
 from fulcrum.gateway.schemas import PathId
 
@@ -45,6 +49,23 @@ DatasetParam = Annotated[
         description="By the description from this data set; the newest by default.",
     ),
 ]
+
+
+@router.post("/v1/datasets/{dataset_id}:index", status_code=202, response_model=JobRecord)
+def index_dataset(dataset_id: PathId, body: IndexQuestion, asker: AskerDep, jobs: SubmitDep) -> JSONResponse:
+    """Encodes the images of a data set under an SAE, as a job; images that any index holds are not encoded again."""
+    return answer(asking.index(jobs, asker, dataset_id, body.sae_id), 202)
+
+
+@router.post("/v1/saes/{sae_id}:describe", status_code=202, response_model=JobRecord)
+def describe_latents(
+    sae_id: PathId, body: DescribeQuestion, asker: AskerDep, jobs: SubmitDep
+) -> JSONResponse:
+    """Finds out what the latents stand for, as a job, after the index where that is missing.
+
+    Labels that people gave stay.
+    """
+    return answer(asking.describe(jobs, asker, sae_id, body), 202)
 
 
 @router.get("/v1/indexes", response_model=PageOf[IndexRecord])

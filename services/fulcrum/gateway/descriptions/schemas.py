@@ -7,7 +7,7 @@ from pydantic import Field
 
 from fulcrum.gateway.body import Body
 from fulcrum.gateway.concepts.schemas import ConceptRecord
-from fulcrum.gateway.schemas import Id, Prompt, Shown
+from fulcrum.gateway.schemas import Id, Prompt, Seed, Shown
 
 LatentSort = Literal[
     "latent",
@@ -176,3 +176,22 @@ class LatentSearch(Body):
     dataset_id: Id | None = Field(
         None, description="By the description from this data set; the newest by default."
     )
+
+
+class IndexQuestion(Body):
+    """Under which SAE a data set is encoded."""
+
+    sae_id: Id = Field(description="Registered SAE, and with it the model.")
+
+
+class DescribeQuestion(Body):
+    """From which images it is found out what latents stand for, and in which words it is said."""
+
+    dataset_id: Id = Field(description="Data set with imported images.")
+    vocabulary: list[Prompt] = Field(
+        default=[],
+        max_length=10_000,
+        description="Words to choose labels from; none takes the built-in ones.",
+    )
+    n_top_images: int = Field(16, ge=2, le=64, description="Images kept for each latent.")
+    seed: Seed = Field(0, description="Of the map.")

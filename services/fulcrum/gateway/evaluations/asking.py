@@ -68,7 +68,7 @@ def suggest(jobs: Submitter, asker: Asker, dataset_id: str, body: SuggestionQues
             dataset_id=dataset_id, clean=_where(body.clean), **_given(body, {"clean", "dataset_id"})
         )
         key = content_key(asked=to_json(spec), digest=dataset.digest)
-        made = _add(jobs, tx, asker, dataset, sae.id, spec, key)
+        made = add_after_index(jobs, tx, asker, dataset, sae.id, spec, key)
     for job in made:
         jobs.wake(job)
     return made[-1]
@@ -91,13 +91,13 @@ def _about_a_correction(
         sae_id = _sae_of(tx, correction, version)
         spec: JobSpec = spec_of(version.number)
         key = content_key(asked=to_json(spec), version=version.sha256, digest=dataset.digest, sae=sae_id)
-        made = _add(jobs, tx, asker, dataset, sae_id, spec, key)
+        made = add_after_index(jobs, tx, asker, dataset, sae_id, spec, key)
     for job in made:
         jobs.wake(job)
     return made[-1]
 
 
-def _add(
+def add_after_index(
     jobs: Submitter,
     tx: Transaction,
     asker: Asker,
@@ -106,16 +106,24 @@ def _add(
     spec: JobSpec,
     key: str,
 ) -> list[JobRecord]:
+    """The job, and before it in the list the index job that it waits for where the index is missing. Wake all."""
     known = tx.jobs.by_key(dataset.project_id, key)
     if known is not None:
         return [known]
     made = []
     if tx.indexes.current(dataset, sae_id) is None:
-        index = IndexDataset(dataset.id, sae_id)
-        index_key = content_key(asked=to_json(index), digest=dataset.digest)
-        made.append(jobs.add(tx, asker, dataset.project_id, index, key=index_key))
+        made.append(add_index(jobs, tx, asker, dataset, sae_id))
     after = tuple(job.id for job in made)
     return [*made, jobs.add(tx, asker, dataset.project_id, spec, key=key, after=after)]
+
+
+def add_index(
+    jobs: Submitter, tx: Transaction, asker: Asker, dataset: DatasetRecord, sae_id: str
+) -> JobRecord:
+    """The job that indexes the data set as it is; the same one for all who ask."""
+    index = IndexDataset(dataset.id, sae_id)
+    key = content_key(asked=to_json(index), digest=dataset.digest)
+    return jobs.add(tx, asker, dataset.project_id, index, key=key)
 
 
 def _sae_of(tx: Transaction, correction: CorrectionRecord, version: CorrectionVersion) -> str:
@@ -131,9 +139,14 @@ def _sae_of(tx: Transaction, correction: CorrectionRecord, version: CorrectionVe
     )
 
 
-def _check_split(dataset: DatasetRecord, split: str) -> None:
+def check_ready(dataset: DatasetRecord) -> None:
+    """Raises InvalidDataset before images were imported."""
     if dataset.state != "ready" or dataset.digest is None:
         raise InvalidDataset(f"data set {dataset.name!r} is {dataset.state}: import its images first")
+
+
+def _check_split(dataset: DatasetRecord, split: str) -> None:
+    check_ready(dataset)
     if not dataset.n_by_split.get(split):
         raise InvalidDataset(
             f"data set {dataset.name!r} has no image in split {split!r}: it has {dataset.n_by_split}"
