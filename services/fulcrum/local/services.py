@@ -80,9 +80,8 @@ def inference_child(
         "FULCRUM_INFERENCE_DRAIN_S": f"{drain_s:g}",
         # Threads that wait for their next share of a product sleep: spinning, they take the cores from the callers.
         "OMP_WAIT_POLICY": "PASSIVE",
-        # But not at once: about a millisecond bridges the gaps within one forward. Against sleeping at once, ViT-B-32
-        # on two cores: one caller waits 4.9 instead of 17 ms longer than a bare forward, 64 callers get 0.99 instead
-        # of 0.93 of the bare loop's images. A tenth of it did half as much for one caller and nothing for many.
+        # But not at once: about a millisecond bridges the gaps within one forward. ViT-B-32 on two cores: one caller
+        # waited 4.9 ms longer than a bare forward, 9.3 with a tenth of it, 17 when they slept at once.
         "GOMP_SPINCOUNT": "30000",
     }
     if canary_model is not None:
