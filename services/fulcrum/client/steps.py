@@ -31,7 +31,7 @@ class Request:
 
     method: str
     path: str
-    params: Mapping[str, str] = field(default_factory=dict)
+    params: Mapping[str, str | list[str]] = field(default_factory=dict)  # a list: the name several times
     headers: Mapping[str, str] = field(default_factory=dict)
     json: Any = None
     fields: Mapping[str, str] = field(default_factory=dict)  # of a multipart body, beside the files

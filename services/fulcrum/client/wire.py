@@ -182,11 +182,15 @@ class Wire:
                 yield Emit(item(event.name, content))
 
 
-def _texts(params: Mapping[str, Any] | None) -> dict[str, str]:
+def _texts(params: Mapping[str, Any] | None) -> dict[str, str | list[str]]:
     def text(value: Any) -> str:
         return str(value).lower() if isinstance(value, bool) else str(value)
 
-    return {k: text(v) for k, v in (params or {}).items() if v is not None}
+    return {
+        k: [text(one) for one in v] if isinstance(v, list) else text(v)
+        for k, v in (params or {}).items()
+        if v is not None
+    }
 
 
 def _content(request: Request, response: Response) -> Any:

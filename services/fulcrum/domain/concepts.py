@@ -79,8 +79,12 @@ class LatentNeighbour:
 
 @dataclass(frozen=True)
 class TopImage:
-    """An example. `image` is the number in the data set; `heatmap` the latent over the patch grid, row by row."""
+    """An example. `image` is the number in that content of the data set, as `client.datasets.thumbnail` takes it;
+    `heatmap` is the latent over the patch grid, row by row.
+    """
 
+    dataset_id: str
+    dataset_digest: str
     image: int
     value: float
     peak_patch: int | None  # row-major; None where only CLS fires

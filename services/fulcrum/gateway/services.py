@@ -11,6 +11,7 @@ from fulcrum import telemetry
 from fulcrum.broker.waking import CeleryQueue
 from fulcrum.domain.errors import InvalidSettings
 from fulcrum.domain.jobs import JobQueue
+from fulcrum.gateway.datasets.reading import DatasetFiles
 from fulcrum.gateway.descriptions.reading import ConceptFiles
 from fulcrum.gateway.settings import Settings
 from fulcrum.rpc.async_client import AsyncRemoteEngine
@@ -30,6 +31,7 @@ class Services:
     redis: Redis
     queue: JobQueue
     concept_files: ConceptFiles
+    dataset_files: DatasetFiles
 
 
 @asynccontextmanager
@@ -60,7 +62,7 @@ async def open_services(
             stack.push_async_callback(engine.aclose)
         files = ConceptFiles(artifacts)
         stack.push_async_callback(anyio.to_thread.run_sync, files.close)
-        yield Services(settings, store, artifacts, engine, redis, queue, files)
+        yield Services(settings, store, artifacts, engine, redis, queue, files, DatasetFiles(artifacts))
 
 
 def check_settings(settings: Settings) -> None:

@@ -1,15 +1,29 @@
-"""Data sets: the records; images are imported by a job."""
+"""Data sets: the records and their images; images are imported by a job."""
+
+from collections.abc import Mapping
+from typing import Any
+from urllib.parse import quote
 
 from fulcrum.client.operations import Bound, Side, listing, operation
 from fulcrum.client.resources.naming import Identified, Versioned, given, id_of, precondition
 from fulcrum.client.steps import Flow
 from fulcrum.client.wire import path
+from fulcrum.domain.concepts import TopImage
+from fulcrum.domain.datasets import DatasetImage, Facets
+from fulcrum.domain.errors import InvalidRequest
+from fulcrum.domain.evaluations import FlippedImage
 from fulcrum.domain.jobs import JobRecord
-from fulcrum.domain.records import DatasetRecord
+from fulcrum.domain.records import DatasetRecord, ImageRecord
+
+# By its record, as a flip board or a latent's examples show it, by its number, or by its id.
+Shown = DatasetImage | FlippedImage | TopImage | int | str
 
 
 class Datasets(Bound[Side]):
-    """`client.datasets`: the records; images are imported by a job."""
+    """`client.datasets`: the records and their images.
+
+    `digest` is the content that is meant, such as `dataset_digest` of an evaluation; None takes the present one.
+    """
 
     @operation
     def create(
@@ -65,3 +79,105 @@ class Datasets(Bound[Side]):
         body = given(source=source, format=format, new_splits=new_splits, seed=seed)
         where = path("datasets", f"{id_of(dataset)}:import")
         return (yield from self._wire.ask(JobRecord, "POST", where, json=body))
+
+    @listing(DatasetImage)
+    def images(
+        self,
+        dataset: Identified | str,
+        *,
+        split: str | None = None,
+        label: str | None = None,
+        where: Mapping[str, str] | None = None,
+        words: str | None = None,
+        digest: str | None = None,
+    ) -> Flow[None]:
+        """Images in the order of their ids, with `words` in the id.
+
+        `where` takes groups, `pair_id` and quarters of covariates (`{"sticker": "word", "covariate_size": "q4"}`);
+        the value "" is that of images without one. Raises InvalidDataset for a column that is not there.
+        """
+        filters = _filters(split, label, where, words, digest)
+        yield from self._wire.pages(DatasetImage, path("datasets", id_of(dataset), "images"), filters)
+
+    @operation
+    def facets(
+        self,
+        dataset: Identified | str,
+        *,
+        split: str | None = None,
+        label: str | None = None,
+        where: Mapping[str, str] | None = None,
+        words: str | None = None,
+        digest: str | None = None,
+    ) -> Flow[Facets]:
+        """How many images there are of each split, label, group and covariate, among those that are chosen."""
+        filters = _filters(split, label, where, words, digest)
+        return (
+            yield from self._wire.ask(
+                Facets, "GET", path("datasets", id_of(dataset), "facets"), params=filters
+            )
+        )
+
+    @operation
+    def image(
+        self, dataset: Identified | str, image: Shown, *, digest: str | None = None
+    ) -> Flow[DatasetImage]:
+        """What is known about one image. Raises UnknownImage."""
+        where, params = _place(dataset, image, digest)
+        return (yield from self._wire.ask(DatasetImage, "GET", where, params=params))
+
+    @operation
+    def image_content(
+        self, dataset: Identified | str, image: Shown, *, digest: str | None = None
+    ) -> Flow[bytes]:
+        """The bytes as they were imported."""
+        where, params = _place(dataset, image, digest)
+        return (yield from self._wire.fetch(f"{where}/content", params))
+
+    @operation
+    def thumbnail(self, dataset: Identified | str, image: Shown, *, digest: str | None = None) -> Flow[bytes]:
+        """A small picture of an image, as a JPEG file.
+
+        `client.datasets.thumbnail(top.dataset_id, top)` shows an example of a latent, and
+        `client.datasets.thumbnail(record.dataset_id, flipped, digest=record.dataset_digest)` a card of a flip board.
+        """
+        where, params = _place(dataset, image, digest)
+        return (yield from self._wire.fetch(f"{where}/thumbnail", params))
+
+    @operation
+    def open_image(
+        self, dataset: Identified | str, image: Shown, *, digest: str | None = None
+    ) -> Flow[ImageRecord]:
+        """An image of the project with the same content, for `client.explain` and `client.steer`."""
+        where, params = _place(dataset, image, digest)
+        return (yield from self._wire.ask(ImageRecord, "POST", f"{where}:open", params=params, keyed=False))
+
+
+def _filters(
+    split: str | None,
+    label: str | None,
+    where: Mapping[str, str] | None,
+    words: str | None,
+    digest: str | None,
+) -> dict[str, Any]:
+    columns = [f"{column}={value}" for column, value in (where or {}).items()]
+    return given(split=split, label=label, where=columns or None, q=words, digest=digest)
+
+
+def _place(dataset: Identified | str, image: Shown, digest: str | None) -> tuple[str, dict[str, object]]:
+    """Path of an image, and the parameters that say what the path names it by."""
+    match image:
+        case DatasetImage():
+            name, by = image.sha256, "sha256"
+        case TopImage():
+            name, by, digest = str(image.image), "number", digest or image.dataset_digest
+        case FlippedImage():
+            name, by = image.id, "id"
+        case int():
+            name, by = str(image), "number"
+        case str():
+            name, by = image, "id"
+    if name in ("", ".", ".."):
+        raise InvalidRequest(f"the id {name!r} cannot stand in an address: name the image by its number")
+    where = path("datasets", id_of(dataset), "images", quote(name, safe=""))
+    return where, given(by=by, digest=digest)

@@ -16,10 +16,13 @@ _ORIENTATION: Final = 0x0112  # EXIF tag
 
 @dataclass(frozen=True)
 class Limits:
-    """What an image may weigh. Pixels are width x height as the header states them."""
+    """What an image may weigh. Pixels are width x height as the header states them.
 
-    max_bytes: int = 64 << 20
-    max_pixels: int = 64_000_000
+    By default what the models take (`science.vision.images`): an import must not let in what no job can read.
+    """
+
+    max_bytes: int = 32 << 20
+    max_pixels: int = 50_000_000
 
 
 DEFAULT_LIMITS: Final = Limits()

@@ -1,9 +1,8 @@
 """The check that every data set gets at import: what cannot be read, what is twice there, what leaks."""
 
-import hashlib
 import os
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, Final
@@ -12,12 +11,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fulcrum.datasets.byte_sources import Progress
-from fulcrum.datasets.hygiene.decoding import DEFAULT_LIMITS, Limits, decode_image
+from fulcrum.datasets.hygiene.decoding import DEFAULT_LIMITS, Limits
+from fulcrum.datasets.hygiene.facts import ImageFacts, facts_of, read_image
 from fulcrum.datasets.hygiene.leakage import LeakageReport, find_leakage
 from fulcrum.datasets.hygiene.near_duplicates import cosine_clusters, hash_clusters, merge
-from fulcrum.datasets.hygiene.phash import phash, thumbnail, thumbnails_agree
+from fulcrum.datasets.hygiene.phash import thumbnails_agree
 from fulcrum.datasets.samples import Dataset, Sample
-from fulcrum.domain.errors import FulcrumError, ImageTooLarge, InvalidSettings
+from fulcrum.domain.errors import FulcrumError, InvalidSettings
 
 # Bits of 64. Resized, recompressed and slightly brightened copies stay within; see tests.
 DEFAULT_RADIUS: Final = 6
@@ -61,19 +61,6 @@ class HygieneReport:
         return tuple(tuple(int(n) for n in g) for g in groups if g.size > 1)
 
 
-@dataclass(frozen=True)
-class _Facts:
-    bytes_sha256: str = ""
-    pixels_sha256: str = ""
-    phash: int = 0
-    thumbnail: NDArray[np.uint8] | None = None
-    width: int = 0
-    height: int = 0
-    was_rotated: bool = False
-    was_converted: bool = False
-    error: FulcrumError | None = None
-
-
 def inspect_dataset(
     dataset: Dataset,
     *,
@@ -93,11 +80,31 @@ def inspect_dataset(
     """
     if embeddings is not None and (embeddings.ndim != 2 or len(embeddings) != len(dataset)):
         raise InvalidSettings(f"embeddings must be ({len(dataset)}, d), got {embeddings.shape}")
-    facts: list[_Facts] = []
+    facts: list[ImageFacts] = []
     for fact in _facts(dataset, limits, n_threads or min(8, os.cpu_count() or 1)):
         facts.append(fact)
         if progress is not None and (len(facts) % 64 == 0 or len(facts) == len(dataset)):
             progress(len(facts), len(dataset))
+    return report_of(
+        dataset,
+        facts,
+        radius=radius,
+        min_correlation=min_correlation,
+        embeddings=embeddings,
+        min_cosine=min_cosine,
+    )
+
+
+def report_of(
+    dataset: Dataset,
+    facts: Sequence[ImageFacts],
+    *,
+    radius: int = DEFAULT_RADIUS,
+    min_correlation: float = 0.9,
+    embeddings: NDArray[np.floating[Any]] | None = None,
+    min_cosine: float = 0.95,
+) -> HygieneReport:
+    """The report of images that were looked at before, in the order of the data set."""
     readable = np.array([f.error is None for f in facts])
     phashes = np.array([f.phash for f in facts], dtype=np.uint64)
     by_bytes = _equal([f.bytes_sha256 for f in facts])
@@ -134,10 +141,10 @@ def inspect_dataset(
     )
 
 
-def _facts(dataset: Dataset, limits: Limits, n_threads: int) -> Iterator[_Facts]:
+def _facts(dataset: Dataset, limits: Limits, n_threads: int) -> Iterator[ImageFacts]:
     """In order, with a bounded number of images in flight."""
     with ThreadPoolExecutor(n_threads) as pool:
-        waiting: deque[Future[_Facts]] = deque()
+        waiting: deque[Future[ImageFacts]] = deque()
         for sample in dataset.samples:
             waiting.append(pool.submit(_look_at, dataset, sample, limits))
             if len(waiting) >= 4 * n_threads:
@@ -146,29 +153,12 @@ def _facts(dataset: Dataset, limits: Limits, n_threads: int) -> Iterator[_Facts]
             yield waiting.popleft().result()
 
 
-def _look_at(dataset: Dataset, sample: Sample, limits: Limits) -> _Facts:
-    bytes_sha256 = ""
+def _look_at(dataset: Dataset, sample: Sample, limits: Limits) -> ImageFacts:
     try:
-        size, _ = dataset.hashes.byte_source.stamp(sample.source)
-        if size > limits.max_bytes:
-            raise ImageTooLarge(f"the image has {size} bytes, the limit is {limits.max_bytes}")
-        content = dataset.read_bytes(sample)
-        bytes_sha256 = hashlib.sha256(content).hexdigest()
-        decoded = decode_image(content, limits)
+        content = read_image(dataset, sample, limits)
     except FulcrumError as error:
-        return _Facts(bytes_sha256, error=error)
-    height, width, _ = decoded.pixels.shape
-    return _Facts(
-        bytes_sha256,
-        # The shape belongs to it: 2 x 8 and 4 x 4 pixels can have the same bytes.
-        hashlib.sha256(f"{height}x{width}:".encode() + decoded.pixels.tobytes()).hexdigest(),
-        phash(decoded.pixels),
-        thumbnail(decoded.pixels),
-        width,
-        height,
-        decoded.was_rotated,
-        decoded.was_converted,
-    )
+        return ImageFacts(error=error)
+    return facts_of(content, limits)[0]
 
 
 def _equal(hashes: list[str]) -> NDArray[np.int64]:

@@ -1,25 +1,79 @@
-"""`/v1/datasets`: records of data sets. Importing images into one is a job."""
+"""`/v1/datasets`: records of data sets, and their images. Importing images into one is a job."""
 
-from fastapi import APIRouter
+from typing import Annotated
+
+from fastapi import APIRouter, Depends, Path, Query, Request
 from fastapi.responses import JSONResponse, Response
 
-from fulcrum.gateway.datasets import service
-from fulcrum.gateway.datasets.schemas import DatasetChange, DatasetRecord, ImportQuestion, NewDataset
+from fulcrum.domain import datasets as domain
+from fulcrum.domain.datasets import ImageBy
+from fulcrum.domain.records import ImageRecord
+from fulcrum.gateway import picture_answers
+from fulcrum.gateway.asking import Asker
+from fulcrum.gateway.datasets import browsing, service
+from fulcrum.gateway.datasets.schemas import (
+    DatasetChange,
+    DatasetImage,
+    DatasetRecord,
+    Facets,
+    ImportQuestion,
+    NewDataset,
+)
 from fulcrum.gateway.deps import (
     AskerDep,
     IfMatch,
     PageDep,
     PageOf,
     ProjectParam,
+    ServicesDep,
     StoreDep,
     answer,
     answer_page,
+    run_in_thread,
 )
+from fulcrum.gateway.images.pictures import media_type_of
 from fulcrum.gateway.jobs.schemas import JobRecord
 from fulcrum.gateway.jobs.submitting import SubmitDep
 from fulcrum.gateway.schemas import PathId
+from fulcrum.gateway.services import Services
 
 router = APIRouter(prefix="/v1/datasets", tags=["datasets"])
+
+ImageName = Annotated[
+    str,
+    Path(max_length=4000, description="Id of the image in the data set, percent-encoded, or what `by` says."),
+]
+By = Annotated[
+    ImageBy,
+    Query(
+        description="What the path names it by. A sha256 is a name for ever, and its answer may be kept so."
+    ),
+]
+Digest = Annotated[
+    str | None,
+    Query(max_length=64, description="Content of the data set that is meant; the present one by default."),
+]
+
+
+async def _wanted(
+    split: Annotated[str | None, Query(max_length=400, description="Images of this split only.")] = None,
+    label: Annotated[str | None, Query(max_length=400, description="Of this label only.")] = None,
+    where: Annotated[
+        list[Annotated[str, Query(max_length=400)]] | None,
+        Query(
+            max_length=16,
+            description="`column=value`, several must all hold: a group, `label`, `split`, `pair_id`, or a covariate "
+            "by its quarter (`covariate_size=q4`). An empty value is that of images without one.",
+        ),
+    ] = None,
+    q: Annotated[str | None, Query(max_length=200, description="Words in the id.")] = None,
+) -> browsing.Filter:
+    """Reads the filters."""
+    return browsing.Filter(split, label, tuple(where or ()), q)
+
+
+FilterDep = Annotated[browsing.Filter, Depends(_wanted)]
+_PICTURE = {"image/*": {"schema": {"type": "string", "format": "binary"}}}
 
 
 @router.post("", status_code=201, response_model=DatasetRecord)
@@ -67,3 +121,126 @@ def import_images(
     content, which makes evaluations of the content before stale.
     """
     return answer(service.import_images(store, jobs, asker, dataset_id, body), 202)
+
+
+@router.get("/{dataset_id}/facets", response_model=Facets)
+def get_facets(
+    dataset_id: PathId, asker: AskerDep, services: ServicesDep, wanted: FilterDep, digest: Digest = None
+) -> JSONResponse:
+    """How many images there are of each split, label, group and covariate, among those that the filters leave."""
+    at = browsing.content(services.store, services.dataset_files, asker, dataset_id, digest)
+    return answer(browsing.facets(at, wanted))
+
+
+@router.get("/{dataset_id}/images", response_model=PageOf[DatasetImage])
+def list_dataset_images(
+    dataset_id: PathId,
+    asker: AskerDep,
+    services: ServicesDep,
+    page: PageDep,
+    wanted: FilterDep,
+    digest: Digest = None,
+) -> JSONResponse:
+    """Images in the order of their ids. A page belongs to its filters and content: change them, and begin anew."""
+    at = browsing.content(services.store, services.dataset_files, asker, dataset_id, digest)
+    return answer_page(browsing.page(at, page, wanted))
+
+
+@router.get(
+    "/{dataset_id}/images/{image:path}/content",
+    response_class=Response,
+    responses={200: {"content": _PICTURE}},
+)
+async def get_dataset_image_content(
+    dataset_id: PathId,
+    image: ImageName,
+    request: Request,
+    asker: AskerDep,
+    services: ServicesDep,
+    by: By = "id",
+    digest: Digest = None,
+) -> Response:
+    """The bytes as they were imported."""
+    found = await run_in_thread(_found, services, asker, dataset_id, image, by, digest)
+    cache = _cache(by, digest)
+    known = picture_answers.not_modified(request, found.sha256, cache)
+    if known is not None:
+        return known
+    content = await run_in_thread(services.artifacts.read_bytes, found.sha256)
+    return picture_answers.picture_answer(
+        request, content, media_type_of(content), found.sha256, found.id, cache
+    )
+
+
+@router.get(
+    "/{dataset_id}/images/{image:path}/thumbnail",
+    response_class=Response,
+    responses={200: {"content": _PICTURE}},
+)
+async def get_dataset_image_thumbnail(
+    dataset_id: PathId,
+    image: ImageName,
+    request: Request,
+    asker: AskerDep,
+    services: ServicesDep,
+    by: By = "id",
+    digest: Digest = None,
+) -> Response:
+    """A JPEG of at most 256 x 256 pixels, upright."""
+    found = await run_in_thread(_found, services, asker, dataset_id, image, by, digest)
+    cache, tag = _cache(by, digest), f"{found.sha256}-256"
+    known = picture_answers.not_modified(request, tag, cache)
+    if known is not None:
+        return known
+    content = await browsing.thumbnail(services, found.sha256)
+    return picture_answers.picture_answer(request, content, "image/jpeg", tag, f"{found.id}.jpg", cache)
+
+
+@router.post(
+    "/{dataset_id}/images/{image:path}:open",
+    status_code=201,
+    response_model=ImageRecord,
+    responses={200: {"model": ImageRecord}},
+)
+async def open_dataset_image(
+    dataset_id: PathId,
+    image: ImageName,
+    asker: AskerDep,
+    services: ServicesDep,
+    by: By = "id",
+    digest: Digest = None,
+) -> JSONResponse:
+    """Makes it an image of the project, as if it had been uploaded, so that questions can be asked about it.
+
+    An image with this content that the project has already is answered with 200.
+    """
+    at = await run_in_thread(
+        browsing.content, services.store, services.dataset_files, asker, dataset_id, digest
+    )
+    record, is_new = await browsing.open_image(services, asker, at, browsing.image(at, image, by))
+    return answer(record, 201 if is_new else 200)
+
+
+@router.get("/{dataset_id}/images/{image:path}", response_model=DatasetImage)
+def get_dataset_image(
+    dataset_id: PathId,
+    image: ImageName,
+    asker: AskerDep,
+    services: ServicesDep,
+    by: By = "id",
+    digest: Digest = None,
+) -> JSONResponse:
+    """What is known about one image."""
+    return answer(_found(services, asker, dataset_id, image, by, digest))
+
+
+def _found(
+    services: Services, asker: Asker, dataset_id: str, image: str, by: ImageBy, digest: str | None
+) -> domain.DatasetImage:
+    at = browsing.content(services.store, services.dataset_files, asker, dataset_id, digest)
+    return browsing.image(at, image, by)
+
+
+def _cache(by: ImageBy, digest: str | None) -> str:
+    names_content = by == "sha256" or digest is not None
+    return picture_answers.IMMUTABLE if names_content else picture_answers.ASK_AGAIN

@@ -114,7 +114,9 @@ class LatentNeighbour(Shown):
 class TopImage(Shown):
     """An example."""
 
-    image: int = Field(description="Number of the image in its data set.")
+    dataset_id: str = Field(description="Data set that the image is of.")
+    dataset_digest: str = Field(description="Content of the data set in which it has its number.")
+    image: int = Field(description="Number of the image in that content.")
     value: float = Field(description="Maximum, or mean over tokens, of the latent in it.")
     peak_patch: int | None = Field(
         description="Row-major patch of the largest value; null where only CLS fires."

@@ -307,6 +307,8 @@ def _example(about: Described, index: LatentIndex, latent: int, image: int, valu
     rows, wide = found_in.grid
     peak = int(patches.argmax())
     return TopImage(
+        dataset_id=about.index.dataset_id,
+        dataset_digest=about.index.dataset_digest,
         image=image,
         value=value,
         peak_patch=peak if patches[peak] > 0 else None,

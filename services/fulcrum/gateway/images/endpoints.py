@@ -1,7 +1,6 @@
 """Images to ask about."""
 
 from typing import Annotated
-from urllib.parse import quote
 
 from fastapi import APIRouter, File, Form, Request, UploadFile
 from fastapi.responses import JSONResponse, Response
@@ -20,11 +19,9 @@ from fulcrum.gateway.deps import (
     run_in_thread,
 )
 from fulcrum.gateway.images import service
+from fulcrum.gateway.picture_answers import picture_answer
 
 router = APIRouter(prefix="/v1/images", tags=["images"])
-
-# Content never changes under an id, but whether one may see it does.
-_CACHE = "private, max-age=3600"
 
 
 @router.post("", status_code=201, response_model=ImageRecord, responses={200: {"model": ImageRecord}})
@@ -67,7 +64,7 @@ async def get_content(image_id: str, request: Request, asker: AskerDep, services
     record, content = await run_in_thread(
         service.content, services.store, services.artifacts, asker, image_id
     )
-    return _bytes(request, record, content, record.media_type, record.sha256, record.filename)
+    return picture_answer(request, content, record.media_type, record.sha256, record.filename)
 
 
 @router.get(
@@ -76,7 +73,7 @@ async def get_content(image_id: str, request: Request, asker: AskerDep, services
 async def get_thumbnail(image_id: str, request: Request, asker: AskerDep, services: ServicesDep) -> Response:
     """A JPEG of at most 256 x 256 pixels, upright."""
     record, content = await service.small_picture(services.store, services.artifacts, asker, image_id)
-    return _bytes(request, record, content, "image/jpeg", f"{record.sha256}-256", f"{record.id}.jpg")
+    return picture_answer(request, content, "image/jpeg", f"{record.sha256}-256", f"{record.id}.jpg")
 
 
 @router.delete("/{image_id}", status_code=204, response_class=Response)
@@ -84,16 +81,3 @@ def delete_image(image_id: str, asker: AskerDep, store: StoreDep, version: IfMat
     """Takes an image out of its project. Answers that were computed from it stay."""
     service.delete(store, asker, image_id, version)
     return Response(status_code=204)
-
-
-def _bytes(
-    request: Request, record: ImageRecord, content: bytes, media_type: str, tag: str, filename: str
-) -> Response:
-    headers = {
-        "ETag": f'"{tag}"',
-        "Cache-Control": _CACHE,
-        "Content-Disposition": f"inline; filename*=UTF-8''{quote(filename, safe='')}",
-    }
-    if request.headers.get("if-none-match") == headers["ETag"]:
-        return Response(status_code=304, headers=headers)
-    return Response(content, media_type=media_type, headers=headers)

@@ -17,7 +17,7 @@ from fulcrum.store.transaction import Transaction
 
 _UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f\ud800-\udfff\u2028\u2029\u202a-\u202e\u2066-\u2069]")
 # One decoded image may take 200 MB: only so many at once, whatever the number of uploads.
-_DECODING = anyio.CapacityLimiter(2)
+DECODING = anyio.CapacityLimiter(2)
 
 
 async def upload(
@@ -41,31 +41,43 @@ async def upload(
     project = await run_in_thread(allowed_project)
 
     def check_and_keep() -> tuple[ImageRecord, bool]:
-        content = file.read(max_bytes + 1)
-        checked = check_picture(content, max_bytes)
-        sha256 = artifacts.put_bytes(content)
-        record = ImageRecord(
-            id=new_id("img"),
-            project_id=project,
-            sha256=sha256,
-            media_type=checked.media_type,
-            size_bytes=len(content),
-            width=checked.width,
-            height=checked.height,
-            filename=shown_name(filename),
-            created_by=asker.user.id,
-            created_at=now(),
-        )
-        with store.write() as tx:
-            try:
-                return tx.images.add(record), True
-            except AlreadyExists:
-                found = tx.images.by_sha256(project, sha256)
-                if found is None:
-                    raise
-                return found, False
+        return keep(store, artifacts, asker, file.read(max_bytes + 1), filename, project, max_bytes)
 
-    return await anyio.to_thread.run_sync(check_and_keep, limiter=_DECODING)
+    return await anyio.to_thread.run_sync(check_and_keep, limiter=DECODING)
+
+
+def keep(
+    store: Store,
+    artifacts: Artifacts,
+    asker: Asker,
+    content: bytes,
+    filename: str,
+    project_id: str,
+    max_bytes: int,
+) -> tuple[ImageRecord, bool]:
+    """`upload` of an asker who may, in a thread under `DECODING`."""
+    checked = check_picture(content, max_bytes)
+    sha256 = artifacts.put_bytes(content)
+    record = ImageRecord(
+        id=new_id("img"),
+        project_id=project_id,
+        sha256=sha256,
+        media_type=checked.media_type,
+        size_bytes=len(content),
+        width=checked.width,
+        height=checked.height,
+        filename=shown_name(filename),
+        created_by=asker.user.id,
+        created_at=now(),
+    )
+    with store.write() as tx:
+        try:
+            return tx.images.add(record), True
+        except AlreadyExists:
+            found = tx.images.by_sha256(project_id, sha256)
+            if found is None:
+                raise
+            return found, False
 
 
 def list_images(store: Store, asker: Asker, project_id: str | None, page: PageParams) -> Page[ImageRecord]:
@@ -92,7 +104,12 @@ async def small_picture(
 ) -> tuple[ImageRecord, bytes]:
     """Record and a JPEG of at most 256 x 256 pixels."""
     record, original = await run_in_thread(content, store, artifacts, asker, image_id)
-    return record, await anyio.to_thread.run_sync(thumbnail, original, limiter=_DECODING)
+    return record, await shrunk(original)
+
+
+async def shrunk(original: bytes) -> bytes:
+    """A JPEG of at most 256 x 256 pixels of an image's bytes."""
+    return await anyio.to_thread.run_sync(thumbnail, original, limiter=DECODING)
 
 
 def delete(store: Store, asker: Asker, image_id: str, expected_version: int | None) -> None:

@@ -1,0 +1,149 @@
+"""Images of data sets, as pages, single ones and counts; nothing here changes a data set."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import anyio
+
+from fulcrum.datasets import browsing
+from fulcrum.domain.datasets import DatasetImage, Facets, ImageBy
+from fulcrum.domain.errors import InvalidDataset, InvalidRequest, UnknownDataset
+from fulcrum.domain.records import DatasetRecord, ImageRecord, Page
+from fulcrum.gateway.asking import Asker
+from fulcrum.gateway.datasets.reading import DatasetFiles, OpenedDataset
+from fulcrum.gateway.datasets.service import find
+from fulcrum.gateway.deps import PageParams, run_in_thread
+from fulcrum.gateway.images import service as images
+from fulcrum.gateway.services import Services
+from fulcrum.store.database import Store
+from fulcrum.store.paging import from_cursor, to_cursor
+from fulcrum.store.transaction import Transaction
+
+_WORD = "dataset image"  # of cursors
+_SHOWN_DIGEST = 16
+
+
+@dataclass(frozen=True)
+class Content:
+    """One content of a data set, and its samples."""
+
+    record: DatasetRecord
+    digest: str
+    opened: OpenedDataset
+
+
+@dataclass(frozen=True)
+class Filter:
+    """Which images are wanted; `where` holds texts such as `column=value`."""
+
+    split: str | None = None
+    label: str | None = None
+    where: Sequence[str] = ()
+    words: str | None = None
+
+    def conditions(self) -> list[tuple[str, str]]:
+        """As `datasets.browsing` takes them. Raises InvalidRequest."""
+        found = [(n, v) for n, v in (("split", self.split), ("label", self.label)) if v is not None]
+        for text in self.where:
+            name, equals, value = text.partition("=")
+            if not equals:
+                raise InvalidRequest(f"where is {text[:80]!r}: expected 'column=value'")
+            found.append((name, value))
+        return found
+
+
+def content(store: Store, files: DatasetFiles, asker: Asker, dataset_id: str, digest: str | None) -> Content:
+    """What was imported. Raises UnknownDataset (also for a digest that it does not have), InvalidDataset."""
+    with store.read() as tx:
+        record = find(asker, tx, dataset_id, "viewer")
+        now, manifest = _version(tx, record, digest)
+    return Content(record, now, files.opened(manifest, record.name))
+
+
+def page(at: Content, params: PageParams, wanted: Filter) -> Page[DatasetImage]:
+    """Images in the order of their ids. Raises InvalidDataset for a column that is not there, InvalidRequest."""
+    start = 0
+    if params.cursor is not None:
+        start, of = from_cursor(params.cursor, _WORD, int, str)
+        if of != at.digest[:_SHOWN_DIGEST] or start < 0:
+            raise InvalidRequest(
+                f"the cursor belongs to another content of {at.record.name!r}: begin without one"
+            )
+    numbers = browsing.chosen(at.opened.dataset, wanted.conditions(), wanted.words)
+    here = numbers[numbers >= start]
+    shown = here[: params.limit].tolist()
+    more = len(here) > len(shown)
+    return Page(
+        tuple(at.opened.image(n) for n in shown),
+        to_cursor(_WORD, shown[-1] + 1, at.digest[:_SHOWN_DIGEST]) if more else None,
+    )
+
+
+def facets(at: Content, wanted: Filter) -> Facets:
+    """Counts among the chosen images. Raises InvalidDataset for a column that is not there."""
+    dataset = at.opened.dataset
+    numbers = browsing.chosen(dataset, wanted.conditions(), wanted.words)
+    return Facets(
+        dataset_id=at.record.id,
+        digest=at.digest,
+        n_images=len(numbers),
+        split=browsing.facet(dataset, "split", numbers),
+        label=browsing.facet(dataset, "label", numbers),
+        groups=browsing.group_facets(dataset, numbers),
+        covariates=browsing.covariate_facets(dataset, numbers),
+    )
+
+
+def image(at: Content, name: str, by: ImageBy) -> DatasetImage:
+    """Raises UnknownImage, InvalidRequest."""
+    return at.opened.image(at.opened.number(name, by))
+
+
+async def thumbnail(services: Services, sha256: str) -> bytes:
+    """A JPEG of at most 256 x 256 pixels. Raises UnknownArtifact, CorruptArtifact."""
+    files = services.dataset_files
+    found = files.thumbnail(sha256)
+    if found is None:
+        original = await run_in_thread(services.artifacts.read_bytes, sha256)
+        found = await images.shrunk(original)
+        files.keep_thumbnail(sha256, found)
+    return found
+
+
+async def open_image(
+    services: Services, asker: Asker, at: Content, found: DatasetImage
+) -> tuple[ImageRecord, bool]:
+    """The record of the image among those of the project, and whether it is new.
+
+    Raises Forbidden, and ImageTooLarge for one that could not be uploaded either.
+    """
+
+    def allowed() -> None:
+        with services.store.read() as tx:
+            find(asker, tx, at.record.id, "analyst")
+
+    await run_in_thread(allowed)
+    original = await run_in_thread(services.artifacts.read_bytes, found.sha256)
+    return await anyio.to_thread.run_sync(
+        images.keep,
+        services.store,
+        services.artifacts,
+        asker,
+        original,
+        found.id,
+        at.record.project_id,
+        services.settings.max_upload_bytes,
+        limiter=images.DECODING,
+    )
+
+
+def _version(tx: Transaction, record: DatasetRecord, digest: str | None) -> tuple[str, str]:
+    """Digest and manifest of the content that is meant."""
+    if record.digest is None or record.manifest_sha256 is None:
+        raise InvalidDataset(f"the data set {record.name!r} is {record.state}: import images into it first")
+    if digest is not None and digest != record.digest:
+        raise UnknownDataset(
+            f"the data set {record.name!r} has no content with the digest {digest[:80]!r}: it is "
+            f"{record.digest} now"
+        )
+    return record.digest, record.manifest_sha256
