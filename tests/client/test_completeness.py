@@ -61,6 +61,7 @@ ASKED = {
     "PATCH /v1/saes/{}": lambda c: c.saes.rename("sae_1", "b"),
     "DELETE /v1/saes/{}": lambda c: c.saes.delete("sae_1"),
     "POST /v1/saes/{}:warm": lambda c: c.saes.warm("sae_1"),
+    "POST /v1/models/{}:train-sae": lambda c: c.saes.train("a", "mdl_1", "dat_1"),
     "GET /v1/saes/{}/concepts": lambda c: list(c.concepts.list("sae_1")),
     "GET /v1/saes/{}/concepts/{}": lambda c: c.concepts.get("sae_1", 3),
     "PUT /v1/saes/{}/concepts/{}": lambda c: c.concepts.put("sae_1", 3, "wheel"),

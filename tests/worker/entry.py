@@ -27,11 +27,15 @@ def burn(work, shard):
 
 
 def handlers():
+    from fulcrum.worker.datasets import dataset_opener
+    from fulcrum.worker.handlers.train_sae import TrainSaeHandler
+
     # The seed says how: 1 burns a core, others take their time.
     return {
         "describe_concepts": Counting(
             lambda work, shard: burn(work, shard) if work.job.spec.seed == 1 else slowly(work, shard)
-        )
+        ),
+        "train_sae": TrainSaeHandler(dataset_opener(), checkpoint_every_s=0.2),
     }
 
 

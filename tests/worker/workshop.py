@@ -11,10 +11,12 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from fulcrum.datasets.samples import Dataset
+from fulcrum.datasets.stored import write_manifest
 from fulcrum.demo.shipped import FOLDER_NAME, WEIGHTS, served_model, served_sae
 from fulcrum.domain.identifiers import new_id, now
 from fulcrum.domain.jobs import QUEUES, JobEvent, JobRecord, JobSpec
-from fulcrum.domain.records import Member, ModelRecord, Project, SaeRecord, User
+from fulcrum.domain.records import DatasetRecord, Member, ModelRecord, Project, SaeRecord, User
 from fulcrum.store.artifacts import Artifacts
 from fulcrum.store.database import Store
 from fulcrum.worker.handlers.registry import HANDLERS
@@ -84,6 +86,12 @@ class Workshop:
         with self.store.write() as tx:
             return tx.saes.add(sae)
 
+    def add_dataset(self, dataset: Dataset) -> DatasetRecord:
+        """A data set as an import leaves it."""
+        record = stored_dataset(dataset, self.artifacts, self.project.id, self.user.id)
+        with self.store.write() as tx:
+            return tx.datasets.add(record)
+
     def submit(
         self,
         spec: JobSpec,
@@ -136,3 +144,23 @@ class Workshop:
     def metrics(self, job: JobRecord) -> list[Mapping[str, float]]:
         """The points of its curves."""
         return [e.content for e in self.events(job) if e.kind == "metric"]
+
+
+def stored_dataset(dataset: Dataset, artifacts: Artifacts, project_id: str, user_id: str) -> DatasetRecord:
+    """The record of a data set whose images and manifest are put among the artifacts."""
+    for sample in dataset.samples:
+        artifacts.put_bytes(dataset.read_bytes(sample))
+    return DatasetRecord(
+        new_id("dat"),
+        project_id,
+        new_id("data"),
+        user_id,
+        now(),
+        "",
+        "ready",
+        dataset.digest,
+        len(dataset),
+        dataset.class_names,
+        {s: len(dataset.numbers(split=s)) for s in dataset.split_names},
+        artifacts.put_bytes(write_manifest(dataset)),
+    )

@@ -59,7 +59,11 @@ class IndexDataset:
 
 @dataclass(frozen=True)
 class TrainSae:
-    """An SAE from the activations of a data set; registered under `name` when it is done."""
+    """An SAE from the activations of a data set; registered under `name` when it is done.
+
+    `split` None trains on all images but a tenth (at most 512), on which the SAE is judged; else on those of the split,
+    and others judge. `sparsity` is the weight of the sparsity loss of relu, gated and jumprelu SAEs, None the default.
+    """
 
     dataset_id: str
     model_id: str
@@ -71,7 +75,9 @@ class TrainSae:
     n_tokens: int = 1_000_000
     learning_rate: float = 2e-3
     batch_size: int = 2048
-    split: str | None = None  # None: train on all images
+    split: str | None = None
+    early_stop: bool = False  # end before `n_tokens` when the loss has stopped falling
+    sparsity: float | None = None
     seed: int = 0
     kind: Literal["train_sae"] = "train_sae"
 

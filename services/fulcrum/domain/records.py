@@ -116,6 +116,7 @@ class SaeRecord:
     state: LoadState = "registered"
     info: SaeInfo | None = None
     error: str | None = None
+    job_id: str | None = None  # that trained it
     version: int = 1
 
 

@@ -2,11 +2,14 @@
 
 from collections.abc import Callable
 from functools import wraps
+from pathlib import Path
 from typing import ParamSpec, TypeVar
 
 import torch
 
 from fulcrum.domain.errors import OutOfMemory
+
+_MEMORY = Path("/proc/meminfo")
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -62,6 +65,19 @@ def tells_full_memory(method: Callable[P, R]) -> Callable[P, R]:
         raise failure
 
     return call
+
+
+def available_bytes(device: torch.device) -> int | None:
+    """What could be allocated now, None where nobody says."""
+    if device.type == "cuda":
+        free, _ = torch.cuda.mem_get_info(device)
+        return int(free) + torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+    if device.type == "cpu" and _MEMORY.is_file():
+        for line in _MEMORY.read_text().splitlines():
+            name, _, amount = line.partition(":")
+            if name == "MemAvailable":
+                return int(amount.split()[0]) << 10
+    return None
 
 
 def empty_cache() -> None:

@@ -106,13 +106,21 @@ def quality_card(
 ) -> QualityCard:
     """Reconstruction over the images, and with a class set (`head`) what the model makes of it.
 
+    `on_images` hears of the second; 0 of them are done while the first goes on.
     Use images that the SAE was not trained on. Raises ComputationFailed.
     """
     hook_point = HookPoint.parse(sae.config.hook_point)
     tower = split_tower(loaded, hook_point)
     twin = untrained_twin(sae)
     source = DatasetActivations(loaded, hook_point, dataset, numbers)
-    trained = evaluate_sae(sae, source.read(0))
+
+    def watched() -> Iterator[Tensor]:
+        for chunk in source.read(0):
+            if on_images is not None:
+                on_images(0, len(numbers))
+            yield chunk
+
+    trained = evaluate_sae(sae, watched())
     untrained = evaluate_sae(twin, source.read(0))
     if head is None:
         return QualityCard(trained, untrained, None, None)

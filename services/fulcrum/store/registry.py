@@ -56,6 +56,7 @@ class SaeRow(InProject, Base):
     state: Mapped[str]
     info: Mapped[dict[str, Any] | None]
     error: Mapped[str | None]
+    job_id: Mapped[str | None]
 
 
 class ImageRow(InProject, Base):
@@ -105,6 +106,15 @@ class Saes(LivingRepository[SaeRecord]):
 
     def __init__(self, connection: Connection) -> None:
         super().__init__(connection, SaeRow, SaeRecord, UnknownSae, "SAE")
+
+    def find(self, id: str) -> SaeRecord | None:
+        """The SAE, None if there is none of this id."""
+        return self._one(self._table.c.id == checked("id", id))
+
+    def named(self, project_id: str, name: str) -> SaeRecord | None:
+        """The project's SAE of this name, None if there is none."""
+        c = self._table.c
+        return self._one(c.project_id == checked("project_id", project_id), c.name == checked("name", name))
 
 
 class Images(LivingRepository[ImageRecord]):

@@ -15,9 +15,13 @@ from fulcrum.gateway.deps import (
     answer_page,
     run_in_thread,
 )
+from fulcrum.gateway.jobs.schemas import JobRecord
+from fulcrum.gateway.jobs.submitting import SubmitDep
 from fulcrum.gateway.loading import LoadsDep
 from fulcrum.gateway.models import service
 from fulcrum.gateway.models.schemas import ModelChange, ModelRecord, NewModel
+from fulcrum.gateway.saes.asking import train
+from fulcrum.gateway.saes.schemas import SaeTraining
 from fulcrum.gateway.schemas import PathId
 
 router = APIRouter(prefix="/v1/models", tags=["models"])
@@ -72,3 +76,12 @@ async def warm_model(
     record = await loads.model(record, asker.user.id)
     await engine.warm_model(record.ref, user=asker.user.id)
     return answer(record)
+
+
+@router.post("/{model_id}:train-sae", status_code=202, response_model=JobRecord)
+def train_sae(model_id: PathId, body: SaeTraining, asker: AskerDep, jobs: SubmitDep) -> JSONResponse:
+    """Trains an SAE on the activations of a data set, as a job: its metrics are the curves, and its result names the
+    SAE, which is registered and ready. `info.quality` of the SAE is its card: each figure beside `untrained_...`, that
+    of an untrained SAE of the same shape.
+    """
+    return answer(train(jobs, asker, model_id, body), 202)

@@ -1,4 +1,7 @@
-"""`/v1/saes`: SAEs of registered models. Admins of the project manage them, everybody in it sees them."""
+"""`/v1/saes`: SAEs of registered models. Admins of the project manage them, everybody in it sees them.
+
+Analysts can have one trained, which is a job of a model: `POST /v1/models/{id}:train-sae`.
+"""
 
 from typing import Annotated
 

@@ -5,9 +5,10 @@ from typing import Annotated, Literal
 
 from pydantic import Field, StringConstraints
 
+from fulcrum.domain.models import Variant
 from fulcrum.gateway.body import Body
 from fulcrum.gateway.models.schemas import LoadState
-from fulcrum.gateway.schemas import Id, Name, Shown
+from fulcrum.gateway.schemas import Id, Name, Seed, Shown
 
 # `artifact:` sources are made by an upload alone: a hash that somebody guessed must not open another project's file.
 Source = Annotated[
@@ -54,6 +55,7 @@ class SaeRecord(Shown):
     state: LoadState = Field("registered", description="`ready` once it was loaded.")
     info: SaeInfo | None = Field(None, description="What is known once it was loaded.")
     error: str | None = Field(None, description="Why it could not be loaded.")
+    job_id: str | None = Field(None, description="Job that trained it here: its metrics are the curves.")
     version: int = Field(1, description="Changes so far, and the ETag.")
 
 
@@ -72,3 +74,37 @@ class SaeChange(Body):
     """What can change about a registered SAE: its name. Other weights are another SAE."""
 
     name: Name = Field(description="New name in the project.")
+
+
+class SaeTraining(Body):
+    """An SAE to train on a data set."""
+
+    dataset_id: Id = Field(description="Data set of the model's project, whose images are looked at.")
+    name: Name = Field(description="Name of the SAE in the project.")
+    hook_point: (
+        Annotated[
+            str, StringConstraints(max_length=100, pattern=r"^(visual|text)\.blocks\.\d{1,4}\.[a-z_]+$")
+        ]
+        | None
+    ) = Field(None, description="Where activations are read; left out: `resid_post` of the middle block.")
+    variant: Variant = Field("topk", description="Kind of SAE.")
+    d_sae: int = Field(2048, ge=1, le=1 << 20, description="Number of latents.")
+    k: int = Field(
+        16, ge=1, le=1 << 16, description="Latents that are active on a token: topk, batch_topk, matryoshka."
+    )
+    n_tokens: int = Field(
+        1_000_000, ge=1, le=10**11, description="Tokens to train on, over as many epochs as that takes."
+    )
+    learning_rate: float = Field(2e-3, gt=0, le=1, description="Peak of the schedule.")
+    batch_size: int = Field(2048, ge=1, le=1 << 17, description="Tokens of a step.")
+    split: Literal["discover", "select", "confirm"] | None = Field(
+        None,
+        description="Train on these images, judge by others; left out: a tenth of all, at most 512, judges.",
+    )
+    early_stop: bool = Field(
+        False, description="End before `n_tokens` when the loss has stopped falling, with the usual decay."
+    )
+    sparsity: Annotated[float, Field(ge=0, le=1e3)] | None = Field(
+        None, description="Weight of the sparsity loss of relu, gated and jumprelu; left out: the default."
+    )
+    seed: Seed = Field(0, description="Same seed, same numbers.")

@@ -32,10 +32,19 @@ def save_sae(sae: Sae, folder: Path, quality: Mapping[str, float] | None = None)
     `quality` (FVU, L0, ...) is kept beside the configuration and read back by `read_quality`.
     """
     folder.mkdir(parents=True, exist_ok=True)
+    cfg, weights = sae_files(sae, quality)
+    _write(folder / WEIGHTS_FILE, weights)
+    _write(folder / CONFIG_FILE, cfg)
+
+
+def sae_files(
+    sae: Sae, quality: Mapping[str, float] | None = None, header: Mapping[str, str] | None = None
+) -> tuple[bytes, bytes]:
+    """The two files of an SAE, `cfg.json` and weights; `header` is kept in the weights' and read by nobody here."""
     extra = {"quality": dict(quality or {}), "weights_sha256": sae_sha256(sae)}
     cfg, tensors = to_saelens(fold_normalisation(copy.deepcopy(sae)), extra)
-    _write(folder / WEIGHTS_FILE, save_tensors(tensors))
-    _write(folder / CONFIG_FILE, json.dumps(cfg, indent=2, sort_keys=True).encode())
+    weights = save_tensors(tensors, dict(header) if header else None)
+    return json.dumps(cfg, indent=2, sort_keys=True).encode(), weights
 
 
 def load_sae(folder: Path) -> Sae:

@@ -7,6 +7,7 @@ from fulcrum.worker.handlers.import_dataset import ImportDatasetHandler
 from fulcrum.worker.handlers.index_dataset import IndexDatasetHandler
 from fulcrum.worker.handlers.suggest_correction import SuggestCorrectionHandler
 from fulcrum.worker.handlers.sweep_correction import SweepCorrectionHandler
+from fulcrum.worker.handlers.train_sae import TrainSaeHandler
 from fulcrum.worker.handlers.validate_correction import ValidateCorrectionHandler
 from fulcrum.worker.indexes import open_runs
 from fulcrum.worker.work import Handler
@@ -17,6 +18,7 @@ _open_run = open_runs(_open_dataset)
 HANDLERS: dict[JobKind, Handler] = {
     "import_dataset": ImportDatasetHandler(),
     "index_dataset": IndexDatasetHandler(_open_dataset),
+    "train_sae": TrainSaeHandler(_open_dataset),
     "describe_concepts": DescribeConceptsHandler(_open_dataset),
     "validate_correction": ValidateCorrectionHandler(_open_run),
     "sweep_correction": SweepCorrectionHandler(_open_run),

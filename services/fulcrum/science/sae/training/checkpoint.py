@@ -23,7 +23,8 @@ def write_checkpoint(
     """Replaces the folder's checkpoint; a crash while writing leaves the previous one."""
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / CHECKPOINT_FILE
-    partial = folder / f"{CHECKPOINT_FILE}.partial"
+    # A worker that has lost the run without knowing may be writing, too: never into the same file.
+    partial = folder / f"{CHECKPOINT_FILE}.{os.getpid()}.partial"
     header = {"config": config_digest(config), "numbers": json.dumps(numbers)}
     save_file({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, partial, header)
     with partial.open("rb") as file:

@@ -8,7 +8,7 @@ from typing import Any, Literal, get_args
 
 from fulcrum.domain.errors import InvalidSaeConfig
 from fulcrum.domain.models import Variant
-from fulcrum.science.sae.base import SaeConfig
+from fulcrum.science.sae.base import Sae, SaeConfig
 
 
 @dataclass(frozen=True)
@@ -49,6 +49,10 @@ class TrainConfig:
     model_sha256: str = ""
     preprocess_sha256: str = ""
     metrics_every: int = 10  # steps
+    # End before `n_tokens` when the loss has stopped falling: the decay of the learning rate begins then.
+    early_stop: bool = False
+    flat_windows: int = 2  # so many windows of a twentieth of the run ...
+    flat_gain: float = 0.01  # ... in which the mean loss falls by less than this share
 
     def __post_init__(self) -> None:
         if self.variant not in get_args(Variant):
@@ -64,12 +68,13 @@ class TrainConfig:
             "theta_rate",
             "bandwidth",
             "metrics_every",
+            "flat_windows",
         )
         for name in positive:
             value = getattr(self, name)
             if not (math.isfinite(value) and value > 0):
                 raise InvalidSaeConfig(f"{name}={value!r} must be positive")
-        for name in ("aux_weight", "l1_weight", "l0_weight", "initial_threshold"):
+        for name in ("aux_weight", "l1_weight", "l0_weight", "initial_threshold", "flat_gain"):
             value = getattr(self, name)
             if not (math.isfinite(value) and value >= 0):
                 raise InvalidSaeConfig(f"{name}={value!r} must be >= 0")
@@ -133,10 +138,25 @@ class TrainProgress:
     learning_rate: float
     tokens_per_s: float
     eta_s: float
+    loss: float  # mean over tokens, without AuxK
+    probed: dict[str, float] = field(default_factory=dict)  # what `Probing.measure` found at this step
 
 
 # Returns False to stop after this step (the checkpoint is written first), anything else to go on.
 ProgressCallback = Callable[[TrainProgress], bool | None]
+# After each step, with the number of steps done and that of the run as it stands: the same, and may raise.
+StepCallback = Callable[[int, int], bool | None]
+
+
+@dataclass(frozen=True)
+class Probing:
+    """Looks at the SAE while it is trained: `measure` gets a copy, each `every` steps and at the end.
+
+    `every` is a multiple of `metrics_every`, because what it finds becomes part of the metrics.
+    """
+
+    measure: Callable[[Sae], dict[str, float]]
+    every: int
 
 
 @dataclass(frozen=True)
@@ -144,6 +164,7 @@ class TrainReport:
     """What a run did."""
 
     completed: bool
+    stopped_early: bool  # because the loss had stopped falling
     steps: int
     tokens: int
     seconds: float

@@ -45,7 +45,9 @@ class DenseStep:
             assert decoder.grad is not None
             remove_radial(decoder.grad, decoder)
             active = z > 0
-            return StepResult(residual.detach(), active.any(0), active.sum())
+            residual = residual.detach()
+            penalty = loss.detach() - residual.square().sum() / u.shape[0]
+            return StepResult(residual[None], active.any(0), active.sum(), penalty)
 
     @torch.no_grad()
     def after_update(self) -> None:

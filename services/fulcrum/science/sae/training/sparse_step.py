@@ -104,7 +104,7 @@ class SparseStep:
         active = entries.values > 0
         fired = torch.zeros_like(dead)
         fired[entries.latents[active]] = True
-        return StepResult(residuals[-1], fired, active.sum())
+        return StepResult(residuals, fired, active.sum())
 
     @torch.no_grad()
     def after_update(self) -> None:

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
+import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
@@ -13,9 +14,23 @@ from fulcrum.science.sae.base import Sae
 class StepResult:
     """What a step saw, for metrics and dead-latent counts."""
 
-    residual: Float[Tensor, "n d_in"]  # x_hat - u, valid until the next step
+    residuals: Float[
+        Tensor, "n_prefixes n d_in"
+    ]  # x_hat - u of each prefix, the whole last; until the next step
     fired: Bool[Tensor, " d_sae"]
     n_active: Tensor  # ()
+    penalty: Tensor | None = None  # (), what the loss has beside the squared residuals, AuxK left out
+
+    @property
+    def residual(self) -> Float[Tensor, "n d_in"]:
+        """`x_hat - u` of the whole dictionary."""
+        return self.residuals[-1]
+
+    @property
+    def loss(self) -> Tensor:
+        """() float64, mean over tokens. Without AuxK, which jumps whenever a latent dies or wakes."""
+        squares = self.residuals.square().sum(dtype=torch.float64) / self.residuals.shape[1]
+        return squares if self.penalty is None else squares + self.penalty
 
 
 @runtime_checkable

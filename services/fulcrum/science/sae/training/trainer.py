@@ -13,7 +13,15 @@ from fulcrum.domain.errors import ComputationFailed, InvalidSaeConfig
 from fulcrum.science.sae.base import Sae
 from fulcrum.science.sae.folding import fold_normalisation
 from fulcrum.science.sae.training.checkpoint import read_checkpoint, write_checkpoint
-from fulcrum.science.sae.training.config import ProgressCallback, TrainConfig, TrainProgress, TrainReport
+from fulcrum.science.sae.training.config import (
+    Probing,
+    ProgressCallback,
+    StepCallback,
+    TrainConfig,
+    TrainProgress,
+    TrainReport,
+)
+from fulcrum.science.sae.training.flatness import Flatness
 from fulcrum.science.sae.training.initialise import set_initial_weights, set_normalisation
 from fulcrum.science.sae.training.source import ActivationSource, ShuffledBlocks
 from fulcrum.science.sae.training.step import StepResult
@@ -27,18 +35,22 @@ def train_sae(
     on_progress: ProgressCallback | None = None,
     checkpoint_folder: Path | None = None,
     checkpoint_every_s: float = 60.0,
+    *,
+    on_step: StepCallback | None = None,
+    probing: Probing | None = None,
 ) -> tuple[Sae, TrainReport]:
     """A trained SAE, its normalisation folded into the weights, and what the run did.
 
     Same configuration, activations and thread count give the same numbers, also when the run was interrupted
     and resumed from `checkpoint_folder`. `on_progress` is called every `metrics_every` steps and at the end;
-    when it returns False the run stops after writing its checkpoint, and the report says `completed=False`.
+    when it, or `on_step`, returns False the run stops after writing its checkpoint, and the report says
+    `completed=False`.
 
     Raises InvalidSaeConfig for configurations and shapes that cannot be meant, ComputationFailed for
     activations or weights that are not finite, CorruptCheckpoint for a checkpoint of another run.
     """
     run = _Run(config, activations, checkpoint_folder, checkpoint_every_s)
-    return run.train(on_progress)
+    return run.train(on_progress, on_step, probing)
 
 
 class _Run:
@@ -70,6 +82,7 @@ class _Run:
         self.sae = build_sae(config.sae_config()).to(self.device).requires_grad_(False)
         self.waiting_s = self.earlier_s = self.earlier_cpu_s = 0.0
         self.history: list[TrainProgress] = []
+        self.flatness = Flatness(config)
         restored = read_checkpoint(checkpoint_folder, config) if checkpoint_folder is not None else None
         if restored is None:
             block = self.blocks.block(0)
@@ -80,8 +93,10 @@ class _Run:
             self.updater = Updater(self.sae, config)
             self._restore(*restored)
 
-    def train(self, on_progress: ProgressCallback | None) -> tuple[Sae, TrainReport]:
-        """Runs to the end or until `on_progress` says stop."""
+    def train(
+        self, on_progress: ProgressCallback | None, on_step: StepCallback | None, probing: Probing | None
+    ) -> tuple[Sae, TrainReport]:
+        """Runs to the end or until one of them says stop."""
         config, updater = self.config, self.updater
         started, cpu_started = time.perf_counter(), time.process_time()
         first_step, last_saved = updater.n_steps, time.perf_counter()
@@ -91,12 +106,18 @@ class _Run:
             u = self.sae.normalise(batch.float())
             rate = updater.learning_rate
             result = updater.update(u)
-            ended = updater.n_steps == config.n_steps
+            if config.early_stop and self.flatness.add(updater.n_steps, result.loss):
+                updater.end = min(updater.end, updater.n_steps + round(config.n_steps * config.decay_share))
+            ended = updater.n_steps == updater.end
             if ended or updater.n_steps % config.metrics_every == 0:
                 seconds = time.perf_counter() - started
-                progress = self._progress(u, result, rate, updater.n_steps - first_step, seconds)
+                probed = probing is not None and (ended or updater.n_steps % probing.every == 0)
+                found = probing.measure(self._copy()) if probing is not None and probed else {}
+                progress = self._progress(u, result, rate, updater.n_steps - first_step, seconds, found)
                 self.history.append(progress)
                 go_on = on_progress is None or on_progress(progress) is not False
+            if on_step is not None and on_step(updater.n_steps, updater.end) is False:
+                go_on = False
             due = time.perf_counter() - last_saved >= self.checkpoint_every_s
             if self.folder is not None and (due or ended or not go_on):
                 self.earlier_s += time.perf_counter() - started
@@ -108,7 +129,8 @@ class _Run:
                 break
         updater.export(self.sae)
         report = TrainReport(
-            completed=updater.n_steps == config.n_steps,
+            completed=updater.n_steps == updater.end,
+            stopped_early=updater.n_steps == updater.end < config.n_steps,
             steps=updater.n_steps,
             tokens=updater.n_steps * config.batch_size,
             seconds=self.earlier_s + time.perf_counter() - started,
@@ -121,16 +143,23 @@ class _Run:
 
     def _batches(self) -> Iterator[Tensor]:
         """Batches from the current step on."""
-        while self.updater.n_steps < self.config.n_steps:
+        while self.updater.n_steps < self.updater.end:
             index, first = divmod(self.updater.n_steps, self.batches_per_block)
             asked = time.perf_counter()
             block = self.blocks.block(index)
             self.waiting_s += time.perf_counter() - asked
-            last = min(self.batches_per_block, first + self.config.n_steps - self.updater.n_steps)
-            yield from torch.split(block, self.config.batch_size)[first:last]
+            for batch in torch.split(block, self.config.batch_size)[first : self.batches_per_block]:
+                if self.updater.n_steps < self.updater.end:  # which may come nearer at any step
+                    yield batch
 
     def _progress(
-        self, u: Tensor, result: StepResult, rate: float, steps_here: int, seconds: float
+        self,
+        u: Tensor,
+        result: StepResult,
+        rate: float,
+        steps_here: int,
+        seconds: float,
+        probed: dict[str, float],
     ) -> TrainProgress:
         n, step = u.shape[0], self.updater.n_steps
         fvu = float(result.residual.square().sum(dtype=torch.float64)) / (n * self.variance)
@@ -139,10 +168,10 @@ class _Run:
                 f"training diverged at step {step}: the reconstruction is {fvu} at learning_rate={rate:g}"
             )
         tokens_per_s = steps_here * self.config.batch_size / seconds if seconds > 0 else 0.0
-        left = (self.config.n_steps - step) * self.config.batch_size
+        left = (self.updater.end - step) * self.config.batch_size
         return TrainProgress(
             step=step,
-            n_steps=self.config.n_steps,
+            n_steps=self.updater.end,
             tokens=step * self.config.batch_size,
             fvu=fvu,
             l0=float(result.n_active) / n,
@@ -151,12 +180,23 @@ class _Run:
             learning_rate=rate,
             tokens_per_s=tokens_per_s,
             eta_s=left / tokens_per_s if tokens_per_s > 0 else 0.0,
+            loss=float(result.loss),
+            probed=probed,
         )
+
+    def _copy(self) -> Sae:
+        """The SAE as it stands, as it would be returned."""
+        made = build_sae(self.config.sae_config()).to(self.device).requires_grad_(False)
+        made.load_state_dict(self.sae.state_dict())
+        self.updater.export(made)
+        return fold_normalisation(made).eval()
 
     def _save(self, folder: Path) -> Path:
         tensors = {"norm_mean": self.sae.norm_mean, "norm_scale": self.sae.norm_scale, **self.updater.state()}
         numbers: dict[str, Any] = {
             "step": self.updater.n_steps,
+            "end": self.updater.end,
+            "flatness": self.flatness.state(),
             "variance": self.variance,
             "seconds": self.earlier_s,
             "cpu_seconds": self.earlier_cpu_s,
@@ -173,3 +213,5 @@ class _Run:
         self.sae.norm_mean.copy_(tensors["norm_mean"])
         self.sae.norm_scale.copy_(tensors["norm_scale"])
         self.updater.restore(tensors, numbers["step"])
+        self.updater.end = numbers["end"]
+        self.flatness.restore(numbers["flatness"])

@@ -23,6 +23,7 @@ class Updater:
         self._optimiser = torch.optim.Adam(parameters, lr=config.learning_rate, fused=True)
         self._since_fired = torch.zeros(config.d_sae, dtype=torch.long, device=sae.W_dec.device)
         self.n_steps = 0
+        self.end = config.n_steps  # of the run; sooner when it stops early
 
     @property
     def dead_share(self) -> float:
@@ -33,9 +34,8 @@ class Updater:
     def learning_rate(self) -> float:
         """Of the next step."""
         config = self._config
-        return learning_rate(
-            self.n_steps, config.n_steps, config.learning_rate, config.warmup_share, config.decay_share
-        )
+        shares = config.warmup_share, config.decay_share
+        return learning_rate(self.n_steps, config.n_steps, config.learning_rate, *shares, self.end)
 
     def update(self, u: Float[Tensor, "n d_in"]) -> StepResult:
         """One step on the batch `u = N(x)`."""
