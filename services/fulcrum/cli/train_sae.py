@@ -33,6 +33,10 @@ def train(
     split: Annotated[
         str | None, typer.Option(help="Train on this split only; judge on the other images.")
     ] = None,
+    early_stop: Annotated[
+        bool,
+        typer.Option("--early-stop", help="End when the loss has stopped falling, with the usual decay."),
+    ] = False,
     model: options.Model = options.DEMO,
     pretrained: options.Pretrained = None,
     random_weights: options.RandomWeights = False,
@@ -77,6 +81,7 @@ def train(
         k=k,
         batch_size=batch_size,
         learning_rate=learning_rate,
+        early_stop=early_stop,
         seed=seed,
         device=where,
         hook_point=str(hook),
@@ -105,6 +110,7 @@ def train(
         "d_in": source.d_in,
         "d_sae": d_sae,
         "completed": report.completed,
+        "stopped_early": report.stopped_early,
         "tokens": report.tokens,
         "seconds": report.seconds,
         "cpu_seconds": report.cpu_seconds,

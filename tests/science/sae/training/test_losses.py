@@ -6,7 +6,11 @@ import pytest
 import torch
 from torch import Tensor
 
+from fulcrum.domain.models import Variant
+from fulcrum.science.sae.training.config import TrainConfig
+from fulcrum.science.sae.training.dense_step import DenseStep
 from fulcrum.science.sae.training.losses import gated_loss, jumprelu_loss, relu_loss
+from fulcrum.science.sae.variants import build_sae
 
 D_IN, D_SAE, N = 5, 9, 7
 
@@ -138,3 +142,24 @@ def test_the_gates_own_reconstruction_does_not_train_the_decoder(u: Tensor) -> N
     assert (weights["W_dec"].grad == 0).all()
     assert weights["b_enc"].grad is not None
     assert (weights["b_enc"].grad != 0).any()
+
+
+@pytest.mark.parametrize("variant", ["relu", "jumprelu", "gated"])
+def test_a_step_says_the_whole_loss_of_its_batch(variant: Variant, u: Tensor) -> None:
+    config = TrainConfig(variant, D_IN, D_SAE, n_tokens=10_000, k=1, sparsity_warmup_share=0.0)
+    sae = build_sae(config.sae_config()).requires_grad_(False).double()
+    for name, value in drawn_weights().items():
+        if hasattr(sae, name):
+            getattr(sae, name).copy_(value.detach())
+    step = DenseStep(sae, config)
+    weights = {name: value.detach() for name, value in step.parameters.items()}
+    match variant:
+        case "relu":
+            expected, _, _ = relu_loss(weights, u, config.l1_weight)
+        case "gated":
+            expected, _, _ = gated_loss(weights, u, config.l1_weight)
+        case _:
+            expected, _, _ = jumprelu_loss(weights, u, config.l0_weight, config.bandwidth)
+    result = step.gradients(u, torch.zeros(D_SAE, dtype=torch.bool), 0.5)
+    torch.testing.assert_close(result.loss, expected)
+    assert float(result.loss) > float(result.residual.square().sum() / N)

@@ -89,7 +89,7 @@ def test_a_second_step_is_not_disturbed_by_reused_buffers(variant: Variant) -> N
 
 @pytest.mark.parametrize("variant", ["topk", "batch_topk", "matryoshka"])
 def test_metrics_of_a_step_are_those_of_its_latents(variant: Variant) -> None:
-    step, _ = drawn_step(variant, torch.float64)
+    step, config = drawn_step(variant, torch.float64)
     u = torch.randn(N, D_IN, generator=torch.Generator().manual_seed(5), dtype=torch.float64)
     result = step.gradients(u, torch.zeros(D_SAE, dtype=torch.bool), 0.0)
     pre = (u - step.b_dec) @ step.encoder.T + step.b_enc
@@ -99,6 +99,8 @@ def test_metrics_of_a_step_are_those_of_its_latents(variant: Variant) -> None:
         smallest = pre.flatten().sort(descending=True).values[K * N - 1]
     z = torch.relu(pre) * (pre >= smallest)
     torch.testing.assert_close(result.residual, z @ step.decoder + step.b_dec - u)
+    expected, _ = slow_loss(step, config, u, torch.zeros(D_SAE, dtype=torch.bool))
+    torch.testing.assert_close(result.loss, expected)
     assert torch.equal(result.fired, (z > 0).any(0))
     assert int(result.n_active) == int((z > 0).sum())
 

@@ -1,6 +1,7 @@
 """Training as a caller sees it."""
 
 import json
+import resource
 from collections.abc import Iterator
 from dataclasses import replace
 from itertools import pairwise
@@ -103,6 +104,21 @@ def test_checkpoints_hold_tensors_and_json_only(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == [CHECKPOINT_FILE]
     with safe_open(tmp_path / CHECKPOINT_FILE, framework="pt") as file:
         assert json.loads(file.metadata()["numbers"])["step"] == 80
+
+
+def test_a_full_disk_is_said_and_leaves_the_checkpoint_before(tmp_path: Path) -> None:
+    x, config = TensorSource(mixture(2_000)), small()
+    train_sae(config, x, None, tmp_path, on_step=lambda done, total: done < 10)
+    before = (tmp_path / CHECKPOINT_FILE).read_bytes()
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (len(before) // 2, limits[1]))
+    try:
+        with pytest.raises(OSError, match="could not be written"):
+            train_sae(config, x, None, tmp_path, on_step=lambda done, total: done < 20)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert [p.name for p in tmp_path.iterdir()] == [CHECKPOINT_FILE]
+    assert (tmp_path / CHECKPOINT_FILE).read_bytes() == before
 
 
 def test_a_damaged_or_foreign_checkpoint_is_refused(tmp_path: Path) -> None:

@@ -20,16 +20,22 @@ CHECKPOINT_FILE = "training.safetensors"
 def write_checkpoint(
     folder: Path, config: TrainConfig, tensors: dict[str, Tensor], numbers: dict[str, Any]
 ) -> Path:
-    """Replaces the folder's checkpoint; a crash while writing leaves the previous one."""
+    """Replaces the folder's checkpoint; a crash while writing, or an OSError, leaves the previous one."""
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / CHECKPOINT_FILE
     # A worker that has lost the run without knowing may be writing, too: never into the same file.
     partial = folder / f"{CHECKPOINT_FILE}.{os.getpid()}.partial"
     header = {"config": config_digest(config), "numbers": json.dumps(numbers)}
-    save_file({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, partial, header)
-    with partial.open("rb") as file:
-        os.fsync(file.fileno())
-    partial.replace(path)
+    held = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    try:
+        save_file(held, partial, header)
+        with partial.open("rb") as file:
+            os.fsync(file.fileno())
+        partial.replace(path)
+    except SafetensorError as error:  # all that it says of a full disk
+        raise OSError(f"{path} could not be written: {error}") from error
+    finally:
+        partial.unlink(missing_ok=True)
     return path
 
 
