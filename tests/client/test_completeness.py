@@ -120,6 +120,8 @@ ASKED = {
     "GET /v1/jobs/{}:watch": lambda c: list(c.jobs.watch("job_1")),
     "GET /v1/jobs/{}/log": lambda c: list(c.jobs.log("job_1")),
     "GET /v1/jobs/{}/metrics": lambda c: list(c.jobs.metrics("job_1")),
+    "GET /v1/jobs/{}/correction": lambda c: c.corrections.suggested("job_1"),
+    "POST /v1/jobs/{}:save": lambda c: c.corrections.save_suggested("job_1", "a"),
     "GET /v1/results": lambda c: list(c.results.list()),
     "GET /v1/results/{}": lambda c: c.results.get("res_1"),
     "POST /v1/predictions": lambda c: c.predict(IMAGE, ["a"], correction=Scale(1, 0.0), sae=SAE),

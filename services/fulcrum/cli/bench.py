@@ -153,8 +153,12 @@ def serve(
     from fulcrum.cli.up import local_platform
 
     with TemporaryDirectory() as folder:
-        given = {"data_dir": Path(folder) / "data", "client_file": Path(folder) / "client.json"}
-        platform = local_platform(StatusBoard(quiet=True), device="cpu", **given)
+        platform = local_platform(
+            StatusBoard(quiet=True),
+            device="cpu",
+            data_dir=Path(folder) / "data",
+            client_file=Path(folder) / "client.json",
+        )
         with platform as started, RunningPlatform(started, platform) as running:
             wanted = [served_model(name.strip()) for name in models.split(",")]
             result = bench_serve(

@@ -1,6 +1,5 @@
 """`fulcrum demo`: the whole workflow on the demo world."""
 
-import os
 import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
@@ -26,7 +25,7 @@ def demo(
         typer.Option(
             "--out",
             "-o",
-            help="Folder for the drawn data set, its index, the report and the platform's data.",
+            help="Folder for the report, the correction and the platform's data.",
         ),
     ] = Path("fulcrum-demo"),
     exit_: Annotated[
@@ -37,30 +36,29 @@ def demo(
     device: options.Device = "auto",
     json: options.Json = False,
 ) -> None:
-    """Start Fulcrum and play its story: explain an attacked image, find a correction, prove it, write a report.
+    """Start Fulcrum and play its story: find a correction of an attack, prove it, explain an image, write a report.
 
-    What a person would ask goes over HTTP and gRPC to the services, which then serve on until Ctrl-C.
+    Everything is asked over HTTP and done by the platform's jobs and services, which then serve on until Ctrl-C. In the
+    same folder a second time what was computed is used again.
     """
-    # Before torch is loaded, here and in the services: its threads spin while they wait, and where several processes
-    # share two cores the search took 400 s instead of 50.
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-
     from fulcrum.client import Client
     from fulcrum.demo.report import write_report
     from fulcrum.demo.served import Served
-    from fulcrum.demo.shipped import demo_task
+    from fulcrum.demo.shipped import WORLD_NAME, demo_task
     from fulcrum.demo.story import tell
-    from fulcrum.engine.local import LocalEngine
     from fulcrum.local.signals import stop_signals
 
     began = time.perf_counter()
-    folder.mkdir(parents=True, exist_ok=True)
-    engine = LocalEngine(device=options.resolve_device(device))
+    data_dir = folder / "platform"
+    data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+    worlds = data_dir / WORLD_NAME
+    worlds.mkdir(exist_ok=True)  # workers start with the folders that imports may name
     platform = local_platform(
         StatusBoard(quiet=json),
-        data_dir=folder / "platform",
+        image_folders={WORLD_NAME: worlds.resolve()},
+        data_dir=data_dir,
         # A platform that ends with the story must not be what `Client()` looks for afterwards.
-        client_file=folder / "platform" / "client.json" if exit_ else None,
+        client_file=data_dir / "client.json" if exit_ else None,
         port=port,
         device=None if device == "auto" else device,
     )
@@ -71,16 +69,8 @@ def demo(
         stop.impatient = platform.kill
         undo.callback(starter.shutdown)
         undo.callback(platform.stop)
-        starting = starter.submit(
-            platform.start
-        )  # torch is imported over there while the world is drawn here
-
-        def services() -> Served:
-            started = stop.result_of(starting)
-            # A busy machine may take its time; nobody waits at a keyboard for one answer here.
-            client = undo.enter_context(Client(started.url, started.token, timeout_s=300))
-            return Served(client, demo_task(), f"The story, seed {seed}")
-
+        # torch is imported over there while the world is drawn here
+        starting = starter.submit(platform.start)
         with bar("demo", "") as progress:
 
             def on_step(what: str, done: int, total: int) -> None:
@@ -94,7 +84,13 @@ def demo(
                 if total:
                     progress(done, total)
 
-            story = tell(folder, engine, services, on_step, seed)
+            def services() -> Served:
+                started = stop.result_of(starting)
+                # A busy machine may take its time; nobody waits at a keyboard for one answer here.
+                client = undo.enter_context(Client(started.url, started.token, timeout_s=300))
+                return Served(client, demo_task(), on_step)
+
+            story = tell(folder, worlds, services, on_step, seed)
         report = (folder / "report.html").resolve()
         write_report(story, report)
         started = stop.result_of(starting)
@@ -116,7 +112,7 @@ def demo(
 
 
 def _print(story: "Story") -> None:
-    sample = story.dataset.samples[story.image_number]
+    sample, report = story.example, story.report
     attribution, findings = story.attribution, story.findings
     out.print(
         f"\n[bold]1. One wrong answer.[/bold] {sample.id}: a {sample.label} whose sticker says "
@@ -143,7 +139,7 @@ def _print(story: "Story") -> None:
     out.print(prediction_table("The same image", story.effect.before, story.effect.after, n=4))
     out.print(
         "\n[bold]3. The proof[/bold] on the confirm split, unseen so far "
-        f"({2 * story.agreement.n_images} answers over HTTP and gRPC, the same as this process's own):"
+        f"({2 * story.agreement.n_images} answers over HTTP and gRPC are those of the job):"
     )
     proof = Table(header_style="bold")
     for name in ("", "before", "after"):
@@ -160,7 +156,7 @@ def _print(story: "Story") -> None:
     out.print(
         f"   95 % of 100 matched controls gain no more than {100 * findings.control_p95_gain:+.1f} points"
     )
-    out.print(f"   verdict: [bold]{story.validated.report.verdict.badge}[/bold]")
+    out.print(f"   verdict: [bold]{story.evaluation.badge}[/bold]")
     colours = {"pass": "green", "fail": "red", "undecided": "yellow"}
-    for gate in story.validated.report.gates:
-        out.print(f"   [{colours[gate.state]}]{gate.state:>9}[/] {gate.name}: {gate.reason}")
+    for gate in report["gates"]:
+        out.print(f"   [{colours[gate['state']]}]{gate['state']:>9}[/] {gate['name']}: {gate['reason']}")

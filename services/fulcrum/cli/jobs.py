@@ -119,6 +119,32 @@ def retry(job: JobId, json: options.Json = False) -> None:
     out.print(_line(record), highlight=False, markup=False)
 
 
+@app.command("save")
+def save(
+    job: JobId,
+    name: Annotated[
+        str | None, typer.Option("--name", help="Name of a new correction.", show_default=False)
+    ] = None,
+    correction: Annotated[
+        str | None,
+        typer.Option(
+            "--correction", help="Id of the correction that gets another version.", show_default=False
+        ),
+    ] = None,
+    json: options.Json = False,
+) -> None:
+    """Save the correction that a suggest_correction job found."""
+    from fulcrum.client import Client
+    from fulcrum.domain.codec import to_json
+
+    with Client() as client:
+        record = client.corrections.save_suggested(job, name, correction=correction)
+    if json:
+        emit_json(to_json(record))
+        return
+    out.print(f"{record.id}  {record.name}, version {record.latest}", highlight=False, markup=False)
+
+
 def _line(job: "JobRecord") -> str:
     state = "cancelling" if job.cancel_requested and job.state == "running" else job.state
     return f"{job.id}  {job.kind:<20} {state:<10} {_progress(job)}".rstrip()

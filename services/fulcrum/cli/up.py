@@ -1,6 +1,7 @@
 """`fulcrum up`: the whole platform on this machine."""
 
 import os
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -74,7 +75,9 @@ def up(
             platform.stop()
 
 
-def local_platform(board: StatusBoard, **given: Any) -> "Platform":
+def local_platform(
+    board: StatusBoard, *, image_folders: Mapping[str, Path] | None = None, **given: Any
+) -> "Platform":
     """A platform of the options that are not None, over `FULCRUM_LOCAL_*`; it knows the demo's weights."""
     from fulcrum.demo.shipped import WEIGHTS
     from fulcrum.local.platform import Platform
@@ -86,6 +89,7 @@ def local_platform(board: StatusBoard, **given: Any) -> "Platform":
         settings,
         dict(os.environ),
         folders={"demo": WEIGHTS},
+        image_folders=image_folders,
         canary_model="folder:demo/clip",
         on_change=board.show,
     )

@@ -69,10 +69,10 @@ def score_bars(latents: Sequence[int], scores: Sequence[float], effects: Sequenc
     return _svg(figure)
 
 
-def dose_chart(gains: Sequence[float], attacked: Sequence[float], clean: Sequence[float]) -> str:
+def dose_chart(gains: Sequence[float], attacked: Sequence[float], others: Sequence[float]) -> str:
     """Accuracy over the gain of all edits."""
     figure, axes = _figure(4.8, 3.0)
-    axes.plot(gains, clean, "o-", color=GREEN, label="clean")
+    axes.plot(gains, others, "o-", color=GREEN, label="all others")
     axes.plot(gains, attacked, "s-", color=RED, label="attacked")
     axes.set_xlabel("gain of the edited latents (0 suppresses, 1 changes nothing)")
     axes.set_ylabel("top-1")

@@ -24,6 +24,10 @@ FOLDER_NAME = "demo"
 """Under which the services know WEIGHTS (FULCRUM_INFERENCE_FOLDERS)."""
 
 
+WORLD_NAME = "demo-world"
+"""Under which workers know the folder of drawn worlds (FULCRUM_WORKER_FOLDERS)."""
+
+
 def served_model() -> ModelRef:
     """The tiny CLIP as a request names it: never by a path."""
     return ModelRef(f"folder:{FOLDER_NAME}/clip")

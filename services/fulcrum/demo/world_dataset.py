@@ -1,8 +1,9 @@
 """The demo world as a data set on disk: PNG files, object masks and a manifest with groups, pairs and splits."""
 
 import csv
+import json
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Final, Literal
 
@@ -27,6 +28,20 @@ COLUMNS: Final = (
     "id", "source", "label", "split", "pair_id", "group_sticker", "group_frame", "group_background",
     "group_sticker_kind", "sticker_word", "mask_path",
 )  # fmt: skip
+MANIFEST = "manifest.csv"
+_RECIPE_VERSION: Final = 3  # counted up when the same sizes and seed would give other pictures
+
+
+@dataclass(frozen=True)
+class WorldSize:
+    """How many images of each kind; the defaults are what the story's verdict needs."""
+
+    n_pairs: dict[Split, int] = field(
+        default_factory=lambda: {"discover": 300, "select": 150, "confirm": 800}
+    )
+    n_right: int = 60
+    n_neutral: int = 60
+    n_cues: int = 80
 
 
 @dataclass(frozen=True)
@@ -132,7 +147,7 @@ def write_demo_dataset(
     same names are overwritten. About 350 images a second on one core.
     """
     per_split = n_pairs if isinstance(n_pairs, dict) else dict.fromkeys(SPLITS, n_pairs)
-    manifest = folder / "manifest.csv"
+    manifest = folder / MANIFEST
     for split in SPLITS:
         (folder / "images" / split).mkdir(parents=True, exist_ok=True)
         (folder / "masks" / split).mkdir(parents=True, exist_ok=True)
@@ -153,6 +168,18 @@ def write_demo_dataset(
                 Image.fromarray(rendered.image).save(folder / row["source"], compress_level=1)
                 Image.fromarray(rendered.object_mask).save(folder / row["mask_path"])
                 writer.writerow(row)
+    return manifest
+
+
+def drawn_world(folder: Path, seed: int = 0, size: WorldSize | None = None) -> Path:
+    """The manifest of the world in `folder`, drawn where it is not there yet (some ten seconds)."""
+    size = size or WorldSize()
+    recipe = {**asdict(size), "seed": seed, "version": _RECIPE_VERSION}
+    stamp, manifest = folder / "recipe.json", folder / MANIFEST
+    if not stamp.exists() or json.loads(stamp.read_text()) != recipe:
+        stamp.unlink(missing_ok=True)  # a drawing that is interrupted is begun again
+        write_demo_dataset(folder, **asdict(size), seed=seed)
+        stamp.write_text(json.dumps(recipe))
     return manifest
 
 

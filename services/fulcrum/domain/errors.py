@@ -329,7 +329,7 @@ class JobFinished(Conflict):
 
 
 class JobUnfinished(Conflict):
-    """Only a failed or cancelled job can be tried again."""
+    """Only a failed or cancelled job can be tried again, and only one that succeeded has found something."""
 
     reason = "JOB_UNFINISHED"
 

@@ -38,6 +38,7 @@ from fulcrum.gateway.settings import Settings
 from fulcrum.gateway.status import endpoints as status
 from fulcrum.gateway.steer import endpoints as steer
 from fulcrum.gateway.suggest import endpoints as suggest
+from fulcrum.gateway.suggestions import endpoints as suggestions
 from fulcrum.gateway.sweep import endpoints as sweep
 from fulcrum.gateway.tokens import endpoints as tokens
 from fulcrum.gateway.users import endpoints as users
@@ -70,6 +71,7 @@ ROUTERS: tuple[APIRouter, ...] = (
     sweep.router,
     suggest.router,
     latents.router,
+    suggestions.router,
     jobs.router,
 )
 

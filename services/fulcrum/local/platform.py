@@ -46,8 +46,8 @@ class Platform:
     """`start`, then `stop` (or use it as a context manager, which starts).
 
     `environment` is handed on to the services (and read for nothing else but settings of theirs that win over ours);
-    `folders` are model folders that requests may name as `folder:NAME/...`. `on_change` gets the status table from
-    other threads.
+    `folders` are model folders that requests may name as `folder:NAME/...`, `image_folders` those that only imports
+    may; they must exist. `on_change` gets the status table from other threads.
     """
 
     def __init__(
@@ -56,11 +56,13 @@ class Platform:
         environment: Mapping[str, str],
         *,
         folders: Mapping[str, Path] | None = None,
+        image_folders: Mapping[str, Path] | None = None,
         canary_model: str | None = None,
         on_change: Callable[[tuple[ChildStatus, ...]], None] | None = None,
     ) -> None:
         self.settings, self._environment = settings, environment
-        self._folders, self._canary, self._on_change = folders or {}, canary_model, on_change
+        self._folders, self._image_folders = folders or {}, image_folders or {}
+        self._canary, self._on_change = canary_model, on_change
         self._data: DataFolder | None = None
         self._logs: LogFolder | None = None
         self._supervisor: Supervisor | None = None
@@ -105,7 +107,13 @@ class Platform:
             folders=self._folders,
             canary_model=self._canary,
         )
-        worker = worker_child(data, where, self._environment, device=settings.device, folders=self._folders)
+        worker = worker_child(
+            data,
+            where,
+            self._environment,
+            device=settings.device,
+            folders={**self._folders, **self._image_folders},
+        )
         children = [inference, worker, gateway_child(data, where, self._environment)]
         if external is None:
             binary = find_redis()

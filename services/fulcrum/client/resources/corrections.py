@@ -38,6 +38,34 @@ class Corrections(Bound[Side]):
         return (yield from self._wire.ask(CorrectionRecord, "POST", path("corrections"), json=body))
 
     @operation
+    def suggested(self, job: Identified | str) -> Flow[Correction]:
+        """What a finished job of `client.evaluations.suggest` found; saved nowhere yet. Raises JobUnfinished."""
+        return (yield from self._wire.ask(Correction, "GET", path("jobs", id_of(job), "correction")))
+
+    @operation
+    def save_suggested(
+        self,
+        job: Identified | str,
+        name: str | None = None,
+        *,
+        correction: Identified | str | None = None,
+        description: str = "",
+        note: str = "",
+    ) -> Flow[CorrectionRecord]:
+        """Saves what such a job found: under a new name, or as the next version of `correction`.
+
+        Raises AlreadyExists for a taken name, or when nothing differs from the newest version; JobUnfinished.
+        """
+        body = given(
+            name=name,
+            correction_id=None if correction is None else id_of(correction),
+            description=description,
+            note=note,
+        )
+        where = path("jobs", f"{id_of(job)}:save")
+        return (yield from self._wire.ask(CorrectionRecord, "POST", where, json=body))
+
+    @operation
     def get(self, correction: Identified | str) -> Flow[CorrectionRecord]:
         """One correction's record. Raises UnknownCorrection."""
         return (yield from self._wire.ask(CorrectionRecord, "GET", path("corrections", id_of(correction))))

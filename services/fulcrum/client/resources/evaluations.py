@@ -122,7 +122,7 @@ class Evaluations(Bound[Side]):
         budget: int = 800,
         task: ClassSet | None = None,
     ) -> Flow[JobRecord]:
-        """Asks for one correction that mends a failure group; the job's result names its artifact."""
+        """Asks for one correction that mends a failure group; then `client.corrections.save_suggested(job, name)`."""
         body = given(
             sae_id=id_of(sae),
             where=_where(where),

@@ -29,22 +29,47 @@ def find(asker: Asker, tx: Transaction, correction_id: str, role: Role) -> Corre
 
 def save(store: Store, asker: Asker, body: NewCorrection) -> CorrectionRecord:
     """Raises AlreadyExists for a taken name, SaeDoesNotFit where `model_id` or `sae_id` are not what it names."""
-    correction = to_domain(domain.Correction, body.correction)
+    return keep(
+        store,
+        asker,
+        body.name,
+        to_domain(domain.Correction, body.correction),
+        project_id=body.project_id,
+        model_id=body.model_id,
+        sae_id=body.sae_id,
+        description=body.description,
+        note=body.note,
+    )
+
+
+def keep(
+    store: Store,
+    asker: Asker,
+    name: str,
+    correction: domain.Correction,
+    *,
+    project_id: str | None,
+    model_id: str | None = None,
+    sae_id: str | None = None,
+    description: str = "",
+    note: str = "",
+) -> CorrectionRecord:
+    """A new correction with version 1. Raises as `save` does."""
     with store.write() as tx:
-        project_id = asker.project(tx, body.project_id, "analyst")
-        model, sae = _made_for(asker, tx, project_id, body.model_id, body.sae_id)
+        project_id = asker.project(tx, project_id, "analyst")
+        model, sae = _made_for(asker, tx, project_id, model_id, sae_id)
         _check_fits(correction, model, sae)
         record = CorrectionRecord(
             id=new_id("cor"),
             project_id=project_id,
-            name=body.name,
+            name=name,
             created_by=asker.user.id,
             created_at=now(),
-            description=body.description,
+            description=description,
             model_id=None if model is None else model.id,
-            sae_id=body.sae_id,
+            sae_id=sae_id,
         )
-        tx.corrections.add(record, _version(asker, record.id, 1, correction, body.note))
+        tx.corrections.add(record, _version(asker, record.id, 1, correction, note))
         tx.audit.append(
             asker.user.id, "correction.create", record.id, {"name": record.name, "sha256": correction.sha256}
         )
@@ -93,10 +118,22 @@ def add_version(
 ) -> tuple[CorrectionRecord, CorrectionVersion]:
     """The record as it is now, and its new version. Raises AlreadyExists when nothing changed, StaleVersion."""
     correction = to_domain(domain.Correction, body.correction)
+    return keep_version(store, asker, correction_id, correction, body.note, expected)
+
+
+def keep_version(
+    store: Store,
+    asker: Asker,
+    correction_id: str,
+    correction: domain.Correction,
+    note: str,
+    expected: int | None,
+) -> tuple[CorrectionRecord, CorrectionVersion]:
+    """Raises as `add_version` does, UnknownCorrection, SaeDoesNotFit."""
     with store.write() as tx:
         record = find(asker, tx, correction_id, "analyst")
         _check_fits(correction, *_registered(tx, record))
-        version = _version(asker, correction_id, record.latest + 1, correction, body.note)
+        version = _version(asker, correction_id, record.latest + 1, correction, note)
         record = tx.corrections.add_version(correction_id, expected, version)
         tx.audit.append(
             asker.user.id,

@@ -20,7 +20,7 @@ class ControlResult:
 
     `p` is `(1 + controls at least as good) / (1 + n_controls)`. `p95` stands at the percentile of the
     specification and is one of the controls (the next higher), so that exceeding it and a small p say the
-    same.
+    same. `gains` are those of all controls, for their histogram.
     """
 
     kind: str
@@ -31,6 +31,7 @@ class ControlResult:
     best: float
     exceeded: bool
     p: float
+    gains: tuple[float, ...] = ()
 
 
 def rank_p(value: float, controls: Float[np.ndarray, " n_controls"]) -> float:
@@ -61,6 +62,7 @@ def against_controls(
         best=float(controls.max()),
         exceeded=bool(gain > threshold),
         p=rank_p(gain, controls),
+        gains=tuple(controls.tolist()),
     )
 
 

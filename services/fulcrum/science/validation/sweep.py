@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from jaxtyping import Int
+from jaxtyping import Bool, Int
 
 from fulcrum.domain.errors import InvalidDataset, InvalidInput
 from fulcrum.science.validation.arrays import UNLABELLED
@@ -23,7 +23,11 @@ from fulcrum.science.validation.verdict import Split
 
 @dataclass(frozen=True)
 class SweptGain:
-    """One gain. `net` and `p` (exact McNemar) are of the judged images of the failure mode."""
+    """One gain. `net` and `p` (exact McNemar) are of the judged images of the failure mode.
+
+    `target_accuracy` is theirs under the edits, `other_accuracy` that of all other judged images; None where there are
+    none.
+    """
 
     gain: float
     correction_sha256: str
@@ -33,6 +37,8 @@ class SweptGain:
     moved: int
     net: float
     p: float
+    target_accuracy: float | None
+    other_accuracy: float | None
     on_front: bool  # no other gain and no control fixes more at less cost
 
 
@@ -89,6 +95,7 @@ def swept(
         target = table["target"]
         outcome: Int[np.ndarray, " n"] = table["outcome"]
         on_target = outcome[target]
+        right = table["corrected_prediction"] == table["label"]
         net = ((on_target == FIXED).mean() - (on_target == BROKEN).mean()) if target.any() else 0.0
         rows_of_gains.append(
             SweptGain(
@@ -100,6 +107,8 @@ def swept(
                 moved=int((table["base_prediction"] != table["corrected_prediction"]).sum()),
                 net=float(net),
                 p=paired_p(on_target, table["cluster"][target])[0] if target.any() else 1.0,
+                target_accuracy=_mean(right[target]),
+                other_accuracy=_mean(right[~target]),
                 on_front=bool(front[i]),
             )
         )
@@ -136,6 +145,10 @@ def control_points(
     fixed = now[:, wrong].mean(axis=1) if wrong.any() else np.zeros(len(predicted))
     broken = (right & ~now).mean(axis=1)
     return tuple(ControlPoint(float(f), float(b), False) for f, b in zip(fixed, broken, strict=True))
+
+
+def _mean(right: Bool[np.ndarray, " n"]) -> float | None:
+    return float(right.mean()) if len(right) else None
 
 
 def _judged(table: PerImage) -> PerImage:

@@ -12,6 +12,8 @@ from fulcrum.worker.evaluations import as_json
 from fulcrum.worker.questions import OpenRun
 from fulcrum.worker.work import Work
 
+_CURVES = ("n_edits", "n_evaluated", "group_accuracy", "clean_accuracy")
+
 
 class SuggestCorrectionHandler:
     """A greedy search: each step stands on the one before, so there are no shards."""
@@ -50,6 +52,7 @@ class SuggestCorrectionHandler:
                 f"{step['action']}: {step['n_edits']} edits, group {step['group_accuracy']:.1%}, "
                 f"clean {step['clean_accuracy']:.1%}"
             )
+            work.metric({name: step[name] for name in _CURVES})
 
         found = suggest_for_group(
             run,
@@ -74,6 +77,8 @@ class SuggestCorrectionHandler:
             "clean_accuracy_before": found.clean_accuracy_before,
             "clean_accuracy_after": found.clean_accuracy_after,
             "n_evaluated": found.n_evaluated,
+            # Every step again: the job's curves may tell one twice and are not kept for ever.
+            "path": [{name: step[name] for name in ("action", *_CURVES)} for step in found.path],
             "n_group": int(group.sum()),
             "n_clean": int(others.sum()),
         }
