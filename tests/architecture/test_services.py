@@ -51,9 +51,10 @@ def test_every_setting_is_described_and_stands_in_the_example():
     from fulcrum.inference.settings import Settings as Inference
     from fulcrum.local.settings import Settings as Local
     from fulcrum.worker.settings import Settings as Worker
+    from fulcrum_ui.settings import Settings as Frontend
 
     example = (ROOT / "deploy" / ".env.example").read_text()
-    for settings in (Gateway, Inference, Local, Worker):
+    for settings in (Frontend, Gateway, Inference, Local, Worker):
         prefix = settings.model_config["env_prefix"]
         for name, field in settings.model_fields.items():
             alias = field.validation_alias

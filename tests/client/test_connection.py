@@ -101,3 +101,23 @@ def test_what_was_given_as_an_argument_stays(file, monkeypatch):
     connection = Connection(HERE, "fct_mine")
     file.write_text(json.dumps({"url": HERE, "token": "fct_next"}))
     assert not connection.renew()
+
+
+def test_a_login_asks_as_itself_and_never_with_a_token_of_this_machine(file, monkeypatch):
+    monkeypatch.setenv("FULCRUM_CLIENT_FILE", str(file))
+    monkeypatch.setenv("FULCRUM_CLIENT_TOKEN", "fct_machine")
+    for login in ("log_01.ab", ""):
+        connection = Connection(HERE, None, login)
+        assert connection.address == Address(HERE, None, login)
+        assert not connection.renew()
+        assert connection.address.token is None
+    assert "log_01" not in repr(Address(HERE, None, "log_01.ab"))
+
+
+def test_a_login_needs_its_gateway_and_no_token():
+    with pytest.raises(InvalidSettings, match="pass its url"):
+        Connection(None, None, "log_01.ab")
+    with pytest.raises(InvalidSettings, match="not both"):
+        Connection(HERE, "fct_a", "log_01.ab")
+    with pytest.raises(InvalidSettings, match="no session cookie"):
+        Connection(HERE, None, "a; fulcrum_session=b")

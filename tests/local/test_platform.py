@@ -16,5 +16,5 @@ def test_a_stopped_platform_waits_for_nothing_any_more(tmp_path):
     began = time.monotonic()
     # Nobody listens there; without the stop this would be asked for a minute, and Ctrl-C would seem not to work.
     with pytest.raises(ServiceUnavailable, match="was stopped"):
-        platform._wait_for_all(Addresses("redis://", "unix:/nowhere", "127.0.0.1", 9))
+        platform._wait_for_all(Addresses("redis://", "unix:/nowhere", "127.0.0.1", 9, 10))
     assert time.monotonic() - began < 10

@@ -99,6 +99,7 @@ def as_json(started: "Started") -> dict[str, Any]:
     """What another program needs; flushed by the caller's print."""
     return {
         "url": started.url,
+        "frontend_url": started.frontend_url,
         "login_link": started.login_link,
         "data_dir": started.data_dir,
         "logs": started.logs,
@@ -109,8 +110,9 @@ def as_json(started: "Started") -> dict[str, Any]:
 
 def greet(started: "Started") -> None:
     """What a person needs."""
-    out.print(f"\n[bold]Fulcrum serves at {started.url}[/bold]", highlight=False)
+    out.print(f"\n[bold]Fulcrum serves at {started.frontend_url}[/bold]", highlight=False)
     out.print(f"   log in (once):  {started.login_link}", highlight=False, soft_wrap=True)
+    out.print(f"   HTTP API:       {started.url}", highlight=False, soft_wrap=True)
     out.print(
         f"   Python:         from fulcrum.client import Client   (finds {started.client_file})",
         highlight=False,

@@ -26,7 +26,7 @@ from fulcrum.domain.results import (
 from fulcrum.domain.tasks import ClassSet
 
 if TYPE_CHECKING:
-    import pandas as pd  # type: ignore[import-untyped]  # it has none
+    import pandas as pd
 
 T = TypeVar("T")
 

@@ -59,6 +59,7 @@ class Client(_Resources[Sync]):
     """A gateway, for scripts and notebooks; may be shared by threads.
 
     `url` and `token`: None takes FULCRUM_CLIENT_URL and FULCRUM_CLIENT_TOKEN, or the file that `fulcrum up` writes.
+    `login`: in place of a token, the session cookie of a browser for which a program asks; then `url` must be given.
     `timeout_s`: how long one answer may take. `retries`: further attempts after a lost connection or a busy service;
     nothing is changed twice. `project_id`: None is the asker's default project.
     Every failure is an error of `fulcrum.domain.errors`. Raises InvalidSettings where no gateway is named.
@@ -70,11 +71,12 @@ class Client(_Resources[Sync]):
         token: str | None = None,
         timeout_s: float = 60.0,
         *,
+        login: str | None = None,
         retries: int = 4,
         project_id: str | None = None,
         transport: httpx.BaseTransport | None = None,
     ) -> None:
-        wire = _wire(url, token, timeout_s, retries, project_id)
+        wire = _wire(url, token, login, timeout_s, retries, project_id)
         self._sync_driver = SyncDriver(wire.connection, timeout_s, transport)
         super().__init__(wire, self._sync_driver)
 
@@ -98,11 +100,12 @@ class AsyncClient(_Resources[Async]):
         token: str | None = None,
         timeout_s: float = 60.0,
         *,
+        login: str | None = None,
         retries: int = 4,
         project_id: str | None = None,
         transport: httpx.AsyncBaseTransport | None = None,
     ) -> None:
-        wire = _wire(url, token, timeout_s, retries, project_id)
+        wire = _wire(url, token, login, timeout_s, retries, project_id)
         self._async_driver = AsyncDriver(wire.connection, timeout_s, transport)
         super().__init__(wire, self._async_driver)
 
@@ -117,9 +120,16 @@ class AsyncClient(_Resources[Async]):
         await self.aclose()
 
 
-def _wire(url: str | None, token: str | None, timeout_s: float, retries: int, project_id: str | None) -> Wire:
+def _wire(
+    url: str | None,
+    token: str | None,
+    login: str | None,
+    timeout_s: float,
+    retries: int,
+    project_id: str | None,
+) -> Wire:
     if not 0 < timeout_s < float("inf"):
         raise InvalidSettings(f"timeout_s is {timeout_s}: expected a number of seconds > 0")
     if retries < 0:
         raise InvalidSettings(f"retries is {retries}: expected 0 or more")
-    return Wire(Connection(url, token), Retries(n=retries), project_id)
+    return Wire(Connection(url, token, login), Retries(n=retries), project_id)

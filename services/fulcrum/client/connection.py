@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +14,8 @@ URL_VARIABLE = "FULCRUM_CLIENT_URL"
 TOKEN_VARIABLE = "FULCRUM_CLIENT_TOKEN"
 FILE_VARIABLE = "FULCRUM_CLIENT_FILE"
 
+_LOGIN = re.compile(r"[0-9A-Za-z_.-]{0,200}")  # nothing that could begin another cookie or header
+
 
 @dataclass(frozen=True)
 class Address:
@@ -20,15 +23,19 @@ class Address:
 
     url: str
     token: str | None = None
+    login: str | None = None  # of a browser: the value of its session cookie, in place of a token
 
     def __post_init__(self) -> None:
         if self.token is not None and not (self.token.isascii() and self.token.isprintable() and self.token):
             raise InvalidSettings(
                 "the token holds characters that no token has, such as a line break or a space"
             )
+        if self.login is not None and not _LOGIN.fullmatch(self.login):
+            raise InvalidSettings("the login holds characters that no session cookie of a gateway has")
 
     def __repr__(self) -> str:
-        return f"Address(url={self.url!r}, token={'set' if self.token else None})"
+        token, login = ("set" if secret else None for secret in (self.token, self.login))
+        return f"Address(url={self.url!r}, token={token}, login={login})"
 
 
 def client_file(environ: Mapping[str, str] | None = None) -> Path:
@@ -71,12 +78,15 @@ class Connection:
     writes a new token, and a notebook need not notice.
     """
 
-    def __init__(self, url: str | None = None, token: str | None = None) -> None:
+    def __init__(self, url: str | None = None, token: str | None = None, login: str | None = None) -> None:
         self._given = (url, token)
-        self.address = find_address(url, token)
+        self._login = login
+        self.address = find_address(url, token) if login is None else _as_visitor(url, token, login)
 
     def renew(self) -> bool:
         """Looks again; True where something changed."""
+        if self._login is not None:
+            return False
         try:
             found = find_address(*self._given)
         except InvalidSettings:
@@ -84,6 +94,15 @@ class Connection:
         changed = found != self.address
         self.address = found
         return changed
+
+
+def _as_visitor(url: str | None, token: str | None, login: str) -> Address:
+    """Whoever's login it is and nobody else: no token of this machine stands in for a login, not even an empty one."""
+    if url is None:
+        raise InvalidSettings("a login belongs to one gateway: pass its url")
+    if token is not None:
+        raise InvalidSettings("pass a token or a login, not both")
+    return Address(clean_url(url), login=login)
 
 
 def clean_url(url: str) -> str:

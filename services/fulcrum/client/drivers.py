@@ -17,6 +17,8 @@ from fulcrum.domain.errors import DeadlineExceeded, InternalError, InvalidReques
 
 T = TypeVar("T")
 
+SESSION_COOKIE = "fulcrum_session"  # the gateway's
+
 
 class Driver(Protocol):
     """Performs flows: `call` for their value, `iterate` for what they emit."""
@@ -186,6 +188,9 @@ def _arguments(connection: Connection, request: Request, files: ExitStack) -> di
     headers = dict(request.headers)
     if address.token is not None:
         headers["Authorization"] = f"Bearer {address.token}"
+    if address.login is not None:
+        headers["Cookie"] = f"{SESSION_COOKIE}={address.login}"
+        headers["X-Fulcrum-Request"] = "1"  # says that no foreign page made the browser send it
     arguments: dict[str, Any] = {
         "method": request.method,
         "url": address.url + request.path,

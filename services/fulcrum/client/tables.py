@@ -9,7 +9,7 @@ from fulcrum.domain.errors import MissingDependency
 from fulcrum.domain.results import DoseResponse, LatentAttribution, Prediction
 
 if TYPE_CHECKING:
-    import pandas as pd  # type: ignore[import-untyped]  # it has none
+    import pandas as pd
 
 Array = np.ndarray[Any, Any]
 

@@ -169,7 +169,7 @@ def failure_response(
     status = answer.status_code
     page = html.failure(status, TITLE.get(status, "The request failed"), str(error), request_id)
     kept = {name: value for name, value in answer.headers.items() if name in ("retry-after", "allow")}
-    return HTMLResponse(page, status, {**html.HEADERS, **kept})
+    return HTMLResponse(page, status, {**html.headers(), **kept})
 
 
 def request_id_of(scope: Mapping[str, Any]) -> str:

@@ -1,6 +1,6 @@
 """URLs that point back to this gateway."""
 
-from urllib.parse import urlencode
+from urllib.parse import urlencode, urlsplit
 
 from fastapi import Request
 
@@ -11,3 +11,24 @@ def login_url(request: Request, settings: Settings, link: str) -> str:
     """Where a person follows a login link to."""
     base = settings.public_url or str(request.base_url)
     return f"{base.rstrip('/')}/login?{urlencode({'link': link})}"
+
+
+def after_login(request: Request, wanted: str, settings: Settings) -> str:
+    """Where to go once logged in: the wanted view of the frontend, its start, or our own; never anywhere else."""
+    home = frontend_url(request, settings)
+    if home is None:
+        return "/"
+    there, own = urlsplit(wanted), urlsplit(home)
+    inside = (there.scheme, there.netloc) == (own.scheme, own.netloc) and there.path.startswith(own.path)
+    return wanted if inside and wanted.isprintable() and "\\" not in wanted else f"{home}/"
+
+
+def frontend_url(request: Request, settings: Settings) -> str | None:
+    """The frontend as this browser reaches it: on the host under which it sees us, unless there is a public URL."""
+    if settings.frontend_url is None:
+        return None
+    own = urlsplit(settings.frontend_url.rstrip("/"))
+    if settings.public_url is None and request.url.hostname and own.port is not None:
+        host = f"[{request.url.hostname}]" if ":" in request.url.hostname else request.url.hostname
+        own = own._replace(netloc=f"{host}:{own.port}")
+    return own.geturl()

@@ -50,6 +50,11 @@ class Settings(BaseSettings):
         description="URL under which browsers reach the gateway, for login links and the check of where a request "
         "comes from; without it the Host header counts.",
     )
+    frontend_url: str | None = Field(
+        default=None,
+        description="URL under which browsers reach the frontend: after logging in one goes there. Its host must be "
+        "the gateway's, so that the login's cookie comes to both.",
+    )
     cors_origins: tuple[str, ...] = Field(
         default=(), description="Origins whose pages may call the API with cookies; none by default."
     )

@@ -9,12 +9,13 @@ from pathlib import Path
 from fulcrum.domain.errors import ServiceUnavailable
 from fulcrum.local.data_folder import DataFolder, write_client_file
 from fulcrum.local.logs import LogFolder
-from fulcrum.local.ports import choose_port, is_loopback
+from fulcrum.local.ports import FIRST_FRONTEND_PORT, choose_port, is_loopback
 from fulcrum.local.redis_server import find_redis, require_redis
 from fulcrum.local.services import (
     Addresses,
     addresses,
     check_http,
+    frontend_child,
     gateway_child,
     inference_child,
     redis_child,
@@ -23,6 +24,7 @@ from fulcrum.local.services import (
 from fulcrum.local.settings import Settings
 from fulcrum.local.supervisor import ChildStatus, Supervisor
 
+_ON_TABLES = ("gateway", "worker", "frontend")  # once the database is at head
 _READY_TIMEOUT_S = 60.0  # for the gateway to see all others, once each of them is well by itself
 
 
@@ -31,6 +33,7 @@ class Started:
     """What a person needs of a running platform. The link logs the administrator in, once."""
 
     url: str
+    frontend_url: str
     login_link: str
     token: str
     data_dir: Path
@@ -97,8 +100,9 @@ class Platform:
         data.set_owner(None)
         self._logs = logs = LogFolder(data.path / "logs")
         port = choose_port(settings.host, settings.port)
+        frontend_port = choose_port(settings.host, settings.frontend_port, FIRST_FRONTEND_PORT)
         external = None if settings.redis_url is None else settings.redis_url.get_secret_value()
-        where = addresses(data, settings.host, port, external)
+        where = addresses(data, settings.host, port, frontend_port, external)
         inference = inference_child(
             data,
             where,
@@ -114,7 +118,12 @@ class Platform:
             device=settings.device,
             folders={**self._folders, **self._image_folders},
         )
-        children = [inference, worker, gateway_child(data, where, self._environment)]
+        children = [
+            inference,
+            worker,
+            gateway_child(data, where, self._environment),
+            frontend_child(data, where, self._environment),
+        ]
         if external is None:
             binary = find_redis()
             children.insert(0, redis_child(data, binary))
@@ -127,9 +136,9 @@ class Platform:
             self._go_on()
             self._supervisor = supervisor
         # The slowest first; the database is prepared while torch is imported over there.
-        supervisor.start(*(c.name for c in children if c.name not in ("gateway", "worker")))
+        supervisor.start(*(c.name for c in children if c.name not in _ON_TABLES))
         secret, token = self._prepare(data)
-        supervisor.start("gateway", "worker")
+        supervisor.start(*_ON_TABLES)
         supervisor.wait_ready()
         self._wait_for_all(where)
         data.set_owner(where.url)
@@ -137,6 +146,7 @@ class Platform:
         write_client_file(client_file, where.url, token)
         self.started = Started(
             url=where.url,
+            frontend_url=where.frontend_url,
             login_link=f"{where.url}/login?link={secret}",
             token=token,
             data_dir=data.path,

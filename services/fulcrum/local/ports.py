@@ -1,16 +1,16 @@
-"""A port for the gateway."""
+"""Ports for the gateway and the web interface."""
 
 import errno
 import socket
 
 from fulcrum.domain.errors import AlreadyRunning, InvalidSettings
 
-DEFAULT_PORT = 8080
+DEFAULT_PORT, FIRST_FRONTEND_PORT = 8080, 8501
 _N_TRIED = 50
 
 
-def choose_port(host: str, port: int | None) -> int:
-    """`port`, or the first free one from 8080 on where None is asked for.
+def choose_port(host: str, port: int | None, first: int = DEFAULT_PORT) -> int:
+    """`port`, or the first free one from `first` on where None is asked for.
 
     Raises AlreadyRunning where the port that was asked for is taken, InvalidSettings for a host that is not ours.
     """
@@ -20,13 +20,11 @@ def choose_port(host: str, port: int | None) -> int:
                 f"port {port} of {host} is taken by another program: choose another with --port, or leave it out"
             )
         return port
-    for candidate in range(DEFAULT_PORT, DEFAULT_PORT + _N_TRIED):
+    for candidate in range(first, first + _N_TRIED):
         if _is_free(host, candidate):
             return candidate
-    last = DEFAULT_PORT + _N_TRIED - 1
-    raise AlreadyRunning(
-        f"all ports from {DEFAULT_PORT} to {last} of {host} are taken: choose one with --port"
-    )
+    last = first + _N_TRIED - 1
+    raise AlreadyRunning(f"all ports from {first} to {last} of {host} are taken: choose one with --port")
 
 
 def _is_free(host: str, port: int) -> bool:

@@ -28,18 +28,27 @@ class Addresses:
     inference: str
     host: str
     port: int
+    frontend_port: int
 
     @property
     def url(self) -> str:
         """Of the gateway, as seen from this machine."""
+        return self._here(self.port)
+
+    @property
+    def frontend_url(self) -> str:
+        """Of the web interface, as seen from this machine."""
+        return self._here(self.frontend_port)
+
+    def _here(self, port: int) -> str:
         host = {"0.0.0.0": "127.0.0.1", "::": "[::1]", "::1": "[::1]"}.get(self.host, self.host)
-        return f"http://{host}:{self.port}"
+        return f"http://{host}:{port}"
 
 
-def addresses(data: DataFolder, host: str, port: int, redis_url: str | None) -> Addresses:
-    """Sockets in the data folder; the gateway's port; Redis as named by the user, or our own."""
+def addresses(data: DataFolder, host: str, port: int, frontend_port: int, redis_url: str | None) -> Addresses:
+    """Sockets in the data folder; the ports; Redis as named by the user, or our own."""
     own = socket_url(data.socket("redis"), data.secrets.redis_password)
-    return Addresses(redis_url or own, f"unix:{data.socket('inference')}", host, port)
+    return Addresses(redis_url or own, f"unix:{data.socket('inference')}", host, port, frontend_port)
 
 
 def redis_child(data: DataFolder, binary: RedisBinary) -> ChildSpec:
@@ -166,6 +175,7 @@ def gateway_child(data: DataFolder, where: Addresses, given: Mapping[str, str]) 
         # Who sits at the machine is not shared with anybody: room for a folder of images at once.
         "FULCRUM_GATEWAY_REQUESTS_PER_MINUTE": "12000",
         "FULCRUM_GATEWAY_REQUEST_BURST": "4000",
+        "FULCRUM_GATEWAY_FRONTEND_URL": where.frontend_url,
     }
     return ChildSpec(
         "gateway",
@@ -174,6 +184,24 @@ def gateway_child(data: DataFolder, where: Addresses, given: Mapping[str, str]) 
         env=_env(given, defaults, ours),
         detail=where.url,
         drain_s=10.0,
+        hopeless=_SETTINGS,
+    )
+
+
+def frontend_child(data: DataFolder, where: Addresses, given: Mapping[str, str]) -> ChildSpec:
+    """The web interface. It asks the gateway as whoever logged in, so it is told no secret."""
+    ours = {
+        "FULCRUM_FRONTEND_HOST": where.host,
+        "FULCRUM_FRONTEND_PORT": str(where.frontend_port),
+        "FULCRUM_FRONTEND_GATEWAY_URL": where.url,
+    }
+    return ChildSpec(
+        "frontend",
+        _module("fulcrum_ui"),
+        check_http(f"{where.frontend_url}/_stcore/health"),
+        env=_env(given, {}, ours),
+        detail=where.frontend_url,
+        drain_s=5.0,
         hopeless=_SETTINGS,
     )
 

@@ -26,6 +26,12 @@ class Settings(BaseSettings):
         le=65535,
         description="Port of the gateway; None takes the first free one from 8080 on.",
     )
+    frontend_port: int | None = Field(
+        default=None,
+        ge=1,
+        le=65535,
+        description="Port of the web interface; None takes the first free one from 8501 on.",
+    )
     data_dir: Path = Field(
         default=Path("~/.fulcrum/data"),
         description="The folder that holds everything: records, artifacts, logs.",

@@ -18,6 +18,7 @@ from fulcrum.gateway.auth.identify import SESSION_COOKIE, identify
 from fulcrum.gateway.auth.schemas import NewPassword
 from fulcrum.gateway.deps import ServicesDep, run_in_thread
 from fulcrum.gateway.errors import status_of
+from fulcrum.gateway.links import after_login, frontend_url
 from fulcrum.gateway.middleware.guard import check_no_foreign_page, check_own_page
 from fulcrum.gateway.pages import html
 from fulcrum.gateway.rate_limits import take_login, take_password_check, take_request
@@ -28,6 +29,7 @@ from fulcrum.gateway.tokens import service as tokens
 router = APIRouter(include_in_schema=False)
 
 _STATIC = Path(__file__).parent / "static"
+_LONGEST_URL = 4000
 _FILES = {"style.css": "text/css; charset=utf-8", "icon.svg": "image/svg+xml"}
 
 
@@ -36,14 +38,21 @@ async def home(request: Request, services: ServicesDep) -> Response:
     """Landing page for strangers, the account for the others."""
     asker = await _asker(request, services)
     if asker is None:
-        return _html(html.landing())
+        return _html(html.landing(frontend_url(request, services.settings)))
     return await _home(request, services, asker)
 
 
 @router.get("/login")
-async def login_page(link: str = "") -> Response:
-    """The form, or the button for a login link; nothing is used up by looking."""
-    return _html(html.redeem(link[:200]) if link else html.login())
+async def login_page(request: Request, services: ServicesDep, link: str = "", next: str = "") -> Response:
+    """The form, or the button for a login link; nothing is used up by looking.
+
+    `next` is the view of the frontend where one came from; who is logged in already goes on there.
+    """
+    settings, wanted = services.settings, next[:_LONGEST_URL]
+    if not link and settings.frontend_url is not None and await _asker(request, services) is not None:
+        return RedirectResponse(after_login(request, wanted, settings), 303)
+    shown = html.redeem(link[:200], wanted) if link else html.login(next=wanted)
+    return _html(shown, leads_to=frontend_url(request, settings))
 
 
 @router.post("/login")
@@ -52,7 +61,7 @@ async def log_in(request: Request, services: ServicesDep) -> Response:
     settings = services.settings
     check_no_foreign_page(request.headers, settings.public_url, request.scope["scheme"])
     form = await _form(request)
-    name, link = form.get("name", ""), form.get("link", "")
+    name, link, wanted = form.get("name", ""), form.get("link", ""), form.get("next", "")[:_LONGEST_URL]
     try:
         await take_login(
             services.redis, address_of(request), None if link else name, settings.logins_per_minute
@@ -63,8 +72,9 @@ async def log_in(request: Request, services: ServicesDep) -> Response:
             begun = await auth.log_in(services.store, name, form.get("password", ""), settings.session_hours)
     except FulcrumError as error:
         wait = {} if error.retry_after_s is None else {"Retry-After": str(math.ceil(error.retry_after_s))}
-        return _html(html.login(str(error), name[:200]), status_of(error), wait)
-    response = RedirectResponse("/", 303)
+        shown = html.login(str(error), name[:200], wanted)
+        return _html(shown, status_of(error), wait, leads_to=frontend_url(request, settings))
+    response = RedirectResponse(after_login(request, wanted, settings), 303)
     set_session_cookie(response, begun, settings)
     return response
 
@@ -158,8 +168,22 @@ async def _home(
 
     projects = await run_in_thread(own_projects)
     url = services.settings.public_url or str(request.base_url)
-    return _html(html.home(asker.user, projects, await readiness(services), url.rstrip("/"), shown), status)
+    content = html.home(
+        asker.user,
+        projects,
+        await readiness(services),
+        url.rstrip("/"),
+        shown,
+        frontend_url=frontend_url(request, services.settings),
+    )
+    return _html(content, status)
 
 
-def _html(content: str, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
-    return HTMLResponse(content, status, {**html.HEADERS, **(headers or {})})
+def _html(
+    content: str,
+    status: int = 200,
+    headers: Mapping[str, str] | None = None,
+    *,
+    leads_to: str | None = None,
+) -> Response:
+    return HTMLResponse(content, status, {**html.headers(leads_to), **(headers or {})})

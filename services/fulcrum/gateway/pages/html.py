@@ -2,16 +2,23 @@
 
 from collections.abc import Mapping, Sequence
 from html import escape
+from urllib.parse import urlsplit
 
 from fulcrum.domain.records import Project, User
 from fulcrum.gateway.auth.passwords import MIN_LENGTH
 
-HEADERS = {
-    "Content-Security-Policy": "default-src 'none'; style-src 'self'; img-src 'self'; form-action 'self'; "
-    "base-uri 'none'; frame-ancestors 'none'",
-    # Not `no-referrer`: browsers would then send our own forms with the Origin "null".
-    "Referrer-Policy": "same-origin",
-}
+
+def headers(frontend_url: str | None = None) -> dict[str, str]:
+    """Of each page. Forms may lead to the frontend, because browsers hold a redirect after a form against them."""
+    parts = urlsplit(frontend_url or "")
+    there = f" {parts.scheme}://{parts.netloc}" if parts.netloc else ""
+    return {
+        "Content-Security-Policy": f"default-src 'none'; style-src 'self'; img-src 'self'; form-action 'self'{there}; "
+        "base-uri 'none'; frame-ancestors 'none'",
+        # Not `no-referrer`: browsers would then send our own forms with the Origin "null".
+        "Referrer-Policy": "same-origin",
+    }
+
 
 _SNIPPET = """\
 from fulcrum.client import Client
@@ -21,15 +28,16 @@ seen = client.explain("photo.jpg", ["a cat", "a dog"])
 print(seen)"""
 
 
-def landing() -> str:
+def landing(frontend_url: str | None = None) -> str:
     """For strangers."""
+    enter = escape(frontend_url or "/login")
     return _page(
         "Fulcrum",
-        """
+        f"""
 <h1>See why the model said it. Change its mind. Prove that it holds.</h1>
 <p class="lead">Fulcrum shows which concepts carried a CLIP prediction, lets you suppress or amplify them and watch
 the answer move, and keeps what works as a correction that a whole lab can test, review and take home.</p>
-<p><a class="button" href="/login">Log in</a></p>
+<p><a class="button" href="{enter}">Log in</a></p>
 <div class="cards">
 <section class="card"><h2>For people</h2><p>Log in with the link that <code>fulcrum up</code> printed, or with the one
 that an administrator gave you.</p></section>
@@ -40,7 +48,13 @@ that an administrator gave you.</p></section>
 
 
 def home(
-    user: User, projects: Sequence[Project], checks: Mapping[str, str], url: str, shown: str = ""
+    user: User,
+    projects: Sequence[Project],
+    checks: Mapping[str, str],
+    url: str,
+    shown: str = "",
+    *,
+    frontend_url: str | None = None,
 ) -> str:
     """For who is logged in; `shown` is a message, as HTML."""
     states = "".join(
@@ -61,6 +75,7 @@ def home(
         f"""
 <h1>Welcome, {escape(user.name)}</h1>
 {shown}
+{"" if frontend_url is None else f'<p><a class="button" href="{escape(frontend_url)}">Open the bench</a></p>'}
 <div class="cards">
 <section class="card" aria-labelledby="platform"><h2 id="platform">Platform</h2>
 <dl class="states">{states}</dl></section>
@@ -92,7 +107,7 @@ is described in <a href="/openapi.json">OpenAPI</a>.</p></section>
     )
 
 
-def login(wrong: str | None = None, name: str = "") -> str:
+def login(wrong: str | None = None, name: str = "", next: str = "") -> str:
     """Name and password."""
     return _page(
         "Log in · Fulcrum",
@@ -100,6 +115,7 @@ def login(wrong: str | None = None, name: str = "") -> str:
 <section class="card"><h1>Log in</h1>
 {bad(wrong)}
 <form method="post" action="/login">
+<input type="hidden" name="next" value="{escape(next)}">
 <label for="name">Name</label>
 <input id="name" name="name" type="text" required maxlength="200" autocomplete="username" autocapitalize="none"
  spellcheck="false" value="{escape(name)}">
@@ -107,12 +123,12 @@ def login(wrong: str | None = None, name: str = "") -> str:
 <input id="password" name="password" type="password" required maxlength="256" autocomplete="current-password">
 <button class="full">Log in</button></form></section>
 <p class="quiet">No password yet? Follow your login link. A new one comes from an administrator, or from
-<code>fulcrum up</code> on the machine itself.</p>""".replace("", ""),
+<code>fulcrum up</code> on the machine itself.</p>""",
         narrow=True,
     )
 
 
-def redeem(link: str) -> str:
+def redeem(link: str, next: str = "") -> str:
     """One button: a browser that loads links in advance must not use this one up."""
     return _page(
         "Log in · Fulcrum",
@@ -120,6 +136,7 @@ def redeem(link: str) -> str:
 <section class="card"><h1>Your login link</h1>
 <p>It works once, and only for you. Continue to use it in this browser.</p>
 <form method="post" action="/login"><input type="hidden" name="link" value="{escape(link)}">
+<input type="hidden" name="next" value="{escape(next)}">
 <button class="full" autofocus>Continue to Fulcrum</button></form></section>""",
         narrow=True,
     )

@@ -1,0 +1,150 @@
+"""What is on the bench: the image, the question and the edits. All of it is in the page's address."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import streamlit as st
+
+from fulcrum.domain.edits import Edit, Scale, Scope
+from fulcrum.domain.tasks import ClassSet
+
+_BENCH, _WRITTEN, _UNDO, _REDO = "_bench", "_bench_written", "_bench_undo", "_bench_redo"
+MAX_GAIN = 5.0
+
+
+@dataclass(frozen=True)
+class Bench:
+    """One state of the bench; undo goes back to an earlier one."""
+
+    image: str | None = None
+    sae: str | None = None
+    classes: tuple[str, ...] = ()
+    template: str = "a photo of a {}"
+    gains: tuple[tuple[int, float], ...] = ()  # edited latents, in the order in which they were taken up
+    region: tuple[int, ...] = ()  # patches in which the edits act; () is everywhere
+
+    @property
+    def task(self) -> ClassSet:
+        """Raises EmptyPrompts, InvalidPrompt."""
+        return ClassSet(self.classes, (self.template,))
+
+    @property
+    def edits(self) -> tuple[Edit, ...]:
+        """A gain of 1 is no edit."""
+        return tuple(Scale(latent, gain) for latent, gain in self.gains if gain != 1.0)
+
+    @property
+    def scope(self) -> Scope:
+        """Where they act."""
+        return Scope("patch_list", self.region) if self.region else Scope()
+
+    def with_gain(self, latent: int, gain: float) -> "Bench":
+        """A latent taken up, or its gain changed."""
+        kept = dict(self.gains) | {latent: gain}
+        return replace(self, gains=tuple(kept.items()))
+
+    def without(self, latent: int) -> "Bench":
+        """A latent as it was."""
+        return replace(self, gains=tuple((n, g) for n, g in self.gains if n != latent))
+
+    def to_query(self) -> dict[str, str]:
+        """For the address."""
+        query = {
+            "image": self.image or "",
+            "sae": self.sae or "",
+            "classes": ",".join(self.classes),
+            "template": "" if self.template == Bench.template else self.template,
+            "edits": ",".join(f"{n}:{g:g}" for n, g in self.gains),
+            "region": ".".join(map(str, self.region)),
+        }
+        return {k: v for k, v in query.items() if v}
+
+    @staticmethod
+    def from_query(query: dict[str, str]) -> "Bench":
+        """What an address says; what cannot be read is left out, as if it had not been there."""
+        gains = []
+        for part in query.get("edits", "").split(","):
+            latent, _, gain = part.partition(":")
+            if latent.isdecimal() and len(latent) < 9:
+                gains.append((int(latent), _gain(gain)))
+        region = [p for p in query.get("region", "").split(".") if p.isdecimal() and len(p) < 7]
+        template = query.get("template", Bench.template)
+        return Bench(
+            image=query.get("image") or None,
+            sae=query.get("sae") or None,
+            classes=split_classes(query.get("classes", "")),
+            template=template if template.count("{}") == 1 else Bench.template,
+            gains=tuple(dict(gains).items()),
+            region=tuple(sorted({int(p) for p in region})),
+        )
+
+
+def split_classes(text: str) -> tuple[str, ...]:
+    """'dog, cat' as ('dog', 'cat'), each once."""
+    return tuple(dict.fromkeys(name.strip() for name in text.replace("\n", ",").split(",") if name.strip()))
+
+
+def _gain(text: str) -> float:
+    try:
+        return min(MAX_GAIN, max(0.0, float(text)))
+    except ValueError:
+        return 0.0
+
+
+def current() -> Bench:
+    """The present state. An address that somebody opened or pasted comes before what was here."""
+    here = dict(st.query_params)
+    relevant = {
+        k: v for k, v in here.items() if k in ("image", "sae", "classes", "template", "edits", "region")
+    }
+    if relevant and relevant != st.session_state.get(_WRITTEN):
+        st.session_state[_BENCH] = Bench.from_query(relevant)
+        st.session_state[_WRITTEN] = relevant
+        st.session_state[_UNDO], st.session_state[_REDO] = [], []
+    bench: Bench = st.session_state.setdefault(_BENCH, Bench())
+    return bench
+
+
+def write() -> None:
+    """Puts the present state into the address."""
+    query = st.session_state.get(_BENCH, Bench()).to_query()
+    st.session_state[_WRITTEN] = query
+    if dict(st.query_params) != query:
+        st.query_params.from_dict(query)
+
+
+def change(to: Callable[[Bench], Bench]) -> None:
+    """One step that can be undone. A callback, or called before `write`."""
+    was: Bench = st.session_state.get(_BENCH, Bench())
+    now = to(was)
+    if now == was:
+        return
+    st.session_state.setdefault(_UNDO, []).append(was)
+    st.session_state[_REDO] = []
+    st.session_state[_BENCH] = now
+
+
+def can_undo() -> bool:
+    """Whether there is an earlier state."""
+    return bool(st.session_state.get(_UNDO))
+
+
+def can_redo() -> bool:
+    """Whether there is a later one."""
+    return bool(st.session_state.get(_REDO))
+
+
+def undo() -> None:
+    """Back by a step."""
+    _step(_UNDO, _REDO)
+
+
+def redo() -> None:
+    """Forth by a step."""
+    _step(_REDO, _UNDO)
+
+
+def _step(source: str, target: str) -> None:
+    if st.session_state.get(source):
+        st.session_state.setdefault(target, []).append(st.session_state[_BENCH])
+        st.session_state[_BENCH] = st.session_state[source].pop()

@@ -1,0 +1,93 @@
+"""Choosing an image: dropped, uploaded before, or from a data set. And the SAEs that can be asked."""
+
+from dataclasses import replace
+from html import escape
+from itertools import islice
+
+import streamlit as st
+
+from fulcrum.client import Client
+from fulcrum.domain.errors import FulcrumError
+from fulcrum.domain.records import DatasetRecord, SaeRecord
+from fulcrum_ui import bench_state as state
+from fulcrum_ui import troubles
+from fulcrum_ui.parts.gallery import gallery
+from fulcrum_ui.pictures import image_url, sample_url
+from fulcrum_ui.visitor import forget, remembered
+
+_TYPES = ["png", "jpg", "jpeg", "webp", "bmp", "gif", "tif", "tiff"]
+_PER_PAGE = 24
+
+
+def usable_saes(client: Client) -> list[SaeRecord]:
+    """SAEs that answer now, newest first."""
+    return [s for s in client.saes.list() if s.state == "ready"]
+
+
+def choose_image(client: Client, key: str) -> None:
+    """Puts an image on the bench."""
+    dropped = st.file_uploader("Drop an image", type=_TYPES, key=f"drop-{key}", label_visibility="collapsed")
+    if dropped is not None and st.session_state.get(f"dropped-{key}") != dropped.file_id:
+        st.session_state[f"dropped-{key}"] = dropped.file_id
+        try:
+            record = client.images.upload(dropped.getvalue(), filename=dropped.name)
+        except FulcrumError as error:
+            troubles.show(error, "upload")
+            return
+        forget("recent")
+        _put(record.id)
+    recent = remembered(("recent",), lambda: list(islice(client.images.list(), 12)))
+    datasets = [d for d in remembered(("datasets",), lambda: list(client.datasets.list())) if d.n_images]
+    tabs = st.tabs(["Recent", "From a data set"]) if datasets else [st.container()]
+    with tabs[0]:
+        if recent:
+            picked = gallery(
+                f"recent-{key}",
+                [(i.id, image_url(i.id, 192), escape(i.filename)) for i in recent],
+                height=320,
+            )
+            if picked is not None:
+                _put(picked)
+        elif not datasets:
+            st.caption("Images that you or your colleagues upload appear here.")
+    if datasets:
+        with tabs[1]:
+            _from_dataset(client, datasets, key)
+
+
+def _from_dataset(client: Client, datasets: list[DatasetRecord], key: str) -> None:
+    line = st.columns([2, 1, 1], vertical_alignment="bottom")
+    dataset = line[0].selectbox("Data set", datasets, format_func=lambda d: d.name, key=f"set-{key}")
+    splits = ["all", *dataset.n_by_split]
+    split = line[1].selectbox("Split", splits, key=f"split-{key}")
+    label = line[2].selectbox("Class", ["all", *dataset.class_names], key=f"label-{key}")
+    kept = {}
+    if split != "all":
+        kept["split"] = split
+    if label != "all":
+        kept["label"] = label
+    try:
+        found = remembered(
+            ("samples", dataset.id, dataset.digest, split, label),
+            lambda: list(islice(client.datasets.images(dataset, **kept), _PER_PAGE)),
+        )
+    except FulcrumError as error:
+        troubles.show(error, "samples")
+        return
+    items = [(s.id, sample_url(dataset.id, s.id), escape(s.label or s.id)) for s in found]
+    picked = gallery(f"samples-{key}", items, height=340)
+    if picked is not None:
+        open_sample(client, dataset, picked)
+
+
+def open_sample(client: Client, dataset: DatasetRecord, sample: str) -> None:
+    """An image of a data set onto the bench, with the classes of the data set."""
+    record = client.datasets.open_image(dataset, sample)
+    forget("recent")
+    _put(record.id, tuple(dataset.class_names))
+
+
+def _put(image_id: str, classes: tuple[str, ...] = ()) -> None:
+    state.change(lambda b: replace(b, image=image_id, classes=classes or b.classes, gains=(), region=()))
+    st.session_state.pop("debug-patch", None)
+    st.rerun()

@@ -1,0 +1,86 @@
+"""Latents as cards: name, score and measured effect, where they fire elsewhere, and buttons to act."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from html import escape
+
+import streamlit as st
+
+from fulcrum.client import Client
+from fulcrum.domain.concepts import LatentCard
+from fulcrum.domain.errors import NotFound
+from fulcrum.domain.results import LatentAttribution
+from fulcrum_ui.parts.words import latent_name, percent, signed
+from fulcrum_ui.pictures import example_url
+from fulcrum_ui.visitor import remembered
+
+N_EXAMPLES = 4
+
+
+@dataclass(frozen=True)
+class Known:
+    """What the platform knows about some latents beside one explanation."""
+
+    labels: dict[int, str]
+    cards: dict[int, LatentCard]  # empty where no data set was described yet
+
+    def name(self, latent: int) -> str:
+        """'sticker (12)' or 'latent 12'."""
+        return latent_name(latent, self.label(latent))
+
+    def label(self, latent: int) -> str | None:
+        """What people say, else what a program found."""
+        card = self.cards.get(latent)
+        return self.labels.get(latent) or (card.summary.label if card else None)
+
+
+def known(client: Client, sae_id: str, latents: Sequence[int]) -> Known:
+    """Labels and examples; an SAE that was never described has none of the latter."""
+
+    def ask() -> Known:
+        labels = client.concepts.labels(sae_id)
+        try:
+            cards = client.latents.cards(sae_id, list(latents)[:100], n_examples=N_EXAMPLES)
+        except NotFound:
+            cards = ()
+        return Known(labels, {c.summary.latent: c for c in cards})
+
+    if not latents:
+        return Known({}, {})
+    return remembered(("known", sae_id, tuple(latents)), ask)
+
+
+def crops(sae_id: str, card: LatentCard) -> str:
+    """Four examples with heatmaps, as HTML; they load when they come into view."""
+    images = "".join(
+        f'<img loading="lazy" src="{escape(example_url(sae_id, card.summary.latent, rank))}" '
+        f'alt="example {rank + 1} of latent {card.summary.latent}" title="activation {example.value:.2f}">'
+        for rank, example in enumerate(card.examples[:N_EXAMPLES])
+    )
+    return f'<div class="fu-crops">{images}</div>'
+
+
+def card_html(sae_id: str, found: LatentAttribution, about: Known, unit: str) -> str:
+    """The part of a card that is looked at."""
+    name = escape(about.name(found.latent))
+    effect = found.measured_effect
+    way = "" if effect is None else ("fu-info" if effect > 0 else "fu-bad")
+    card = about.cards.get(found.latent)
+    rate = f"<span>fires on {percent(card.summary.image_rate)} of images</span>" if card else ""
+    return (
+        f'<div class="fu-card-head"><b title="{name}">{name}</b></div>'
+        f'<div class="fu-scores fu-num"><span>score <b>{signed(found.score)}</b></span>'
+        f'<span class="{way}" title="{escape(unit)} with it minus without it, by running the model">'
+        f"measured <b>{signed(effect)}</b></span></div>"
+        f'<div class="fu-scores fu-quiet">{rate}<span>{found.n_tokens_active} tokens here</span></div>'
+        + (crops(sae_id, card) if card else "")
+    )
+
+
+def labels_note(about: Known) -> None:
+    """What to do where nothing is described yet."""
+    if not about.cards:
+        st.caption(
+            "No examples yet: describe this SAE on a data set under **Models & SAEs**, and each latent shows the images "
+            "on which it fires."
+        )

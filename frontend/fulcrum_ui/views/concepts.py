@@ -1,0 +1,8 @@
+"""concepts."""
+
+import streamlit as st
+
+
+def page() -> None:
+    """The page."""
+    st.title("concepts")

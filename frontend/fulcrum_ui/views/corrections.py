@@ -1,0 +1,8 @@
+"""corrections."""
+
+import streamlit as st
+
+
+def page() -> None:
+    """The page."""
+    st.title("corrections")

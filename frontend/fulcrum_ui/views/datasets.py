@@ -1,0 +1,8 @@
+"""datasets."""
+
+import streamlit as st
+
+
+def page() -> None:
+    """The page."""
+    st.title("datasets")

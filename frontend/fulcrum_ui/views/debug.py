@@ -1,0 +1,461 @@
+"""Debug: one image, its prediction, the latents that carried it, and what happens when one changes them."""
+
+from dataclasses import replace
+from typing import Literal
+
+import streamlit as st
+
+from fulcrum.client import Client, Explanation, Steering
+from fulcrum.domain.errors import FulcrumError, NotFound
+from fulcrum.domain.records import DatasetRecord, ImageRecord, SaeRecord
+from fulcrum.domain.results import LatentAttribution
+from fulcrum.domain.tasks import MarginTarget, Target
+from fulcrum_ui import bench_state as state
+from fulcrum_ui import go, troubles
+from fulcrum_ui.bench_state import MAX_GAIN, Bench
+from fulcrum_ui.parts import effect_panel, saving
+from fulcrum_ui.parts.bars import banner, prediction_bars, verdict_words
+from fulcrum_ui.parts.choosing import choose_image, usable_saes
+from fulcrum_ui.parts.expectation import expectation
+from fulcrum_ui.parts.latent_cards import Known, card_html, known, labels_note
+from fulcrum_ui.parts.patch_canvas import patch_canvas
+from fulcrum_ui.parts.suggesting import suggest_panel
+from fulcrum_ui.parts.words import number, signed
+from fulcrum_ui.pictures import image_url
+from fulcrum_ui.visitor import remembered, visitor
+
+N_LATENTS = 24
+N_CONTROLS = 20
+_SELECTED, _PATCH, _SORT, _MODE = "debug-selected", "debug-patch", "debug-sort", "debug-mode"
+
+
+def page() -> None:
+    """The page."""
+    client = visitor().client
+    bench = state.current()
+    saes = usable_saes(client)
+    if not saes:
+        _no_sae()
+        return
+    sae = next((s for s in saes if s.id == bench.sae), saes[0])
+    if bench.image is None:
+        _empty(client)
+        return
+    try:
+        image = remembered(("image", bench.image), lambda: client.images.get(bench.image or ""))
+    except NotFound:
+        st.warning("The image of this address is not here (any more). Choose another one.")
+        _empty(client)
+        return
+    if not bench.classes:
+        bench = _with_default_classes(client, bench)
+    _question(client, bench, sae, saes, image)
+    if not bench.classes:
+        banner("Which classes should it choose between? Write them above, with commas: dog, cat, car.")
+        state.write()
+        return
+    state.write()
+    try:
+        why = remembered(
+            ("explain", image.id, sae.id, bench.classes, bench.template),
+            lambda: client.explain(image, bench.task, sae=sae, n_latents=N_LATENTS, per_token=True),
+        )
+    except FulcrumError as error:
+        troubles.show(error, "explain")
+        return
+    about = known(client, sae.id, [a.latent for a in why.latents])
+    _bench(client, why, about)
+
+
+@st.fragment
+def _bench(client: Client, why: Explanation, about: Known) -> None:
+    """Image, answer and cards: a click here runs nothing of the page above."""
+    state.write()
+    bench = state.current()
+    left, middle, right = st.columns([2.4, 3.4, 3.2], gap="medium")
+    tried: Steering | None = None
+    with middle:
+        answer = st.container()
+        sliders = st.container()
+    with left:
+        _image(why, bench, about)
+    with sliders:
+        _sliders(bench, about)
+    bench = state.current()
+    with answer:
+        tried = _answer(client, why, bench)
+    with right:
+        _evidence(client, why, bench, tried, about)
+    st.divider()
+    _cards(why, bench, about)
+
+
+def _question(
+    client: Client, bench: Bench, sae: SaeRecord, saes: list[SaeRecord], image: ImageRecord
+) -> None:
+    line = st.columns([1.2, 5.2, 2.2, 2], vertical_alignment="bottom")
+    with line[0].popover("Image", icon=":material/image:", width="stretch", help="Another image"):
+        choose_image(client, "popover")
+    text = line[1].text_input(
+        "Classes",
+        ", ".join(bench.classes),
+        key=f"classes-{hash(bench.classes)}",
+        help="Names, with commas between them",
+    )
+    template = line[2].text_input(
+        "Prompt", bench.template, key=f"template-{bench.template}", help="{} is where the class name goes"
+    )
+    chosen = line[3].selectbox(
+        "SAE", saes, saes.index(sae), format_func=lambda s: s.name, key=f"sae-{sae.id}"
+    )
+    classes = state.split_classes(text)
+    if classes != bench.classes or chosen.id != bench.sae or template != bench.template:
+        if template.count("{}") != 1:
+            st.warning("The prompt must hold {} exactly once: it is where the class name goes.")
+            return
+        other = chosen.id != sae.id
+        state.change(
+            lambda b: replace(
+                b, classes=classes, sae=chosen.id, template=template, gains=() if other else b.gains
+            )
+        )
+        if classes != bench.classes or other or template != bench.template:
+            st.rerun()
+
+
+def _with_default_classes(client: Client, bench: Bench) -> Bench:
+    """Those of the newest data set that has some: better than an empty line."""
+    found: list[DatasetRecord] = remembered(("datasets",), lambda: list(client.datasets.list()))
+    names = next((d.class_names for d in found if d.class_names), ())
+    if names:
+        state.change(lambda b: replace(b, classes=tuple(names)))
+    return state.current()
+
+
+def _image(why: Explanation, bench: Bench, about: Known) -> None:
+    selected = st.session_state.get(_SELECTED)
+    found = next((a for a in why.latents if a.latent == selected), None)
+    mode: Literal["pick", "brush"] = "brush" if st.session_state.get(_MODE) == "Limit the edit" else "pick"
+    grid = why.attribution.grid
+    heat = () if found is None or found.per_token is None else why.heatmap(found.latent).ravel().tolist()
+    patch = st.session_state.get(_PATCH)
+    picked = bench.region if mode == "brush" else (() if patch is None else (patch,))
+    hint = (
+        "drag to mark where the edit acts"
+        if mode == "brush"
+        else ("click a patch for its latents" if found is None else about.name(found.latent))
+    )
+    now = patch_canvas(
+        "canvas",
+        image_url(why.image.id, 768),
+        grid,
+        heat=heat,
+        picked=picked,
+        mode=mode,
+        hint=hint,
+        alt=why.image.filename,
+    )
+    if now is not None:
+        if mode == "brush":
+            state.change(lambda b: replace(b, region=now))
+        else:
+            st.session_state[_PATCH] = now[0] if now else None
+        st.rerun(scope="fragment")
+    st.segmented_control(
+        "Click",
+        ["Look at a patch", "Limit the edit"],
+        default="Look at a patch",
+        key=_MODE,
+        label_visibility="collapsed",
+        width="stretch",
+    )
+    if bench.region:
+        line = st.columns([3, 2], vertical_alignment="center")
+        line[0].caption(f"Edits act in {len(bench.region)} of {grid[0] * grid[1]} patches.")
+        line[1].button("Everywhere", on_click=_everywhere, width="stretch")
+    st.caption(f"{why.image.filename} · {why.image.width} × {why.image.height}")
+
+
+def _everywhere() -> None:
+    state.change(lambda b: replace(b, region=()))
+
+
+def _target(why: Explanation) -> Target:
+    return why.attribution.target
+
+
+def _answer(client: Client, why: Explanation, bench: Bench) -> Steering | None:
+    before = why.prediction
+    if not bench.edits:
+        banner(
+            f"The model says {before.top}"
+            + (f", {signed(before.margin)} ahead of {before.runner_up}" if before.runner_up else "")
+        )
+        prediction_bars(before)
+        return None
+    try:
+        tried = remembered(
+            ("steer", why.image.id, why.sae.id, why.task, bench.edits, bench.scope),
+            lambda: client.steer(
+                why, list(bench.edits), scope=bench.scope, target=_target(why), n_controls=0
+            ),
+        )
+    except FulcrumError as error:
+        troubles.show(error, "steer")
+        return None
+    banner(*verdict_words(tried.before, tried.after))
+    prediction_bars(tried.before, tried.after)
+    return tried
+
+
+def _sliders(bench: Bench, about: Known) -> None:
+    line = st.columns([1, 1, 1.5, 2.2], vertical_alignment="center")
+    line[0].button(
+        "",
+        icon=":material/undo:",
+        on_click=state.undo,
+        disabled=not state.can_undo(),
+        key="undo",
+        help="Undo (Ctrl+Z)",
+        shortcut="Ctrl+Z",
+        width="stretch",
+    )
+    line[1].button(
+        "",
+        icon=":material/redo:",
+        on_click=state.redo,
+        disabled=not state.can_redo(),
+        key="redo",
+        help="Redo",
+        shortcut="Ctrl+Y",
+        width="stretch",
+    )
+    line[2].button("Reset", on_click=_reset, disabled=not bench.gains, key="reset", width="stretch")
+    if line[3].button(
+        "Save as correction",
+        type="primary",
+        disabled=not bench.edits,
+        key="save",
+        icon=":material/save:",
+        width="stretch",
+    ):
+        saving.begin()
+        saving.save_dialog()
+    if not bench.gains:
+        st.caption("Suppress or amplify a latent below, and see the answer change here.")
+    for latent, gain in bench.gains:
+        row = st.columns([3.2, 5, 0.8], vertical_alignment="center")
+        row[0].html(
+            f'<div class="fu-num" style="overflow:hidden;text-overflow:ellipsis;white-space:nowrap">{_escaped(about.name(latent))}</div>'
+        )
+        key = f"gain-{latent}-{gain:g}"
+        row[1].slider(
+            f"Gain of {about.name(latent)}",
+            0.0,
+            MAX_GAIN,
+            float(gain),
+            0.05,
+            key=key,
+            label_visibility="collapsed",
+            on_change=_slid,
+            args=(latent, key),
+            format="×%.2f",
+        )
+        row[2].button(
+            "",
+            icon=":material/close:",
+            key=f"drop-{latent}",
+            on_click=_drop,
+            args=(latent,),
+            type="tertiary",
+            help="Leave it as it was",
+        )
+
+
+def _escaped(text: str) -> str:
+    from html import escape
+
+    return escape(text)
+
+
+def _reset() -> None:
+    state.change(lambda b: replace(b, gains=(), region=()))
+
+
+def _slid(latent: int, key: str) -> None:
+    gain = float(st.session_state[key])
+    state.change(lambda b: b.with_gain(latent, gain))
+
+
+def _drop(latent: int) -> None:
+    state.change(lambda b: b.without(latent))
+
+
+def _evidence(client: Client, why: Explanation, bench: Bench, tried: Steering | None, about: Known) -> None:
+    tabs = st.tabs(
+        ["Evidence", "Ripple", "Dose", "Suggest", "Expectation"], key="evidence-tab", on_change="rerun"
+    )
+    latents = tuple(n for n, _ in bench.gains)
+    with tabs[0]:
+        if tabs[0].open:
+            _controls(client, why, bench, tried, about)
+    with tabs[1]:
+        if tabs[1].open:
+            if tried is None:
+                st.caption("After an edit: the classes and latents that moved though nobody touched them.")
+            else:
+                effect_panel.ripple(tried.effect, about)
+    with tabs[2]:
+        if tabs[2].open:
+            gains = {g for _, g in bench.gains}
+            if tried is None:
+                st.caption("After an edit: the answer over all doses of it.")
+            else:
+                effect_panel.dose(client, tried, latents, gains.pop() if len(gains) == 1 else None)
+    with tabs[3]:
+        if tabs[3].open:
+            suggest_panel(client, why, about)
+    with tabs[4]:
+        if tabs[4].open:
+            expectation(client, why, tried)
+
+
+def _controls(client: Client, why: Explanation, bench: Bench, tried: Steering | None, about: Known) -> None:
+    if tried is None:
+        attribution = why.attribution
+        target = attribution.target
+        words = (
+            f"{target.class_name} over {target.versus}"
+            if isinstance(target, MarginTarget)
+            else target.class_name
+        )
+        st.markdown(f"**How far to trust the scores** (target: {words})")
+        agreement, interaction = attribution.rank_agreement, attribution.interaction_share
+        if agreement is not None:
+            st.caption(
+                f"Rank agreement of scores with measured effects: **{number(agreement)}**. "
+                + (
+                    "Near 1: the order of the cards is what the model really does."
+                    if agreement > 0.8
+                    else "Low: sort by measured effect, and trust only what you try."
+                )
+            )
+        if interaction is not None:
+            st.caption(
+                f"{number(100 * interaction, 0)} % of their joint effect is interaction: latents do not simply add up."
+            )
+        return
+    effect_panel.unheard(tried.effect, tuple(n for n, g in bench.gains if g != 1.0), about)
+    with st.spinner("Controls …"):
+        try:
+            judged = remembered(
+                ("controls", why.image.id, why.sae.id, why.task, bench.edits, bench.scope),
+                lambda: client.steer(
+                    why, list(bench.edits), scope=bench.scope, target=_target(why), n_controls=N_CONTROLS
+                ),
+            )
+        except FulcrumError as error:
+            troubles.show(error, "controls")
+            return
+    effect_panel.controls(judged.effect)
+
+
+def _cards(why: Explanation, bench: Bench, about: Known) -> None:
+    line = st.columns([5, 3, 1.4], vertical_alignment="center")
+    patch = st.session_state.get(_PATCH)
+    line[0].subheader(
+        "What carried the answer" if patch is None else f"What carried the answer in patch {patch}",
+        anchor=False,
+    )
+    sort = line[1].segmented_control(
+        "Sort",
+        ["Score", "Measured effect"],
+        default="Score",
+        key=_SORT,
+        label_visibility="collapsed",
+        width="stretch",
+    )
+    many = line[2].toggle("All", key="debug-all", help=f"All {len(why.latents)} explained latents")
+    labels_note(about)
+    target = why.attribution.target
+    unit = (
+        f"logit of {target.class_name} over {target.versus}"
+        if isinstance(target, MarginTarget)
+        else f"{target.kind} of {target.class_name}"
+    )
+    found = _sorted(why, sort or "Score", patch)
+    per_row = 4
+    shown = found if many else found[: 2 * per_row]
+    for start in range(0, len(shown), per_row):
+        for column, item in zip(st.columns(per_row), shown[start : start + per_row], strict=False):
+            with column, st.container(border=True):
+                _card(why, item, about, bench, unit)
+
+
+def _sorted(why: Explanation, sort: str, patch: int | None) -> list[LatentAttribution]:
+    if patch is not None:
+        n_patches = why.attribution.grid[0] * why.attribution.grid[1]
+
+        def there(a: LatentAttribution) -> float:
+            return 0.0 if a.per_token is None else abs(float(a.per_token[-n_patches:][patch]))
+
+        return sorted((a for a in why.latents if there(a) > 0), key=lambda a: -there(a))
+    if sort == "Measured effect":
+        return sorted(why.latents, key=lambda a: -abs(a.measured_effect or 0.0))
+    return list(why.latents)
+
+
+def _card(why: Explanation, found: LatentAttribution, about: Known, bench: Bench, unit: str) -> None:
+    st.html(card_html(why.sae.id, found, about, unit))
+    gains = dict(bench.gains)
+    latent = found.latent
+    selected = st.session_state.get(_SELECTED) == latent
+    buttons = st.columns([2.2, 2.1, 1], gap="small")
+    if latent in gains:
+        buttons[0].button("Restore", key=f"restore-{latent}", on_click=_drop, args=(latent,), width="stretch")
+    else:
+        buttons[0].button(
+            "Suppress", key=f"suppress-{latent}", on_click=_take, args=(latent, 0.0), width="stretch"
+        )
+    buttons[1].button(
+        "Amplify",
+        key=f"amplify-{latent}",
+        on_click=_take,
+        args=(latent, 2.0),
+        width="stretch",
+        disabled=gains.get(latent) == 2.0,
+    )
+    buttons[2].button(
+        "",
+        icon=":material/visibility_off:" if selected else ":material/visibility:",
+        key=f"look-{latent}",
+        on_click=_look,
+        args=(latent,),
+        help="Where in the image it carries the answer",
+        width="stretch",
+        type="primary" if selected else "secondary",
+    )
+
+
+def _take(latent: int, gain: float) -> None:
+    state.change(lambda b: b.with_gain(latent, gain))
+
+
+def _look(latent: int) -> None:
+    st.session_state[_SELECTED] = None if st.session_state.get(_SELECTED) == latent else latent
+
+
+def _empty(client: Client) -> None:
+    st.title("Why did the model say that?", anchor=False)
+    st.write(
+        "Drop an image on which your model is wrong, or take one from a data set. Nothing leaves this platform."
+    )
+    choose_image(client, "empty")
+
+
+def _no_sae() -> None:
+    st.title("Almost there", anchor=False)
+    st.write(
+        "Debugging needs a model and an SAE (a dictionary of its latents). This project has none that is ready."
+    )
+    go.link("models", "Add a model and an SAE", icon="deployed_code")

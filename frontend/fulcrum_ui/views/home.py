@@ -1,0 +1,8 @@
+"""Home."""
+
+import streamlit as st
+
+
+def page() -> None:
+    """The page."""
+    st.title("Fulcrum")

@@ -1,0 +1,8 @@
+"""jobs."""
+
+import streamlit as st
+
+
+def page() -> None:
+    """The page."""
+    st.title("jobs")

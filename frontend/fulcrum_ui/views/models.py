@@ -1,0 +1,8 @@
+"""models."""
+
+import streamlit as st
+
+
+def page() -> None:
+    """The page."""
+    st.title("models")

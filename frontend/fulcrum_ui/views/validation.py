@@ -1,0 +1,8 @@
+"""validation."""
+
+import streamlit as st
+
+
+def page() -> None:
+    """The page."""
+    st.title("validation")

@@ -1,0 +1,103 @@
+"""Who is asking: the browser's login, as the gateway set it, and a client that asks with it and nothing else."""
+
+from collections import OrderedDict
+from collections.abc import Callable, Hashable
+from dataclasses import dataclass
+from typing import Any, TypeVar
+from urllib.parse import urlencode
+
+import streamlit as st
+
+from fulcrum.client import Client
+from fulcrum.domain.errors import Unauthenticated
+from fulcrum.domain.records import Project, User
+from fulcrum_ui.settings import settings
+
+T = TypeVar("T")
+
+COOKIE = "fulcrum_session"
+_KEPT = 64  # answers that a visit remembers
+
+
+@dataclass(frozen=True)
+class Visitor:
+    """A person in a project."""
+
+    client: Client
+    user: User
+    projects: tuple[Project, ...]
+
+    @property
+    def project(self) -> Project | None:
+        """The one whose things are shown."""
+        return self.projects[0] if self.projects else None
+
+
+def login() -> str:
+    """The login of this browser, "" where there is none. Tests without a browser put it into the session's state."""
+    return str(st.context.cookies.get(COOKIE) or st.session_state.get("login") or "")
+
+
+def visitor() -> Visitor:
+    """Raises Unauthenticated where nobody is logged in, ServiceUnavailable where the gateway does not answer."""
+    secret = login()
+    if not secret:
+        raise Unauthenticated("nobody is logged in")
+    return _visitor(secret)
+
+
+def client_of(secret: str) -> Client:
+    """For routes beside the script, which have the cookie of their own request."""
+    return _client(secret)
+
+
+@st.cache_resource(max_entries=256, ttl=3600, show_spinner=False)
+def _client(secret: str) -> Client:
+    # Never `Client(url)` alone: without a login it would ask with the token of whoever runs this service.
+    # No retries: a page says at once that something is down, and its button tries again.
+    return Client(settings().gateway_url, login=secret, timeout_s=settings().timeout_s, retries=1)
+
+
+@st.cache_data(max_entries=256, ttl=30, show_spinner=False)
+def _visitor_data(secret: str) -> tuple[User, tuple[Project, ...]]:
+    client = _client(secret)
+    return client.me(), tuple(client.projects.list())
+
+
+def _visitor(secret: str) -> Visitor:
+    user, projects = _visitor_data(secret)
+    return Visitor(_client(secret), user, projects)
+
+
+def forget_visitor() -> None:
+    """After a login ended or rights changed."""
+    _visitor_data.clear()
+
+
+def login_link() -> str:
+    """Where to log in, so that one comes back to this view."""
+    return f"{account_url()}login?{urlencode({'next': st.context.url or ''})}"
+
+
+def account_url() -> str:
+    """Where a browser finds its tokens and password."""
+    return f"{settings().public_url(st.context.url)}/"
+
+
+def remembered(key: Hashable, make: Callable[[], T]) -> T:
+    """`make()`, or what it gave for the same key earlier in this visit: answers to the same question do not change."""
+    kept: OrderedDict[Hashable, Any] = st.session_state.setdefault("_remembered", OrderedDict())
+    if key in kept:
+        kept.move_to_end(key)
+    else:
+        kept[key] = make()
+        while len(kept) > _KEPT:
+            kept.popitem(last=False)
+    return kept[key]  # type: ignore[no-any-return]  # what this key's `make` gave
+
+
+def forget(*kinds: str) -> None:
+    """Drops what is remembered under keys that begin with one of these words."""
+    kept: OrderedDict[Any, Any] = st.session_state.setdefault("_remembered", OrderedDict())
+    for key in [k for k in kept if isinstance(k, tuple) and k and k[0] in kinds]:
+        del kept[key]
