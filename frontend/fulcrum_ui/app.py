@@ -3,6 +3,7 @@
 import importlib
 from collections.abc import Callable
 from functools import partial
+from pathlib import Path
 
 import streamlit as st
 
@@ -24,7 +25,7 @@ PAGES = (  # module of views, title, icon; the module's name is the address
 
 def main() -> None:
     """One run."""
-    st.set_page_config(page_title="Fulcrum", page_icon=":material/balance:", layout="wide")
+    st.set_page_config(page_title="Fulcrum", page_icon=str(Path(__file__).parent / "icon.svg"), layout="wide")
     theme.apply()
     pages = {
         name: st.Page(

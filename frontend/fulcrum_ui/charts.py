@@ -115,4 +115,4 @@ def controls_strip(draws: pd.DataFrame, effect: float) -> Any:
         .mark_rule(size=3, color=theme.AFTER)
         .encode(x="change:Q", tooltip=["what", alt.Tooltip("change:Q", format=".3f")])
     )
-    return cast(Any, alt.layer(ticks, rule)).properties(height=96)
+    return cast(Any, alt.layer(ticks, rule)).properties(height={"step": 34})

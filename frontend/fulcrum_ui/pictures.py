@@ -106,14 +106,16 @@ def _read_uploaded(client: Client, image: str) -> Image.Image:
 
 
 def _read_sample(client: Client, dataset: str, sample: str) -> Image.Image:
-    return _opened(client.datasets.image_content(dataset, sample))
+    return _opened(client.datasets.thumbnail(dataset, sample))
 
 
 def _read_example(client: Client, sae: str, latent: int, rank: int, dataset: str | None) -> Image.Image:
     (card,) = client.latents.cards(sae, [latent], n_examples=min(rank + 1, 16), dataset=dataset)
     if rank >= len(card.examples):
         raise NotFound(f"latent {latent} has {len(card.examples)} examples")
-    raise NotFound("not yet")
+    example = card.examples[rank]
+    of = dataset or next(client.latents.descriptions(sae)).dataset_id
+    return heat_over(_opened(client.datasets.thumbnail(of, example.image)), example.heatmap)
 
 
 def heat_over(picture: Image.Image, heatmap: tuple[tuple[float, ...], ...]) -> Image.Image:

@@ -38,6 +38,9 @@ def choose_image(client: Client, key: str) -> None:
         _put(record.id)
     recent = remembered(("recent",), lambda: list(islice(client.images.list(), 12)))
     datasets = [d for d in remembered(("datasets",), lambda: list(client.datasets.list())) if d.n_images]
+    if not recent and datasets:
+        _from_dataset(client, datasets, key)
+        return
     tabs = st.tabs(["Recent", "From a data set"]) if datasets else [st.container()]
     with tabs[0]:
         if recent:
@@ -61,15 +64,19 @@ def _from_dataset(client: Client, datasets: list[DatasetRecord], key: str) -> No
     splits = ["all", *dataset.n_by_split]
     split = line[1].selectbox("Split", splits, key=f"split-{key}")
     label = line[2].selectbox("Class", ["all", *dataset.class_names], key=f"label-{key}")
-    kept = {}
-    if split != "all":
-        kept["split"] = split
-    if label != "all":
-        kept["label"] = label
     try:
         found = remembered(
             ("samples", dataset.id, dataset.digest, split, label),
-            lambda: list(islice(client.datasets.images(dataset, **kept), _PER_PAGE)),
+            lambda: list(
+                islice(
+                    client.datasets.images(
+                        dataset,
+                        split=None if split == "all" else split,
+                        label=None if label == "all" else label,
+                    ),
+                    _PER_PAGE,
+                )
+            ),
         )
     except FulcrumError as error:
         troubles.show(error, "samples")

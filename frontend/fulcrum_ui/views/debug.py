@@ -209,7 +209,7 @@ def _answer(client: Client, why: Explanation, bench: Bench) -> Steering | None:
 
 
 def _sliders(bench: Bench, about: Known) -> None:
-    line = st.columns([1, 1, 1.5, 2.2], vertical_alignment="center")
+    line = st.columns([1.45, 1.45, 1.1, 2.1], vertical_alignment="center")
     line[0].button(
         "",
         icon=":material/undo:",
@@ -232,7 +232,7 @@ def _sliders(bench: Bench, about: Known) -> None:
     )
     line[2].button("Reset", on_click=_reset, disabled=not bench.gains, key="reset", width="stretch")
     if line[3].button(
-        "Save as correction",
+        "Save correction",
         type="primary",
         disabled=not bench.edits,
         key="save",
@@ -248,13 +248,13 @@ def _sliders(bench: Bench, about: Known) -> None:
         row[0].html(
             f'<div class="fu-num" style="overflow:hidden;text-overflow:ellipsis;white-space:nowrap">{_escaped(about.name(latent))}</div>'
         )
-        key = f"gain-{latent}-{gain:g}"
+        key = f"gain-{latent}"
+        st.session_state[key] = float(gain)  # undo and links move it too
         row[1].slider(
             f"Gain of {about.name(latent)}",
             0.0,
             MAX_GAIN,
-            float(gain),
-            0.05,
+            step=0.05,
             key=key,
             label_visibility="collapsed",
             on_change=_slid,

@@ -18,9 +18,18 @@ def after_login(request: Request, wanted: str, settings: Settings) -> str:
     home = frontend_url(request, settings)
     if home is None:
         return "/"
-    there, own = urlsplit(wanted), urlsplit(home)
-    inside = (there.scheme, there.netloc) == (own.scheme, own.netloc) and there.path.startswith(own.path)
-    return wanted if inside and wanted.isprintable() and "\\" not in wanted else f"{home}/"
+    return wanted if _is_inside(wanted, home) else f"{home}/"
+
+
+def _is_inside(wanted: str, home: str) -> bool:
+    if not wanted.isprintable() or "\\" in wanted:  # browsers read these otherwise than we do
+        return False
+    try:
+        there, own = urlsplit(wanted), urlsplit(home)
+    except ValueError:
+        return False
+    below = there.path == own.path or there.path.startswith(f"{own.path}/")
+    return below and (there.scheme, there.netloc) == (own.scheme, own.netloc)
 
 
 def frontend_url(request: Request, settings: Settings) -> str | None:

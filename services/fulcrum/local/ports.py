@@ -9,8 +9,8 @@ DEFAULT_PORT, FIRST_FRONTEND_PORT = 8080, 8501
 _N_TRIED = 50
 
 
-def choose_port(host: str, port: int | None, first: int = DEFAULT_PORT) -> int:
-    """`port`, or the first free one from `first` on where None is asked for.
+def choose_port(host: str, port: int | None, first: int | None = None) -> int:
+    """`port`, or the first free one from `first` (None: 8080) on where None is asked for.
 
     Raises AlreadyRunning where the port that was asked for is taken, InvalidSettings for a host that is not ours.
     """
@@ -20,6 +20,7 @@ def choose_port(host: str, port: int | None, first: int = DEFAULT_PORT) -> int:
                 f"port {port} of {host} is taken by another program: choose another with --port, or leave it out"
             )
         return port
+    first = DEFAULT_PORT if first is None else first
     for candidate in range(first, first + _N_TRIED):
         if _is_free(host, candidate):
             return candidate
