@@ -83,13 +83,18 @@ class SparseStep:
         grad_out = grad_out.reshape(-1, d_in)
         scale = 2.0 / n
 
-        grad_values = _sampled_products(grad_out, self.decoder, entries)
-        grad_pre = grad_values.mul_(entries.values > 0).mul_(scale)
+        # From here on entries stand by latent: a row of the decoder is read once for all its tokens.
         order = torch.sort(entries.latents, stable=True).indices
-        counts = torch.bincount(entries.latents, minlength=d_sae)
+        latents, bags, values = entries.latents[order], entries.bags[order], entries.values[order]
+        counts = torch.bincount(latents, minlength=d_sae)
         offsets = _offsets(counts)
-        grad_decoder = _bags(grad_out, entries.bags[order], (entries.values * scale)[order], offsets)
-        grad_pre = grad_pre[order]
+        grad_values = _sampled_products(grad_out, bags, self.decoder, latents, offsets)
+        grad_pre = grad_values.mul_(values > 0).mul_(scale)
+        grad_decoder = _bags(grad_out, bags, values * scale, offsets)
+        # Only what is tangential to the sphere: renormalising would undo the radial part anyway. That of row j is
+        # <d_j, sum of v grad_out>, a sum of products at hand.
+        radial = torch.segment_reduce(values * grad_pre, "sum", lengths=counts, initial=0)
+        grad_decoder.addcmul_(self.decoder, radial[:, None], value=-1.0)
         grad_encoder = _bags(centred, entries.tokens[order], grad_pre, offsets)
         # Not index_add: on CUDA its sum would depend on the order of atomics.
         grad_b_enc = torch.segment_reduce(grad_pre, "sum", lengths=counts, initial=0)
@@ -97,7 +102,6 @@ class SparseStep:
             self._add_aux(pre, centred, residuals[-1], dead, grad_encoder, grad_decoder, grad_b_enc)
         # Each prefix's x_hat holds b_dec once; the encoder sees it with the opposite sign.
         grad_b_dec = residuals.sum((0, 1)).mul_(scale) - grad_b_enc @ self.encoder
-        remove_radial(grad_decoder, self.decoder)
         self.encoder.grad, self.b_enc.grad = grad_encoder, grad_b_enc
         self.decoder.grad, self.b_dec.grad = grad_decoder, grad_b_dec
 
@@ -177,7 +181,9 @@ class SparseStep:
         # e_hat - e with e = u - x_hat = -residual
         grad_e = torch.addmm(residual, z, rows).mul_(2.0 * self._config.aux_weight / z.shape[0])
         grad_z = (grad_e @ rows.T).mul_(z > 0)
-        grad_decoder[columns] += z.T @ grad_e
+        grad_rows = z.T @ grad_e
+        remove_radial(grad_rows, rows)
+        grad_decoder[columns] += grad_rows
         grad_encoder[columns] += grad_z.T @ centred
         grad_b_enc[columns] += grad_z.sum(0)
 
@@ -194,10 +200,13 @@ def _bags(table: Tensor, rows: Tensor, weights: Tensor, offsets: Tensor) -> Tens
     )
 
 
-def _sampled_products(grad_out: Tensor, decoder: Tensor, entries: _Entries) -> Tensor:
-    """`grad_out[bag] . decoder[latent]` per entry, without gathering the rows."""
+def _sampled_products(
+    grad_out: Tensor, bags: Tensor, decoder: Tensor, latents: Tensor, offsets: Tensor
+) -> Tensor:
+    """`grad_out[bag] . decoder[latent]` per entry, by latent, without gathering the rows."""
+    # The gradient that an embedding bag over grad_out would have, were the decoder the gradient of its sums.
     products: Tensor = torch.ops.aten._embedding_bag_per_sample_weights_backward(
-        grad_out, decoder, entries.latents, entries.bag_offsets, entries.bags, 0
+        decoder, grad_out, bags, offsets, latents, 0
     )
     return products
 
