@@ -1,6 +1,8 @@
 """Whatever the gateway offers, the SDK can ask for."""
 
 import re
+import tempfile
+from pathlib import Path
 
 import httpx
 import pytest
@@ -21,6 +23,8 @@ NOT_FOR_PROGRAMS = {
     "/v1/auth/links:redeem",
     "/v1/auth/logout",
 }
+ARCHIVE = Path(tempfile.mkdtemp(), "images.zip")
+ARCHIVE.write_bytes(b"PK")
 PNG = b"\x89PNG\r\n\x1a\n"
 ASKED = {
     "GET /v1/me": lambda c: c.me(),
@@ -81,6 +85,10 @@ ASKED = {
     "PATCH /v1/datasets/{}": lambda c: c.datasets.update("dat_1", name="b"),
     "POST /v1/datasets/{}:import": lambda c: c.datasets.import_images("dat_1", "folder:lab/a"),
     "DELETE /v1/datasets/{}": lambda c: c.datasets.delete("dat_1"),
+    "POST /v1/datasets/{}:upload": lambda c: c.datasets.upload("dat_1", ARCHIVE),
+    "GET /v1/datasets/{}/versions": lambda c: list(c.datasets.versions("dat_1")),
+    "GET /v1/datasets/{}/report": lambda c: c.datasets.report("dat_1"),
+    "GET /v1/datasets/{}/images/{}/mask": lambda c: c.datasets.mask("dat_1", 3),
     "GET /v1/datasets/{}/facets": lambda c: c.datasets.facets("dat_1", where={"a": "b"}),
     "GET /v1/datasets/{}/images": lambda c: list(c.datasets.images("dat_1", split="select")),
     "GET /v1/datasets/{}/images/{}": lambda c: c.datasets.image("dat_1", 3),

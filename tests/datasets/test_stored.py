@@ -56,7 +56,7 @@ def test_what_is_read_is_what_was_written_and_needs_no_image(dataset):
     [
         b"",
         b"[]\n",
-        b'{"version": 2, "class_names": []}\n',
+        b'{"version": 3, "class_names": []}\n',
         b'{"version": 1, "class_names": []}\n{"no": 1}\n',
         b"\xff",
     ],

@@ -164,7 +164,10 @@ class AsyncDriver:
         return AsyncStream(running, self.iterate(running))
 
     def _arguments(self, request: Request, files: ExitStack) -> dict[str, Any]:
-        return _arguments(self._connection, request, files)
+        arguments = _arguments(self._connection, request, files)
+        if request.body is not None:
+            arguments["content"] = _awaited(request.body.chunks())
+        return arguments
 
     async def aclose(self) -> None:
         """Closes the connections."""
@@ -208,9 +211,20 @@ def _arguments(connection: Connection, request: Request, files: ExitStack) -> di
                     raise InvalidRequest(f"{str(part.content)!r} cannot be read: {error.strerror}") from error
             parts.append((part.field, (part.filename, content, part.media_type)))
         return {**arguments, "files": parts, "data": dict(request.fields)}
+    if request.body is not None:
+        headers["Content-Type"] = "application/octet-stream"
+        size = request.body.size_bytes()
+        if size is not None:
+            headers["Content-Length"] = str(size)
+        arguments["content"] = request.body.chunks()
     if request.json is not None:
         arguments["json"] = request.json
     return arguments
+
+
+async def _awaited(chunks: Iterator[bytes]) -> AsyncIterator[bytes]:
+    while (chunk := await asyncio.to_thread(next, chunks, None)) is not None:
+        yield chunk
 
 
 def _read(response: httpx.Response) -> Response:

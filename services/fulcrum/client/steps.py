@@ -5,10 +5,10 @@ without a socket.
 """
 
 import json
-from collections.abc import Generator, Mapping
+from collections.abc import Generator, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Generic, TypeAlias, TypeVar
+from typing import Any, Generic, Protocol, TypeAlias, TypeVar
 
 from fulcrum.domain.errors import Cancelled
 
@@ -25,6 +25,18 @@ class FilePart:
     media_type: str = "application/octet-stream"
 
 
+class Body(Protocol):
+    """A body of any size, read piece by piece whenever the request is sent."""
+
+    def size_bytes(self) -> int | None:
+        """How long it is, None where that shows at its end only."""
+        ...
+
+    def chunks(self) -> Iterator[bytes]:
+        """All of it, from the beginning. Raises InvalidRequest for what cannot be read."""
+        ...
+
+
 @dataclass(frozen=True)
 class Request:
     """An HTTP request without the address and the token, which belong to the connection."""
@@ -36,6 +48,7 @@ class Request:
     json: Any = None
     fields: Mapping[str, str] = field(default_factory=dict)  # of a multipart body, beside the files
     files: tuple[FilePart, ...] = ()
+    body: Body | None = None  # instead of JSON and files
 
 
 @dataclass(frozen=True)

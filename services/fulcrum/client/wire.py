@@ -10,7 +10,19 @@ from fulcrum.client.events import EventDecoder
 from fulcrum.client.problems import error_of, error_of_problem
 from fulcrum.client.reading import read
 from fulcrum.client.retries import ConnectionLost, Retries
-from fulcrum.client.steps import Chunk, Close, Emit, FilePart, Flow, Open, Request, Response, Send, Sleep
+from fulcrum.client.steps import (
+    Body,
+    Chunk,
+    Close,
+    Emit,
+    FilePart,
+    Flow,
+    Open,
+    Request,
+    Response,
+    Send,
+    Sleep,
+)
 from fulcrum.domain.errors import InternalError, NotFound, ServiceUnavailable, Unauthenticated
 from fulcrum.domain.records import Page
 
@@ -88,11 +100,12 @@ class Wire:
         if_match: str | None = None,
         fields: Mapping[str, str] | None = None,
         files: tuple[FilePart, ...] = (),
+        body: Body | None = None,
         keyed: bool = True,
     ) -> Flow[T]:
         """The answer read as `kind`."""
         headers = {} if if_match is None else {"If-Match": if_match}
-        request = Request(method, where, _texts(params), headers, json, dict(fields or {}), files)
+        request = Request(method, where, _texts(params), headers, json, dict(fields or {}), files, body)
         response = yield from self.send(request, keyed)
         return read(kind, _content(request, response), f"{method} {where}")
 

@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 ImageBy = Literal["id", "number", "sha256"]
+LeakKind = Literal["bytes", "pixels", "near", "pair"]
 
 
 @dataclass(frozen=True)
@@ -25,6 +26,10 @@ class DatasetImage:
     metadata: dict[str, str] = field(default_factory=dict)
     width: int | None = None
     height: int | None = None
+    pixels_sha256: str | None = None  # of the decoded pixels: the same picture in another file has the same
+    phash: str | None = None  # 64 bits in hex; those of similar pictures differ in few
+    cluster: int | None = None  # duplicates have the same number
+    mask_sha256: str | None = None
 
 
 @dataclass(frozen=True)
@@ -80,3 +85,51 @@ class Facets:
     label: Facet
     groups: tuple[Facet, ...]
     covariates: tuple[CovariateFacet, ...]
+
+
+@dataclass(frozen=True)
+class LeftOut:
+    """An image that could not be used; `reason` is that of the error."""
+
+    id: str
+    reason: str
+    message: str
+
+
+@dataclass(frozen=True)
+class LeakedImages:
+    """Images that belong together and stand in several splits, split to ids.
+
+    `kind` is the strongest link: equal bytes, equal pixels, near-duplicates, or only the same pair_id.
+    """
+
+    kind: LeakKind
+    ids: dict[str, tuple[str, ...]]
+
+
+@dataclass(frozen=True)
+class ImportReport:
+    """What an import found. Lists hold at most 200; the counts beside them are of all."""
+
+    dataset_id: str
+    digest: str
+    job_id: str
+    source: str
+    format: str
+    n_found: int
+    n_images: int
+    size_bytes: int
+    splits: Literal["given", "new"]
+    n_by_split: dict[str, int]
+    n_left_out: int
+    left_out: tuple[LeftOut, ...]
+    n_rotated: int  # turned upright by their EXIF orientation
+    n_converted: int  # from grey, palette, CMYK, transparency
+    n_masks: int
+    mask_problems: tuple[str, ...]
+    n_duplicate_clusters: int
+    duplicates: tuple[tuple[str, ...], ...]
+    n_leaks: int
+    n_leaking: dict[str, int]  # split to images with a counterpart in another
+    leaks: tuple[LeakedImages, ...]
+    warnings: tuple[str, ...] = ()

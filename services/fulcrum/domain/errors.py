@@ -21,7 +21,7 @@
      │   ├─ Unauthenticated · Forbidden
      ├─ Conflict              the state of the thing does not allow it
      │   ├─ AlreadyExists · StaleVersion · MissingPrecondition · IdempotencyConflict · AlreadyRunning
-     │   ├─ NeededJobFailed · JobFinished · JobUnfinished
+     │   ├─ NeededJobFailed · JobFinished · JobUnfinished · QuotaExceeded
      ├─ Unavailable           may work later: `retry_after_s` says when
      │   ├─ Overloaded · RateLimited · ServiceUnavailable · OutOfMemory · DeadlineExceeded
      ├─ Cancelled             the caller went away, or the job was cancelled
@@ -332,6 +332,12 @@ class JobUnfinished(Conflict):
     """Only a failed or cancelled job can be tried again, and only one that succeeded has found something."""
 
     reason = "JOB_UNFINISHED"
+
+
+class QuotaExceeded(Conflict):
+    """The project's data sets would take more room than it has."""
+
+    reason = "QUOTA_EXCEEDED"
 
 
 class Unavailable(FulcrumError):

@@ -36,7 +36,9 @@ class ImportDataset:
     """Images into a data set that was made empty.
 
     `source`: `artifact:<sha256>` of an uploaded archive, or `folder:NAME/sub` / `bucket:NAME/prefix` below a place that
-    the administrator allowed. `new_splits` divides the images anew whatever splits they have.
+    the administrator allowed. `new_splits` divides the images anew whatever splits they have. `replaces` is the digest
+    that the data set had when this was asked ("" when it was empty); when another import was faster, this one fails.
+    `quota_bytes` is what all data sets of the project may take together.
     """
 
     dataset_id: str
@@ -44,6 +46,8 @@ class ImportDataset:
     format: str | None = None
     new_splits: bool = False
     seed: int = 0
+    replaces: str | None = None
+    quota_bytes: int | None = None
     kind: Literal["import_dataset"] = "import_dataset"
 
 

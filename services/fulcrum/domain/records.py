@@ -153,7 +153,27 @@ class DatasetRecord:
     class_names: tuple[str, ...] = ()
     n_by_split: dict[str, int] = field(default_factory=dict)
     manifest_sha256: str | None = None  # artifact with the samples, once imported
+    report_sha256: str | None = None  # artifact with what the import found
+    size_bytes: int = 0  # of its images
     version: int = 1
+
+
+@dataclass(frozen=True)
+class DatasetVersion:
+    """A content that a data set has or had; never changed. Indexes and evaluations name it by `digest`."""
+
+    id: str
+    project_id: str
+    dataset_id: str
+    digest: str
+    manifest_sha256: str
+    report_sha256: str
+    n_images: int
+    size_bytes: int
+    n_by_split: dict[str, int]
+    job_id: str
+    created_by: str
+    created_at: datetime
 
 
 @dataclass(frozen=True)

@@ -71,6 +71,10 @@ class Settings(BaseSettings):
     max_weights_bytes: int = Field(
         default=8192 * _MIB, gt=0, description="Largest SAE, configuration and weights."
     )
+    max_archive_bytes: int = Field(default=64 << 30, gt=0, description="Largest archive of a data set.")
+    project_quota_bytes: int | None = Field(
+        default=None, gt=0, description="What the data sets of a project may take together; None: no limit."
+    )
     requests_per_minute: int = Field(default=1200, gt=0, description="Of one user, over all their tokens.")
     request_burst: int = Field(
         default=200, gt=0, description="Requests that may come at once before that counts."

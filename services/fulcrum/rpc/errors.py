@@ -67,6 +67,7 @@ CODES: dict[type[errors.FulcrumError], grpc.StatusCode] = {
     errors.NeededJobFailed: grpc.StatusCode.FAILED_PRECONDITION,
     errors.JobFinished: grpc.StatusCode.FAILED_PRECONDITION,
     errors.JobUnfinished: grpc.StatusCode.FAILED_PRECONDITION,
+    errors.QuotaExceeded: grpc.StatusCode.RESOURCE_EXHAUSTED,
     errors.Unavailable: grpc.StatusCode.UNAVAILABLE,
     errors.Overloaded: grpc.StatusCode.RESOURCE_EXHAUSTED,
     errors.RateLimited: grpc.StatusCode.RESOURCE_EXHAUSTED,

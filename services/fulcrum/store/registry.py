@@ -2,13 +2,13 @@
 
 from typing import Any
 
-from sqlalchemy import Connection, ForeignKey, Index, text
+from sqlalchemy import Connection, ForeignKey, Index, UniqueConstraint, func, select, text
 from sqlalchemy.orm import Mapped, mapped_column
 
 from fulcrum.domain.errors import UnknownDataset, UnknownImage, UnknownModel, UnknownSae
-from fulcrum.domain.records import DatasetRecord, ImageRecord, ModelRecord, SaeRecord
-from fulcrum.store.columns import Base, Living, checked
-from fulcrum.store.repository import LivingRepository
+from fulcrum.domain.records import DatasetRecord, DatasetVersion, ImageRecord, ModelRecord, SaeRecord
+from fulcrum.store.columns import Base, Kept, Living, checked
+from fulcrum.store.repository import LivingRepository, Repository
 
 _ALIVE = text("deleted_at IS NULL")
 
@@ -92,6 +92,29 @@ class DatasetRow(InProject, Base):
     class_names: Mapped[list[Any]]
     n_by_split: Mapped[dict[str, Any]]
     manifest_sha256: Mapped[str | None]
+    report_sha256: Mapped[str | None]
+    size_bytes: Mapped[int] = mapped_column(server_default="0")
+
+
+class DatasetVersionRow(Kept, Base):
+    """A content of a data set; never changed, never deleted. A job that is tried again made one."""
+
+    __tablename__ = "dataset_versions"
+    __table_args__ = (
+        UniqueConstraint("job_id"),
+        Index(None, "project_id", "created_at", "id"),
+        Index(None, "dataset_id", "digest"),
+    )
+    project_id: Mapped[str] = mapped_column(ForeignKey("projects.id"))
+    dataset_id: Mapped[str] = mapped_column(ForeignKey("datasets.id"))
+    digest: Mapped[str]
+    manifest_sha256: Mapped[str]
+    report_sha256: Mapped[str]
+    n_images: Mapped[int]
+    size_bytes: Mapped[int]
+    n_by_split: Mapped[dict[str, Any]]
+    job_id: Mapped[str]
+    created_by: Mapped[str] = mapped_column(ForeignKey("users.id"))
 
 
 class Models(LivingRepository[ModelRecord]):
@@ -139,3 +162,39 @@ class Datasets(LivingRepository[DatasetRecord]):
 
     def __init__(self, connection: Connection) -> None:
         super().__init__(connection, DatasetRow, DatasetRecord, UnknownDataset, "data set")
+
+    def size_bytes(self, project_id: str, *, without: str | None = None) -> int:
+        """Bytes of the images of a project's data sets, one of them (`without`) left out."""
+        c = self._table.c
+        query = select(func.coalesce(func.sum(c.size_bytes), 0)).where(
+            c.project_id == project_id, *self._alive()
+        )
+        if without is not None:
+            query = query.where(c.id != without)
+        return int(self._connection.execute(query).scalar_one())
+
+
+class DatasetVersions(Repository[DatasetVersion]):
+    """Contents of data sets, newest first."""
+
+    def __init__(self, connection: Connection) -> None:
+        super().__init__(connection, DatasetVersionRow, DatasetVersion, UnknownDataset, "data set version")
+
+    def of_job(self, job_id: str) -> DatasetVersion | None:
+        """What an import made, None if it has made nothing yet."""
+        return self._one(self._table.c.job_id == checked("job_id", job_id))
+
+    def newest(self, dataset_id: str, digest: str) -> DatasetVersion | None:
+        """The last import that gave a data set this content, None if none did."""
+        c = self._table.c
+        query = (
+            select(self._table)
+            .where(c.dataset_id == checked("dataset_id", dataset_id), c.digest == checked("digest", digest))
+            .order_by(c.created_at.desc(), c.id.desc())
+            .limit(1)
+        )
+        row = self._connection.execute(query).first()
+        return None if row is None else self._from_row(row)
+
+    def _describe(self, record: Any) -> str:
+        return f"a version of data set {record.dataset_id} by job {record.job_id}"

@@ -14,7 +14,7 @@ from fulcrum.store.job_tasks import JobTasks
 from fulcrum.store.jobs import Jobs
 from fulcrum.store.people import Links, Logins, Tokens, Users
 from fulcrum.store.projects import Members, Projects
-from fulcrum.store.registry import Datasets, Images, Models, Saes
+from fulcrum.store.registry import Datasets, DatasetVersions, Images, Models, Saes
 from fulcrum.store.results import Results
 from fulcrum.store.sessions import Sessions
 
@@ -35,6 +35,7 @@ class Transaction:
         self.saes = Saes(connection)
         self.images = Images(connection)
         self.datasets = Datasets(connection)
+        self.dataset_versions = DatasetVersions(connection)
         self.sessions = Sessions(connection)
         self.corrections = Corrections(connection)
         self.concepts = Concepts(connection)

@@ -1,19 +1,21 @@
 """Data sets: the records and their images; images are imported by a job."""
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
 from fulcrum.client.operations import Bound, Side, listing, operation
+from fulcrum.client.packing import Sent, body_of
 from fulcrum.client.resources.naming import Identified, Versioned, given, id_of, precondition
 from fulcrum.client.steps import Flow
 from fulcrum.client.wire import path
 from fulcrum.domain.concepts import TopImage
-from fulcrum.domain.datasets import DatasetImage, Facets
+from fulcrum.domain.datasets import DatasetImage, Facets, ImportReport
 from fulcrum.domain.errors import InvalidRequest
 from fulcrum.domain.evaluations import FlippedImage
 from fulcrum.domain.jobs import JobRecord
-from fulcrum.domain.records import DatasetRecord, ImageRecord
+from fulcrum.domain.records import DatasetRecord, DatasetVersion, ImageRecord
 
 # By its record, as a flip board or a latent's examples show it, by its number, or by its id.
 Shown = DatasetImage | FlippedImage | TopImage | int | str
@@ -74,11 +76,55 @@ class Datasets(Bound[Side]):
         format: str | None = None,
         new_splits: bool = False,
         seed: int = 0,
+        expected_version: int | None = None,
     ) -> Flow[JobRecord]:
-        """Imports images of `folder:NAME/sub`, below a folder allowed for workers, as a job: see `client.jobs.wait`."""
-        body = given(source=source, format=format, new_splits=new_splits, seed=seed)
+        """Imports images of `folder:NAME/sub` or `bucket:NAME/prefix`, below places allowed for workers, as a job.
+
+        Wait for it with `client.jobs.wait`. With `expected_version` nothing is imported when the record has changed.
+        Raises StaleVersion, QuotaExceeded.
+        """
+        body = given(
+            source=source,
+            format=format,
+            new_splits=new_splits,
+            seed=seed,
+            expected_version=expected_version,
+        )
         where = path("datasets", f"{id_of(dataset)}:import")
         return (yield from self._wire.ask(JobRecord, "POST", where, json=body))
+
+    @operation
+    def upload(
+        self,
+        dataset: Identified | str,
+        path: str | Path,
+        *,
+        format: str | None = None,
+        new_splits: bool = False,
+        seed: int = 0,
+        on_sent: Sent | None = None,
+    ) -> Flow[JobRecord]:
+        """Sends a zip, tar or tar.gz, or a folder packed on the way, and imports its images as a job.
+
+        `on_sent(bytes so far, bytes in all)` is called now and then. Raises InvalidDataset, InvalidRequest,
+        PayloadTooLarge, QuotaExceeded.
+        """
+        params = given(format=format, new_splits=new_splits, seed=seed)
+        where = _upload_path(id_of(dataset))
+        body = body_of(Path(path), on_sent)
+        # Without a key, for which the gateway would keep a second copy; the same content twice is one content.
+        return (yield from self._wire.ask(JobRecord, "POST", where, params=params, body=body, keyed=False))
+
+    @listing(DatasetVersion)
+    def versions(self, dataset: Identified | str) -> Flow[None]:
+        """Contents that the data set has and had, newest first; each can be looked at by its digest."""
+        yield from self._wire.pages(DatasetVersion, path("datasets", id_of(dataset), "versions"))
+
+    @operation
+    def report(self, dataset: Identified | str, *, digest: str | None = None) -> Flow[ImportReport]:
+        """What the import found: images left out, duplicates, and what leaks between splits."""
+        where = path("datasets", id_of(dataset), "report")
+        return (yield from self._wire.ask(ImportReport, "GET", where, params=given(digest=digest)))
 
     @listing(DatasetImage)
     def images(
@@ -145,12 +191,24 @@ class Datasets(Bound[Side]):
         return (yield from self._wire.fetch(f"{where}/thumbnail", params))
 
     @operation
+    def mask(self, dataset: Identified | str, image: Shown, *, digest: str | None = None) -> Flow[bytes]:
+        """The mask that was imported with an image. Raises UnknownImage where there is none."""
+        # By its id: of two images with the same bytes each may have its own mask.
+        named = image.id if isinstance(image, DatasetImage) else image
+        where, params = _place(dataset, named, digest)
+        return (yield from self._wire.fetch(f"{where}/mask", params))
+
+    @operation
     def open_image(
         self, dataset: Identified | str, image: Shown, *, digest: str | None = None
     ) -> Flow[ImageRecord]:
         """An image of the project with the same content, for `client.explain` and `client.steer`."""
         where, params = _place(dataset, image, digest)
         return (yield from self._wire.ask(ImageRecord, "POST", f"{where}:open", params=params, keyed=False))
+
+
+def _upload_path(dataset_id: str) -> str:
+    return path("datasets", f"{dataset_id}:upload")
 
 
 def _filters(

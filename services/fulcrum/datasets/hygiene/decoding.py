@@ -60,7 +60,10 @@ def decode_image(content: bytes, limits: Limits = DEFAULT_LIMITS) -> DecodedImag
     except ImageTooLarge:
         raise
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-        raise ImageTooLarge(f"the image has too many pixels: {error}") from error
+        # Pillow's own words name a limit of its own.
+        raise ImageTooLarge(
+            f"the image has far more pixels than {limits.max_pixels}, which is the limit"
+        ) from error
     except Exception as error:
         # Pillow lets OSError, SyntaxError, ValueError, struct.error, zlib.error and more through on hostile
         # bytes.

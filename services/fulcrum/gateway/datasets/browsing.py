@@ -1,20 +1,23 @@
 """Images of data sets, as pages, single ones and counts; nothing here changes a data set."""
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import anyio
 
 from fulcrum.datasets import browsing
 from fulcrum.domain.datasets import DatasetImage, Facets, ImageBy
 from fulcrum.domain.errors import InvalidDataset, InvalidRequest, UnknownDataset
-from fulcrum.domain.records import DatasetRecord, ImageRecord, Page
+from fulcrum.domain.records import DatasetRecord, DatasetVersion, ImageRecord, Page
 from fulcrum.gateway.asking import Asker
 from fulcrum.gateway.datasets.reading import DatasetFiles, OpenedDataset
 from fulcrum.gateway.datasets.service import find
 from fulcrum.gateway.deps import PageParams, run_in_thread
 from fulcrum.gateway.images import service as images
 from fulcrum.gateway.services import Services
+from fulcrum.store.artifacts import Artifacts
 from fulcrum.store.database import Store
 from fulcrum.store.paging import from_cursor, to_cursor
 from fulcrum.store.transaction import Transaction
@@ -56,8 +59,8 @@ def content(store: Store, files: DatasetFiles, asker: Asker, dataset_id: str, di
     """What was imported. Raises UnknownDataset (also for a digest that it does not have), InvalidDataset."""
     with store.read() as tx:
         record = find(asker, tx, dataset_id, "viewer")
-        now, manifest = _version(tx, record, digest)
-    return Content(record, now, files.opened(manifest, record.name))
+        now = _version(tx, record, digest)
+    return Content(record, now.digest, files.opened(now.manifest_sha256, record.name))
 
 
 def page(at: Content, params: PageParams, wanted: Filter) -> Page[DatasetImage]:
@@ -99,15 +102,35 @@ def image(at: Content, name: str, by: ImageBy) -> DatasetImage:
     return at.opened.image(at.opened.number(name, by))
 
 
-async def thumbnail(services: Services, sha256: str) -> bytes:
+async def thumbnail(services: Services, at: Content, number: int) -> bytes:
     """A JPEG of at most 256 x 256 pixels. Raises UnknownArtifact, CorruptArtifact."""
     files = services.dataset_files
-    found = files.thumbnail(sha256)
+    found = await run_in_thread(files.thumbnail, at.opened, number)
     if found is None:
+        sha256 = at.opened.dataset.bytes_sha256[number]
         original = await run_in_thread(services.artifacts.read_bytes, sha256)
         found = await images.shrunk(original)
         files.keep_thumbnail(sha256, found)
     return found
+
+
+def report(store: Store, artifacts: Artifacts, asker: Asker, dataset_id: str, digest: str | None) -> Any:
+    """What the import found, as JSON. Raises UnknownDataset, InvalidDataset where no report was kept."""
+    with store.read() as tx:
+        record = find(asker, tx, dataset_id, "viewer")
+        now = _version(tx, record, digest)
+    if now.report_sha256 is None:
+        raise InvalidDataset(f"the data set {record.name!r} was imported before reports were kept")
+    return json.loads(artifacts.read_bytes(now.report_sha256))
+
+
+def versions(store: Store, asker: Asker, dataset_id: str, params: PageParams) -> Page[DatasetVersion]:
+    """Contents that a data set has and had, newest first. Raises UnknownDataset."""
+    with store.read() as tx:
+        record = find(asker, tx, dataset_id, "viewer")
+        return tx.dataset_versions.list(
+            record.project_id, limit=params.limit, cursor=params.cursor, dataset_id=record.id
+        )
 
 
 async def open_image(
@@ -137,13 +160,22 @@ async def open_image(
     )
 
 
-def _version(tx: Transaction, record: DatasetRecord, digest: str | None) -> tuple[str, str]:
-    """Digest and manifest of the content that is meant."""
+@dataclass(frozen=True)
+class _Version:
+    digest: str
+    manifest_sha256: str
+    report_sha256: str | None
+
+
+def _version(tx: Transaction, record: DatasetRecord, digest: str | None) -> _Version:
+    """The content that is meant."""
     if record.digest is None or record.manifest_sha256 is None:
         raise InvalidDataset(f"the data set {record.name!r} is {record.state}: import images into it first")
-    if digest is not None and digest != record.digest:
+    if digest is None or digest == record.digest:
+        return _Version(record.digest, record.manifest_sha256, record.report_sha256)
+    found = tx.dataset_versions.newest(record.id, digest)
+    if found is None:
         raise UnknownDataset(
-            f"the data set {record.name!r} has no content with the digest {digest[:80]!r}: it is "
-            f"{record.digest} now"
+            f"the data set {record.name!r} never had the content {digest[:80]!r}: it is {record.digest} now"
         )
-    return record.digest, record.manifest_sha256
+    return _Version(found.digest, found.manifest_sha256, found.report_sha256)

@@ -7,25 +7,30 @@ from fastapi.responses import JSONResponse, Response
 
 from fulcrum.domain import datasets as domain
 from fulcrum.domain.datasets import ImageBy
+from fulcrum.domain.errors import UnknownImage
 from fulcrum.domain.records import ImageRecord
 from fulcrum.gateway import picture_answers
 from fulcrum.gateway.asking import Asker
-from fulcrum.gateway.datasets import browsing, service
+from fulcrum.gateway.datasets import browsing, importing, service
 from fulcrum.gateway.datasets.schemas import (
     DatasetChange,
     DatasetImage,
     DatasetRecord,
+    DatasetVersion,
     Facets,
     ImportQuestion,
+    ImportReport,
     NewDataset,
 )
 from fulcrum.gateway.deps import (
+    ArtifactsDep,
     AskerDep,
     IfMatch,
     PageDep,
     PageOf,
     ProjectParam,
     ServicesDep,
+    SettingsDep,
     StoreDep,
     answer,
     answer_page,
@@ -34,7 +39,7 @@ from fulcrum.gateway.deps import (
 from fulcrum.gateway.images.pictures import media_type_of
 from fulcrum.gateway.jobs.schemas import JobRecord
 from fulcrum.gateway.jobs.submitting import SubmitDep
-from fulcrum.gateway.schemas import PathId
+from fulcrum.gateway.schemas import Name, PathId
 from fulcrum.gateway.services import Services
 
 router = APIRouter(prefix="/v1/datasets", tags=["datasets"])
@@ -113,14 +118,44 @@ def delete_dataset(dataset_id: PathId, asker: AskerDep, store: StoreDep, expecte
 
 @router.post("/{dataset_id}:import", status_code=202, response_model=JobRecord)
 def import_images(
-    dataset_id: PathId, body: ImportQuestion, asker: AskerDep, store: StoreDep, jobs: SubmitDep
+    dataset_id: PathId, body: ImportQuestion, asker: AskerDep, jobs: SubmitDep, settings: SettingsDep
 ) -> JSONResponse:
     """Imports images as a job: checked, divided into splits where they have none, duplicates together.
 
     The data set is `ready` when the job has succeeded, and unchanged when it has not. Importing again replaces its
-    content, which makes evaluations of the content before stale.
+    content, which makes evaluations of the content before stale; of two imports at once the slower one fails.
     """
-    return answer(service.import_images(store, jobs, asker, dataset_id, body), 202)
+    return answer(importing.from_place(jobs, asker, dataset_id, body, settings), 202)
+
+
+@router.post(
+    "/{dataset_id}:upload",
+    status_code=202,
+    response_model=JobRecord,
+    openapi_extra={
+        "requestBody": {
+            "required": True,
+            "content": {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}},
+        }
+    },
+)
+async def upload_archive(
+    dataset_id: PathId,
+    request: Request,
+    asker: AskerDep,
+    services: ServicesDep,
+    jobs: SubmitDep,
+    format: Annotated[
+        Name | None, Query(description="Format of the data set; by default it is recognised.")
+    ] = None,
+    new_splits: Annotated[
+        bool, Query(description="Divide the images anew whatever splits they have.")
+    ] = False,
+    seed: Annotated[int, Query(ge=0, le=2**31 - 1, description="Of the new splits.")] = 0,
+) -> JSONResponse:
+    """Imports the images of a zip, tar or tar.gz, as `:import` does. The body is the archive itself."""
+    wanted = importing.Wanted(format, new_splits, seed)
+    return answer(await importing.from_archive(request, services, jobs, asker, dataset_id, wanted), 202)
 
 
 @router.get("/{dataset_id}/facets", response_model=Facets)
@@ -130,6 +165,22 @@ def get_facets(
     """How many images there are of each split, label, group and covariate, among those that the filters leave."""
     at = browsing.content(services.store, services.dataset_files, asker, dataset_id, digest)
     return answer(browsing.facets(at, wanted))
+
+
+@router.get("/{dataset_id}/report", response_model=ImportReport)
+def get_import_report(
+    dataset_id: PathId, asker: AskerDep, store: StoreDep, artifacts: ArtifactsDep, digest: Digest = None
+) -> JSONResponse:
+    """What the import found: images left out, duplicates, and what leaks between splits."""
+    return JSONResponse(browsing.report(store, artifacts, asker, dataset_id, digest))
+
+
+@router.get("/{dataset_id}/versions", response_model=PageOf[DatasetVersion])
+def list_dataset_versions(
+    dataset_id: PathId, asker: AskerDep, store: StoreDep, page: PageDep
+) -> JSONResponse:
+    """Contents that the data set has and had, newest first; each can be looked at by its digest."""
+    return answer_page(browsing.versions(store, asker, dataset_id, page))
 
 
 @router.get("/{dataset_id}/images", response_model=PageOf[DatasetImage])
@@ -161,7 +212,7 @@ async def get_dataset_image_content(
     digest: Digest = None,
 ) -> Response:
     """The bytes as they were imported."""
-    found = await run_in_thread(_found, services, asker, dataset_id, image, by, digest)
+    _, found = await run_in_thread(_found, services, asker, dataset_id, image, by, digest)
     cache = _cache(by, digest)
     known = picture_answers.not_modified(request, found.sha256, cache)
     if known is not None:
@@ -187,13 +238,42 @@ async def get_dataset_image_thumbnail(
     digest: Digest = None,
 ) -> Response:
     """A JPEG of at most 256 x 256 pixels, upright."""
-    found = await run_in_thread(_found, services, asker, dataset_id, image, by, digest)
+    at, found = await run_in_thread(_found, services, asker, dataset_id, image, by, digest)
     cache, tag = _cache(by, digest), f"{found.sha256}-256"
     known = picture_answers.not_modified(request, tag, cache)
     if known is not None:
         return known
-    content = await browsing.thumbnail(services, found.sha256)
+    content = await browsing.thumbnail(services, at, found.number)
     return picture_answers.picture_answer(request, content, "image/jpeg", tag, f"{found.id}.jpg", cache)
+
+
+@router.get(
+    "/{dataset_id}/images/{image:path}/mask",
+    response_class=Response,
+    responses={200: {"content": _PICTURE}},
+)
+async def get_dataset_image_mask(
+    dataset_id: PathId,
+    image: ImageName,
+    request: Request,
+    asker: AskerDep,
+    services: ServicesDep,
+    by: By = "id",
+    digest: Digest = None,
+) -> Response:
+    """The mask that was imported with an image."""
+    _, found = await run_in_thread(_found, services, asker, dataset_id, image, by, digest)
+    if found.mask_sha256 is None:
+        raise UnknownImage(f"image {found.id!r} has no mask")
+    # Of two images with the same bytes each may have its own mask, so the hash of the image is no name for it.
+    cache = picture_answers.IMMUTABLE if digest is not None and by != "sha256" else picture_answers.ASK_AGAIN
+    known = picture_answers.not_modified(request, found.mask_sha256, cache)
+    if known is not None:
+        return known
+    content = await run_in_thread(services.artifacts.read_bytes, found.mask_sha256)
+    return picture_answers.picture_answer(
+        request, content, media_type_of(content), found.mask_sha256, f"{found.id}.mask", cache
+    )
 
 
 @router.post(
@@ -231,14 +311,14 @@ def get_dataset_image(
     digest: Digest = None,
 ) -> JSONResponse:
     """What is known about one image."""
-    return answer(_found(services, asker, dataset_id, image, by, digest))
+    return answer(_found(services, asker, dataset_id, image, by, digest)[1])
 
 
 def _found(
     services: Services, asker: Asker, dataset_id: str, image: str, by: ImageBy, digest: str | None
-) -> domain.DatasetImage:
+) -> tuple[browsing.Content, domain.DatasetImage]:
     at = browsing.content(services.store, services.dataset_files, asker, dataset_id, digest)
-    return browsing.image(at, image, by)
+    return at, browsing.image(at, image, by)
 
 
 def _cache(by: ImageBy, digest: str | None) -> str:

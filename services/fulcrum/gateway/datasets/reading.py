@@ -1,12 +1,13 @@
-"""Imported data sets as the gateway holds them: their samples, opened once, and small pictures that were asked for."""
+"""Imported data sets as the gateway holds them: their samples and small pictures, opened once."""
 
 import threading
 from collections import OrderedDict
 from dataclasses import dataclass
 from functools import cached_property
 
+from fulcrum.datasets.import_parts import Part, open_part
 from fulcrum.datasets.samples import Dataset
-from fulcrum.datasets.stored import read_manifest
+from fulcrum.datasets.stored import ImportedColumns, read_stored
 from fulcrum.domain.datasets import DatasetImage, ImageBy
 from fulcrum.domain.errors import InvalidRequest, UnknownImage
 from fulcrum.store.artifacts import Artifacts
@@ -14,6 +15,7 @@ from fulcrum.store.artifacts import Artifacts
 # A sample takes about a kilobyte.
 _MAX_SAMPLES = 300_000
 _MAX_THUMBNAIL_BYTES = 64 << 20
+_MAX_PARTS = 64  # memory-mapped, so they cost addresses rather than memory
 
 
 @dataclass(frozen=True)
@@ -21,6 +23,7 @@ class OpenedDataset:
     """The samples of a data set, found by id, number or content."""
 
     dataset: Dataset
+    columns: ImportedColumns | None = None  # None: imported before these were kept
 
     def number(self, image: str, by: ImageBy) -> int:
         """Of the image; of several with this content the first. Raises UnknownImage, InvalidRequest."""
@@ -42,7 +45,7 @@ class OpenedDataset:
 
     def image(self, number: int) -> DatasetImage:
         """One of them, as it is shown."""
-        sample = self.dataset.samples[number]
+        sample, c = self.dataset.samples[number], self.columns
         return DatasetImage(
             id=sample.id,
             number=number,
@@ -54,6 +57,12 @@ class OpenedDataset:
             pair_id=sample.pair_id,
             licence=sample.licence,
             metadata=dict(sample.metadata),
+            width=None if c is None else int(c.widths[number]),
+            height=None if c is None else int(c.heights[number]),
+            pixels_sha256=None if c is None else c.pixels_sha256[number],
+            phash=None if c is None else f"{int(c.phashes[number]):016x}",
+            cluster=None if c is None else int(c.clusters[number]),
+            mask_sha256=None if c is None else sample.mask_path,
         )
 
     @cached_property
@@ -77,6 +86,7 @@ class DatasetFiles:
         self._opened: OrderedDict[str, OpenedDataset] = OrderedDict()
         self._thumbnails: OrderedDict[str, bytes] = OrderedDict()
         self._thumbnail_bytes = 0
+        self._parts: OrderedDict[str, Part] = OrderedDict()
 
     def opened(self, manifest_sha256: str, name: str) -> OpenedDataset:
         """The data set of a manifest. Raises UnknownArtifact, CorruptArtifact."""
@@ -85,15 +95,22 @@ class DatasetFiles:
             found = self._opened.get(manifest_sha256)
             if found is None:
                 content = self._artifacts.read_bytes(manifest_sha256)
-                found = OpenedDataset(read_manifest(content, name, self._artifacts.read_bytes))
-                self._opened[manifest_sha256] = found
+                stored = read_stored(content, name, self._artifacts.read_bytes)
+                found = self._opened[manifest_sha256] = OpenedDataset(stored.dataset, stored.columns)
             self._opened.move_to_end(manifest_sha256)
             while len(self._opened) > 1 and self._n_samples() > _MAX_SAMPLES:
                 self._opened.popitem(last=False)
             return found
 
-    def thumbnail(self, sha256: str) -> bytes | None:
-        """The small picture of an image, if it was kept."""
+    def thumbnail(self, opened: OpenedDataset, number: int) -> bytes | None:
+        """The small picture of an image: from the import, or one that was made since; None where there is none.
+
+        Raises UnknownArtifact, CorruptArtifact, CorruptIndex.
+        """
+        if opened.columns is not None:
+            part, row = opened.columns.picture_at(number)
+            return self._part(part).picture(row)
+        sha256 = opened.dataset.bytes_sha256[number]
         with self._lock:
             found = self._thumbnails.get(sha256)
             if found is not None:
@@ -109,6 +126,18 @@ class DatasetFiles:
             while self._thumbnail_bytes > _MAX_THUMBNAIL_BYTES:
                 _, dropped = self._thumbnails.popitem(last=False)
                 self._thumbnail_bytes -= len(dropped)
+
+    def _part(self, sha256: str) -> Part:
+        with self._lock:
+            found = self._parts.get(sha256)
+        if found is None:
+            found = open_part(self._artifacts.local_path(sha256))
+        with self._lock:
+            self._parts[sha256] = found
+            self._parts.move_to_end(sha256)
+            while len(self._parts) > _MAX_PARTS:
+                self._parts.popitem(last=False)
+        return found
 
     def _n_samples(self) -> int:
         return sum(len(o.dataset) for o in self._opened.values())

@@ -26,6 +26,8 @@ class DatasetRecord(Shown):
     class_names: list[str] = Field(default=[], description="Classes of its labels.")
     n_by_split: dict[str, int] = Field(default={}, description="Images of each split.")
     manifest_sha256: str | None = Field(None, description="Artifact with its samples, once imported.")
+    report_sha256: str | None = Field(None, description="Artifact with what the import found.")
+    size_bytes: int = Field(0, description="Size of its images.")
     version: int = Field(1, description="Changes so far, and the ETag.")
 
 
@@ -51,11 +53,17 @@ class ImportQuestion(Body):
     """Where the images are."""
 
     source: Annotated[
-        str, StringConstraints(min_length=1, max_length=500, pattern=r"^folder:[^\x00-\x1f\x7f]+$")
-    ] = Field(description="`folder:NAME/sub` below a folder that the administrator allowed for workers.")
+        str,
+        StringConstraints(min_length=1, max_length=500, pattern=r"^(folder|bucket):[^\x00-\x1f\x7f]+$"),
+    ] = Field(
+        description="`folder:NAME/sub` or `bucket:NAME/prefix` below a place that was allowed for workers."
+    )
     format: Name | None = Field(None, description="Format of the data set; by default it is recognised.")
     new_splits: bool = Field(False, description="Divide the images anew whatever splits they have.")
     seed: Seed = Field(0, description="Of the new splits.")
+    expected_version: Annotated[int | None, Field(ge=1, le=2**31 - 1)] = Field(
+        None, description="Version of the record as you saw it; when it has changed, nothing is imported."
+    )
 
 
 class DatasetImage(Shown):
@@ -73,6 +81,10 @@ class DatasetImage(Shown):
     metadata: dict[str, str] = Field(default={}, description="Columns that have no meaning here.")
     width: int | None = Field(None, description="Pixels, as a person sees it.")
     height: int | None = Field(None, description="Pixels, as a person sees it.")
+    pixels_sha256: str | None = Field(None, description="Hash of the decoded pixels.")
+    phash: str | None = Field(None, description="Perceptual hash, 64 bits in hex.")
+    cluster: int | None = Field(None, description="Duplicates have the same number.")
+    mask_sha256: str | None = Field(None, description="Artifact with its mask.")
 
 
 class FacetCount(Shown):
@@ -120,3 +132,64 @@ class Facets(Shown):
     label: Facet = Field(description="Labels.")
     groups: list[Facet] = Field(description="Group columns.")
     covariates: list[CovariateFacet] = Field(description="Covariates.")
+
+
+class DatasetVersion(Shown):
+    """A content that a data set has or had; never changed."""
+
+    id: str = Field(description="Id.")
+    project_id: str = Field(description="Project that it belongs to.")
+    dataset_id: str = Field(description="Data set.")
+    digest: str = Field(description="Hash of the content, as indexes and evaluations name it.")
+    manifest_sha256: str = Field(description="Artifact with its samples.")
+    report_sha256: str = Field(description="Artifact with what the import found.")
+    n_images: int = Field(description="Images.")
+    size_bytes: int = Field(description="Size of the images.")
+    n_by_split: dict[str, int] = Field(description="Images of each split.")
+    job_id: str = Field(description="Import that made it.")
+    created_by: str = Field(description="Id of the user who asked.")
+    created_at: datetime = Field(description="When it was made.")
+
+
+class LeftOut(Shown):
+    """An image that could not be used."""
+
+    id: str = Field(description="Its id.")
+    reason: str = Field(description="Reason of the error.")
+    message: str = Field(description="What is wrong with it.")
+
+
+class LeakedImages(Shown):
+    """Images that belong together and stand in several splits."""
+
+    kind: Literal["bytes", "pixels", "near", "pair"] = Field(
+        description="The strongest link: equal bytes, equal pixels, near-duplicates, or only the same pair_id."
+    )
+    ids: dict[str, list[str]] = Field(description="Split to ids.")
+
+
+class ImportReport(Shown):
+    """What an import found. Lists hold at most 200; the counts beside them are of all."""
+
+    dataset_id: str = Field(description="Data set.")
+    digest: str = Field(description="Content that was made.")
+    job_id: str = Field(description="The import.")
+    source: str = Field(description="Where the images came from.")
+    format: str = Field(description="Format of the data set.")
+    n_found: int = Field(description="Images at the source.")
+    n_images: int = Field(description="Images that were imported.")
+    size_bytes: int = Field(description="Size of these.")
+    splits: Literal["given", "new"] = Field(description="Where the splits are from.")
+    n_by_split: dict[str, int] = Field(description="Images of each split.")
+    n_left_out: int = Field(description="Images that could not be used.")
+    left_out: list[LeftOut] = Field(description="These images.")
+    n_rotated: int = Field(description="Images turned upright by their EXIF orientation.")
+    n_converted: int = Field(description="Images converted to RGB.")
+    n_masks: int = Field(description="Masks that were kept.")
+    mask_problems: list[str] = Field(description="Masks that could not be used, and why.")
+    n_duplicate_clusters: int = Field(description="Sets of images that look alike.")
+    duplicates: list[list[str]] = Field(description="Ids of each set.")
+    n_leaks: int = Field(description="Sets of images that stand in several splits.")
+    n_leaking: dict[str, int] = Field(description="Split to images with a counterpart in another one.")
+    leaks: list[LeakedImages] = Field(description="These sets.")
+    warnings: list[str] = Field(description="What should be known before it is used.")

@@ -2,13 +2,11 @@
 
 from fulcrum.domain.errors import Conflict, UnknownDataset
 from fulcrum.domain.identifiers import new_id, now
-from fulcrum.domain.jobs import ImportDataset, JobRecord
 from fulcrum.domain.records import DatasetRecord, Page, Role
 from fulcrum.domain.tasks import ClassSet
 from fulcrum.gateway.asking import Asker
-from fulcrum.gateway.datasets.schemas import DatasetChange, ImportQuestion, NewDataset
+from fulcrum.gateway.datasets.schemas import DatasetChange, NewDataset
 from fulcrum.gateway.deps import PageParams
-from fulcrum.gateway.jobs.submitting import Submitter
 from fulcrum.gateway.reach import reach
 from fulcrum.gateway.schemas import changes
 from fulcrum.store.database import Store
@@ -72,13 +70,3 @@ def remove(store: Store, asker: Asker, dataset_id: str, expected: int | None) ->
             raise Conflict(f"images are being imported into the data set {record.name!r}: cancel that first")
         tx.datasets.delete(dataset_id, expected)
         tx.audit.append(asker.user.id, "dataset.delete", dataset_id, {"name": record.name})
-
-
-def import_images(
-    store: Store, jobs: Submitter, asker: Asker, dataset_id: str, body: ImportQuestion
-) -> JobRecord:
-    """Raises UnknownDataset, RateLimited."""
-    with store.read() as tx:
-        record = find(asker, tx, dataset_id, "analyst")
-    spec = ImportDataset(dataset_id, body.source, body.format, body.new_splits, body.seed)
-    return jobs.submit(asker, record.project_id, spec)

@@ -1,6 +1,7 @@
 """Bodies are counted while they stream in, so that a large one is refused early and never held in memory."""
 
 import asyncio
+import re
 
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -13,10 +14,11 @@ _PATIENCE_S = (
 )
 _MULTIPART_ROOM = 64 << 10  # boundaries and small fields around the files
 
-# Which setting limits the body; all other paths take JSON.
-UPLOADS: dict[tuple[str, str], str] = {
-    ("POST", "/v1/images"): "max_upload_bytes",
-    ("POST", "/v1/saes:upload"): "max_weights_bytes",
+# Which setting limits the body of a POST; all other paths take JSON.
+UPLOADS: dict[re.Pattern[str], str] = {
+    re.compile(r"/v1/images"): "max_upload_bytes",
+    re.compile(r"/v1/saes:upload"): "max_weights_bytes",
+    re.compile(r"/v1/datasets/[^/:]+:upload"): "max_archive_bytes",
 }
 
 
@@ -55,7 +57,8 @@ class BodyLimit:
         await self._app(scope, counted, send)
 
     def _limit(self, scope: Scope) -> int:
-        setting = UPLOADS.get((scope["method"], scope["path"]))
+        settings = (s for path, s in UPLOADS.items() if path.fullmatch(scope["path"]))
+        setting = next(settings, None) if scope["method"] == "POST" else None
         if setting is None:
             return self._settings.max_body_bytes
         allowed: int = getattr(self._settings, setting)

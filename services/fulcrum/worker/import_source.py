@@ -1,0 +1,115 @@
+"""Where an import finds its images on this machine: a folder, an unpacked archive."""
+
+import dataclasses
+import json
+import os
+import shutil
+import tempfile
+from dataclasses import dataclass
+from hashlib import sha256
+from pathlib import Path
+
+from fulcrum.datasets.archives import content_root, is_webdataset_shard, unpack
+from fulcrum.datasets.formats import load_dataset
+from fulcrum.datasets.formats.paths import SPLIT_NAMES
+from fulcrum.datasets.formats.registry import detect_format
+from fulcrum.datasets.samples import Dataset
+from fulcrum.domain.errors import InvalidDataset
+from fulcrum.domain.jobs import ImportDataset
+from fulcrum.worker.work import Work
+
+ARTIFACT = "artifact:"
+_HELD = 2
+
+
+@dataclass(frozen=True)
+class Source:
+    """The images of a source. `sha256` names all that determines what is in them, so that parts can be kept."""
+
+    dataset: Dataset
+    format: str
+    root: Path
+    sha256: str
+
+    def empty_splits(self) -> list[str]:
+        """Split folders without an image."""
+        if self.format != "image_folder" or not self.dataset.split_names:
+            return []
+        there = {p.name for p in self.root.iterdir() if p.is_dir() and p.name in SPLIT_NAMES}
+        return sorted(there - set(self.dataset.split_names))
+
+
+class Sources:
+    """Opens sources, and holds the last ones of its process: each part of an import asks for the same one."""
+
+    def __init__(self) -> None:
+        self._held: dict[str, Source] = {}
+
+    def open(self, work: Work, spec: ImportDataset, name: str) -> Source:
+        """Raises UnknownDataset, UnknownArtifact, InvalidDataset, MissingFiles, PayloadTooLarge."""
+        found = self._held.pop(work.job.id, None)
+        if found is None:
+            found = _open(work, spec, name)
+        self._held[work.job.id] = found
+        while len(self._held) > _HELD:
+            del self._held[next(iter(self._held))]
+        return found
+
+
+def _open(work: Work, spec: ImportDataset, name: str) -> Source:
+    if spec.source.startswith(ARTIFACT):
+        place = _unpacked(work, spec)
+        # Of an archive all is known by its hash; files unpacked on two machines differ in their times.
+        identity, stamped = spec.source, False
+    else:
+        place = work.place(spec.source)
+        # Not beyond this job: in a folder a file may change and keep size and time.
+        identity, stamped = f"{work.job.id} {spec.source}", True
+    format = spec.format or detect_format(place)
+    dataset = load_dataset(place, format=format, name=name)
+    return Source(dataset, format, dataset.root, _listing(dataset, identity, stamped))
+
+
+def _listing(dataset: Dataset, identity: str, stamped: bool) -> str:
+    content = sha256(identity.encode())
+    for sample in dataset.samples:
+        stamp = dataset.hashes.byte_source.stamp(sample.source) if stamped else None
+        row = [dataclasses.asdict(sample), stamp]
+        content.update(json.dumps(row, sort_keys=True, ensure_ascii=True).encode())
+    return content.hexdigest()
+
+
+def _unpacked(work: Work, spec: ImportDataset) -> Path:
+    """The content of an archive, in the scratch of the job, whose end removes it."""
+    target = work.folder / "archive"
+    if not target.is_dir():
+        archive = work.artifacts.local_path(spec.source.removeprefix(ARTIFACT))
+        partial = Path(tempfile.mkdtemp(prefix="unpacking-", dir=work.folder))
+        try:
+            if spec.format == "webdataset" or (spec.format is None and is_webdataset_shard(archive)):
+                _link(archive, partial / "images.tar")
+            else:
+                n = unpack(
+                    archive,
+                    partial,
+                    progress=lambda done, size: work.progress("unpacking", done, size, "bytes"),
+                )
+                work.log(f"unpacked {n} files")
+            os.replace(partial, target)
+        except OSError:
+            # Another process of this machine was faster: a folder with files in it is not replaced.
+            if not target.is_dir():
+                raise
+        finally:
+            shutil.rmtree(partial, ignore_errors=True)
+    root = content_root(target, SPLIT_NAMES)
+    if not any(root.iterdir()):
+        raise InvalidDataset("the archive is empty")
+    return root
+
+
+def _link(archive: Path, target: Path) -> None:
+    try:
+        os.link(archive, target)
+    except OSError:  # on another file system
+        shutil.copyfile(archive, target)
