@@ -15,6 +15,7 @@ from fulcrum.domain.records import (
     CorrectionRecord,
     CorrectionVersion,
     DatasetRecord,
+    DatasetVersion,
     DescriptionRecord,
     EvaluationRecord,
     ImageRecord,
@@ -185,6 +186,9 @@ class World:
             columns_sha256="7" * 64,
         )
         files = {"index.json": "1" * 64, "shard-000000.arrays": "2" * 64}
+        self.dataset_version = DatasetVersion(
+            new_id("dsv"), p, self.dataset.id, "f" * 64, "8" * 64, "9" * 64, 12, 2**40, {"select": 12}, "job_1", u, at
+        )  # fmt: skip
         self.index = IndexRecord(
             new_id("idx"), p, self.dataset.id, self.sae.id, "3" * 64, "f" * 64, "a" * 64, "c" * 64, 12, 5, 2**40,
             files, u, at,
@@ -203,6 +207,7 @@ class World:
             tx.saes.add(self.sae)
             tx.images.add(self.image)
             tx.datasets.add(self.dataset)
+            tx.dataset_versions.add(self.dataset_version)
             tx.sessions.add(self.session)
             tx.results.add(self.result)
             tx.sessions.add_entry(self.entry)

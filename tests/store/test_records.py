@@ -29,6 +29,7 @@ STORED = {
     "saes": records.SaeRecord,
     "images": records.ImageRecord,
     "datasets": records.DatasetRecord,
+    "dataset_versions": records.DatasetVersion,
     "sessions": records.SessionRecord,
     "session_entries": records.SessionEntry,
     "corrections": records.CorrectionRecord,
@@ -67,6 +68,10 @@ def test_every_record_comes_back_as_it_was_given(world):
         assert tx.saes.get(w.sae.id) == w.sae
         assert tx.images.get(w.image.id) == w.image
         assert tx.datasets.get(w.dataset.id) == w.dataset
+        assert tx.dataset_versions.get(w.dataset_version.id) == w.dataset_version
+        assert tx.dataset_versions.of_job("job_1") == w.dataset_version
+        assert tx.dataset_versions.newest(w.dataset.id, "f" * 64) == w.dataset_version
+        assert tx.dataset_versions.newest(w.dataset.id, "e" * 64) is None
         assert tx.sessions.get(w.session.id) == w.session
         assert tx.sessions.entries(w.session.id).items == (w.entry,)
         assert tx.corrections.get(w.correction.id) == w.correction
