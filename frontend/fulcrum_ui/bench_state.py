@@ -98,11 +98,19 @@ def current() -> Bench:
         k: v for k, v in here.items() if k in ("image", "sae", "classes", "template", "edits", "region")
     }
     if relevant and relevant != st.session_state.get(_WRITTEN):
-        st.session_state[_BENCH] = Bench.from_query(relevant)
+        st.session_state[_BENCH] = _opened(st.session_state.get(_BENCH), Bench.from_query(relevant))
         st.session_state[_WRITTEN] = relevant
         st.session_state[_UNDO], st.session_state[_REDO] = [], []
     bench: Bench = st.session_state.setdefault(_BENCH, Bench())
     return bench
+
+
+def _opened(here: Bench | None, there: Bench) -> Bench:
+    """A link without an image, such as "try this latent", is about the image that is on the bench."""
+    if there.image is not None or here is None or here.image is None:
+        return there
+    kept = {"image": here.image, "classes": there.classes or here.classes, "template": here.template}
+    return replace(there, **kept)  # type: ignore[arg-type]  # each under its own name
 
 
 def write() -> None:

@@ -116,3 +116,139 @@ def controls_strip(draws: pd.DataFrame, effect: float) -> Any:
         .encode(x="change:Q", tooltip=["what", alt.Tooltip("change:Q", format=".3f")])
     )
     return cast(Any, alt.layer(ticks, rule)).properties(height={"step": 34})
+
+
+def curve(table: pd.DataFrame, x: str, y: str) -> Any:
+    """One line, such as a loss over tokens."""
+    return cast(
+        Any,
+        alt.Chart(table)
+        .mark_line(color=theme.AFTER, strokeWidth=2)
+        .encode(
+            x=alt.X(f"{x}:Q", title=x),
+            y=alt.Y(f"{y}:Q", title=y.replace("_", " "), scale=alt.Scale(zero=False)),
+            tooltip=[x, alt.Tooltip(f"{y}:Q", format=".4g")],
+        ),
+    ).properties(height=190)
+
+
+def latent_map(table: pd.DataFrame) -> Any:
+    """Latents on a plane; a box selects."""
+    box = alt.selection_interval(name="box")
+    return cast(
+        Any,
+        alt.Chart(table)
+        .mark_circle(stroke="white", strokeWidth=0.4)
+        .encode(
+            x=alt.X("x:Q", axis=None, scale=alt.Scale(zero=False, padding=12)),
+            y=alt.Y("y:Q", axis=None, scale=alt.Scale(zero=False, padding=12)),
+            size=alt.Size("share of images:Q", scale=alt.Scale(range=[18, 320]), legend=None),
+            color=alt.condition(box, alt.value(theme.AFTER), alt.value(theme.CONTROL)),
+            opacity=alt.value(0.7),
+            tooltip=["latent", "label", alt.Tooltip("share of images:Q", format=".1%")],
+        )
+        .add_params(box),
+    ).properties(height=560)
+
+
+def histogram(table: pd.DataFrame) -> Any:
+    """Counts between edges, on a logarithmic axis."""
+    shown = table[table.tokens > 0]
+    return cast(
+        Any,
+        alt.Chart(shown)
+        .mark_bar(color=theme.AFTER)
+        .encode(
+            x=alt.X("from:Q", title="activation"),
+            x2="to:Q",
+            y=alt.Y("tokens:Q", scale=alt.Scale(type="symlog"), title="tokens"),
+            tooltip=[alt.Tooltip("from:Q", format=".2f"), alt.Tooltip("to:Q", format=".2f"), "tokens"],
+        ),
+    ).properties(height=150)
+
+
+def shares(table: pd.DataFrame) -> Any:
+    """Bars of shares by class."""
+    return cast(
+        Any,
+        alt.Chart(table)
+        .mark_bar(color=theme.AFTER)
+        .encode(
+            x=alt.X("share:Q", axis=alt.Axis(format="%"), title=None),
+            y=alt.Y("class:N", sort="-x", title=None),
+            tooltip=[
+                "class",
+                alt.Tooltip("share:Q", format=".1%"),
+                alt.Tooltip("lift:Q", format=".2f"),
+                "images",
+            ],
+        ),
+    ).properties(height={"step": 22})
+
+
+def slices(table: pd.DataFrame) -> Any:
+    """Net change of each slice with its interval."""
+    base = alt.Chart(table).encode(
+        y=alt.Y("slice:N", sort=None, title=None, axis=alt.Axis(labelLimit=320, labelOverlap=False))
+    )
+    rule = base.mark_rule(strokeWidth=2, color=theme.CONTROL).encode(
+        x=alt.X("low:Q", title="net change, points"), x2="high:Q"
+    )
+    dots = base.mark_circle(size=70, opacity=1).encode(
+        x="net:Q",
+        color=alt.condition("datum.net < 0", alt.value(theme.AGAINST), alt.value(theme.AFTER)),
+        tooltip=[
+            "slice",
+            "images",
+            alt.Tooltip("net:Q", format="+.1f"),
+            "broken",
+            "fixed",
+            alt.Tooltip("q:Q", format=".2g"),
+        ],
+    )
+    zero = alt.Chart(pd.DataFrame({"net": [0.0]})).mark_rule(strokeDash=[4, 4]).encode(x="net:Q")
+    return cast(Any, alt.layer(zero, rule, dots)).properties(height={"step": 19})
+
+
+def confusion(table: pd.DataFrame) -> Any:
+    """Change of each cell: blue more, orange fewer."""
+    most = max(1.0, float(table.change.abs().max()))
+    return cast(
+        Any,
+        alt.Chart(table)
+        .mark_rect()
+        .encode(
+            x=alt.X("answer:N", sort=None, title="answer"),
+            y=alt.Y("label:N", sort=None, title="label"),
+            color=alt.Color(
+                "change:Q",
+                scale=alt.Scale(domain=[-most, 0, most], range=[theme.AGAINST, "#f1f3f7", theme.AFTER]),
+                legend=None,
+            ),
+            tooltip=["label", "answer", "change"],
+        ),
+    ).properties(height=430)
+
+
+def pareto(table: pd.DataFrame) -> Any:
+    """Share fixed against share broken."""
+    return cast(
+        Any,
+        alt.Chart(table)
+        .mark_circle(size=90, opacity=0.85)
+        .encode(
+            x=alt.X("broken:Q", axis=alt.Axis(format="%"), title="broken"),
+            y=alt.Y("fixed:Q", axis=alt.Axis(format="%"), title="fixed"),
+            color=alt.Color(
+                "what:N",
+                scale=alt.Scale(domain=["this correction", "controls"], range=[theme.AFTER, theme.CONTROL]),
+                title=None,
+            ),
+            tooltip=[
+                "what",
+                "gain",
+                alt.Tooltip("fixed:Q", format=".1%"),
+                alt.Tooltip("broken:Q", format=".2%"),
+            ],
+        ),
+    ).properties(height=_HEIGHT)

@@ -5,8 +5,10 @@ So a page sends addresses, images load when they come into view, and a slider se
 
 import asyncio
 import io
+import time
 from collections.abc import Callable
-from functools import partial
+from functools import lru_cache, partial
+from urllib.parse import quote
 
 from PIL import Image, ImageOps, UnidentifiedImageError
 from starlette.requests import Request
@@ -14,10 +16,12 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from fulcrum.client import Client
+from fulcrum.domain.concepts import TopImage
 from fulcrum.domain.errors import FulcrumError, NotFound, Unauthenticated
 from fulcrum_ui.visitor import COOKIE, client_of
 
 PREFIX = "/pictures"
+_KEPT_S = 300
 _SIZES = (64, 96, 128, 192, 256, 384, 512, 768)
 _HEADERS = {"Cache-Control": "private, max-age=86400", "X-Content-Type-Options": "nosniff"}
 
@@ -29,8 +33,6 @@ def image_url(image_id: str, size: int = 512) -> str:
 
 def sample_url(dataset_id: str, sample: str, size: int = 192) -> str:
     """An image of a data set."""
-    from urllib.parse import quote
-
     return f"{PREFIX}/datasets/{dataset_id}/{quote(sample, safe='')}?size={size}"
 
 
@@ -53,6 +55,8 @@ async def _example(request: Request) -> Response:
     path = request.path_params
     read = partial(
         _read_example,
+        login=request.cookies.get(COOKIE, ""),
+        by=request.query_params.get("by", "max"),
         sae=path["sae"],
         latent=path["latent"],
         rank=path["rank"],
@@ -109,13 +113,29 @@ def _read_sample(client: Client, dataset: str, sample: str) -> Image.Image:
     return _opened(client.datasets.thumbnail(dataset, sample))
 
 
-def _read_example(client: Client, sae: str, latent: int, rank: int, dataset: str | None) -> Image.Image:
-    (card,) = client.latents.cards(sae, [latent], n_examples=min(rank + 1, 16), dataset=dataset)
-    if rank >= len(card.examples):
-        raise NotFound(f"latent {latent} has {len(card.examples)} examples")
-    example = card.examples[rank]
-    of = dataset or next(client.latents.descriptions(sae)).dataset_id
-    return heat_over(_opened(client.datasets.thumbnail(of, example.image)), example.heatmap)
+def _read_example(
+    client: Client, login: str, sae: str, latent: int, rank: int, by: str, dataset: str | None
+) -> Image.Image:
+    of, examples = _examples(login, sae, latent, by, dataset, int(time.time() // _KEPT_S))
+    if rank >= len(examples):
+        raise NotFound(f"latent {latent} has {len(examples)} examples")
+    example = examples[rank]
+    return heat_over(_opened(client.datasets.thumbnail(of, example)), example.heatmap)
+
+
+@lru_cache(maxsize=4096)
+def _examples(
+    login: str, sae: str, latent: int, by: str, dataset: str | None, period: int
+) -> tuple[str, tuple[TopImage, ...]]:
+    """Of which data set, and which: a page asks for all images of a card at once, and this is their one answer."""
+    client = client_of(login)
+    of = dataset or next(iter(client.latents.descriptions(sae)), None)
+    if of is None:
+        raise NotFound("this SAE was not described yet")
+    name = of if isinstance(of, str) else of.dataset_id
+    return name, client.latents.top_images(
+        sae, latent, by="mean" if by == "mean" else "max", n=16, dataset=name
+    )
 
 
 def heat_over(picture: Image.Image, heatmap: tuple[tuple[float, ...], ...]) -> Image.Image:

@@ -10,7 +10,7 @@ from fulcrum.client import Client
 from fulcrum.domain.errors import FulcrumError
 from fulcrum.domain.records import DatasetRecord, SaeRecord
 from fulcrum_ui import bench_state as state
-from fulcrum_ui import troubles
+from fulcrum_ui import go, troubles
 from fulcrum_ui.parts.gallery import gallery
 from fulcrum_ui.pictures import image_url, sample_url
 from fulcrum_ui.visitor import forget, remembered
@@ -87,14 +87,16 @@ def _from_dataset(client: Client, datasets: list[DatasetRecord], key: str) -> No
         open_sample(client, dataset, picked)
 
 
-def open_sample(client: Client, dataset: DatasetRecord, sample: str) -> None:
-    """An image of a data set onto the bench, with the classes of the data set."""
+def open_sample(client: Client, dataset: DatasetRecord, sample: str, *, elsewhere: bool = False) -> None:
+    """An image of a data set onto the bench, with the classes of the data set; `elsewhere`: from another page."""
     record = client.datasets.open_image(dataset, sample)
     forget("recent")
-    _put(record.id, tuple(dataset.class_names))
+    _put(record.id, tuple(dataset.class_names), elsewhere)
 
 
-def _put(image_id: str, classes: tuple[str, ...] = ()) -> None:
+def _put(image_id: str, classes: tuple[str, ...] = (), elsewhere: bool = False) -> None:
     state.change(lambda b: replace(b, image=image_id, classes=classes or b.classes, gains=(), region=()))
     st.session_state.pop("debug-patch", None)
+    if elsewhere:
+        go.switch("debug", **state.current().to_query())
     st.rerun()

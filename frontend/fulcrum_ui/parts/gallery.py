@@ -5,11 +5,11 @@ from collections.abc import Sequence
 import streamlit as st
 
 _CSS = """
-.grid { display: grid; gap: 8px; grid-template-columns: repeat(auto-fill, minmax(104px, 1fr)); overflow-y: auto; padding: 2px; }
+.grid { display: grid; gap: 8px; grid-template-columns: repeat(auto-fill, minmax(116px, 1fr)); overflow-y: auto; padding: 2px; }
 button { all: unset; cursor: pointer; display: block; border-radius: 8px; font: 12px/1.25 var(--st-font, sans-serif); color: var(--st-text-color); }
 button:hover img, button:focus-visible img { outline: 3px solid var(--st-primary-color); }
 img { width: 100%; aspect-ratio: 1; object-fit: cover; border-radius: 7px; display: block; background: #8a94a622; }
-span { display: block; padding: 3px 2px 0; overflow: hidden; text-overflow: ellipsis; white-space: nowrap; }
+span { display: block; padding: 3px 2px 0; overflow: hidden; text-overflow: ellipsis; white-space: pre; }
 """
 
 _JS = """

@@ -1,8 +1,353 @@
-"""concepts."""
+"""Concepts: what the latents of an SAE stand for. Search, a map, one latent whole, two side by side."""
 
+from collections.abc import Sequence
+from functools import partial
+from html import escape
+from itertools import islice
+
+import pandas as pd
 import streamlit as st
+
+from fulcrum.client import Client
+from fulcrum.domain.concepts import DescribedLatent, LatentDetail, LatentHit, LatentMap, LatentSort
+from fulcrum.domain.errors import FulcrumError, NotFound, StaleVersion
+from fulcrum.domain.records import SaeRecord
+from fulcrum_ui import charts, go, troubles
+from fulcrum_ui.parts.choosing import usable_saes
+from fulcrum_ui.parts.latent_cards import crops, known
+from fulcrum_ui.parts.words import ago, latent_name, number, p_value, percent
+from fulcrum_ui.pictures import example_url
+from fulcrum_ui.visitor import forget, remembered, visitor
+
+_PER_PAGE = 24
+_SORTS: dict[str, tuple[LatentSort, bool]] = {
+    "Clearest": ("clarity", True),
+    "Most frequent": ("image_rate", True),
+    "Rarest": ("image_rate", False),
+    "Best label": ("label_score", True),
+    "Purest class": ("purity", True),
+    "Most meanings": ("polysemanticity", True),
+    "Strongest": ("max", True),
+}
 
 
 def page() -> None:
     """The page."""
-    st.title("concepts")
+    client = visitor().client
+    saes = usable_saes(client)
+    if not saes:
+        st.title("Concepts", anchor=False)
+        st.info("There is no SAE in this project yet.")
+        go.link("models", "Add a model and an SAE", icon="deployed_code")
+        return
+    query = st.query_params
+    sae = next((s for s in saes if s.id == query.get("sae")), saes[0])
+    latents = [int(n) for n in query.get("latent", "").split(",") if n.isdecimal() and len(n) < 9][:2]
+    if latents:
+        _details(client, sae, latents)
+        return
+    _overview(client, sae, saes)
+
+
+def _overview(client: Client, sae: SaeRecord, saes: list[SaeRecord]) -> None:
+    line = st.columns([3, 4, 2.4, 2.4], vertical_alignment="bottom")
+    line[0].title("Concepts", anchor=False)
+    words = line[1].text_input(
+        "Search",
+        st.query_params.get("q", ""),
+        placeholder="Search by words: a red sticker",
+        key="concept-words",
+        label_visibility="collapsed",
+    )
+    sort = line[2].selectbox("Sort", list(_SORTS), key="concept-sort", label_visibility="collapsed")
+    chosen = line[3].selectbox(
+        "SAE", saes, saes.index(sae), format_func=lambda s: s.name, label_visibility="collapsed"
+    )
+    query = {k: v for k, v in {"sae": chosen.id, "q": words}.items() if v}
+    if dict(st.query_params) != query:
+        st.query_params.from_dict(query)
+    if chosen.id != sae.id:
+        st.rerun()
+    try:
+        drawn: LatentMap = remembered(("map", sae.id), lambda: client.latents.map(sae))
+    except NotFound:
+        _undescribed(client, sae)
+        return
+    left, right = st.columns([5, 4], gap="large")
+    with right:
+        near = _map(drawn)
+    with left:
+        _grid(client, sae, words.strip(), sort, near)
+
+
+def _undescribed(client: Client, sae: SaeRecord) -> None:
+    st.info(
+        f"**{sae.name}** has not been described yet. Describing finds the images on which each latent fires, words for it, and its neighbours."
+    )
+    datasets = [d for d in client.datasets.list() if d.n_images]
+    if not datasets:
+        go.link("datasets", "Import a data set first", icon="photo_library")
+        return
+    line = st.columns([3, 1.3, 4], vertical_alignment="bottom")
+    dataset = line[0].selectbox(
+        "On the images of", datasets, format_func=lambda d: f"{d.name} ({d.n_images} images)"
+    )
+    if line[1].button("Describe", type="primary", width="stretch"):
+        try:
+            job = client.latents.describe(sae, dataset)
+        except FulcrumError as error:
+            troubles.show(error, "describe")
+            return
+        go.switch("jobs", job=job.id)
+
+
+def _map(drawn: LatentMap) -> list[int]:
+    """The map; latents in the box that was drawn in it."""
+    table = pd.DataFrame(
+        {
+            "latent": drawn.latents,
+            "x": drawn.x,
+            "y": drawn.y,
+            "share of images": drawn.image_rate,
+            "label": [text or "no label" for text in drawn.labels],
+        }
+    )
+    event = charts.show(
+        charts.latent_map(table),
+        table,
+        "concept-map",
+        caption="Each dot is a latent; like meanings lie together. Drag a box to list what is in it, double-click to clear.",
+        on_select="rerun",
+        selection_mode="box",
+    )
+    box = event.selection.get("box", {}) if event else {}
+    if not box or "x" not in box:
+        return []
+    (x0, x1), (y0, y1) = sorted(box["x"]), sorted(box["y"])
+    inside = table[table.x.between(x0, x1) & table.y.between(y0, y1)]
+    return [int(n) for n in inside.latent]
+
+
+def _grid(client: Client, sae: SaeRecord, words: str, sort: str, near: list[int]) -> None:
+    shown = st.session_state.get("concepts-shown", _PER_PAGE)
+    try:
+        found, more = _found(client, sae, words, sort, near, shown)
+    except FulcrumError as error:
+        troubles.show(error, "search")
+        return
+    if near:
+        st.caption(f"{len(near)} latents in the box")
+    if not found:
+        st.info(f"No latent found for “{words}”." if words else "No latent fires on this data set.")
+        return
+    about = known(client, sae.id, found[:100])
+    compare: list[int] = []
+    for start in range(0, len(found), 3):
+        for column, latent in zip(st.columns(3), found[start : start + 3], strict=False):
+            card = about.cards.get(latent)
+            with column, st.container(border=True):
+                name = escape(about.name(latent))
+                rate = f"fires on {percent(card.summary.image_rate)}" if card else ""
+                st.html(
+                    f'<div class="fu-card-head"><b title="{name}">{name}</b></div><div class="fu-scores fu-quiet">{rate}</div>'
+                    + (crops(sae.id, card) if card else "")
+                )
+                row = st.columns([2, 1], vertical_alignment="center")
+                if row[0].button("Open", key=f"open-{latent}", width="stretch"):
+                    st.query_params.from_dict({"sae": sae.id, "latent": str(latent)})
+                    st.rerun()
+                if row[1].checkbox(
+                    "Compare",
+                    key=f"compare-{latent}",
+                    label_visibility="collapsed",
+                    help="Choose two to compare them",
+                ):
+                    compare.append(latent)
+    if len(compare) >= 2 and st.button(f"Compare {compare[0]} and {compare[1]}", type="primary"):
+        st.query_params.from_dict({"sae": sae.id, "latent": f"{compare[0]},{compare[1]}"})
+        st.rerun()
+    if more and st.button("More"):
+        st.session_state["concepts-shown"] = shown + _PER_PAGE
+        st.rerun()
+
+
+def _found(
+    client: Client, sae: SaeRecord, words: str, sort: str, near: list[int], n: int
+) -> tuple[list[int], bool]:
+    if near:
+        return near[:n], len(near) > n
+    if words:
+        by_meaning: Sequence[LatentHit] = remembered(
+            ("latents", "search", sae.id, words), lambda: client.latents.search(sae, words, n=50)
+        )
+        return [h.latent for h in by_meaning][:n], len(by_meaning) > n
+    key, descending = _SORTS[sort]
+    listed: list[DescribedLatent] = remembered(
+        ("latents", sae.id, key, descending, n),
+        lambda: list(islice(client.latents.list(sae, sort=key, descending=descending), n + 1)),
+    )
+    return [d.latent for d in listed[:n]], len(listed) > n
+
+
+def _details(client: Client, sae: SaeRecord, latents: list[int]) -> None:
+    if st.button("All concepts", icon=":material/arrow_back:", type="tertiary"):
+        st.query_params.from_dict({"sae": sae.id})
+        st.rerun()
+    for column, latent in zip(st.columns(len(latents), gap="large"), latents, strict=True):
+        with column:
+            try:
+                detail: LatentDetail = remembered(
+                    ("latents", "one", sae.id, latent), partial(client.latents.get, sae, latent)
+                )
+            except NotFound as error:
+                st.warning(str(error))
+                continue
+            _detail(client, sae, detail, wide=len(latents) == 1)
+
+
+def _detail(client: Client, sae: SaeRecord, detail: LatentDetail, *, wide: bool) -> None:
+    one = detail.summary
+    label = detail.concept.label if detail.concept and detail.concept.label else one.label
+    head = st.columns([5, 1.6, 1.6] if wide else [3, 2, 2], vertical_alignment="center")
+    head[0].title(latent_name(one.latent, label), anchor=False)
+    with head[1].popover("Rename", icon=":material/edit:", width="stretch"):
+        _rename(client, sae, detail)
+    with head[2]:
+        go.link(
+            "debug",
+            "Try it",
+            icon="science",
+            help="On the bench, suppressed",
+            sae=sae.id,
+            edits=f"{one.latent}:0",
+        )
+    left, right = st.columns([3, 2], gap="large") if wide else (st.container(), st.container())
+    with left:
+        _top_images(client, sae, one.latent)
+        if detail.histogram.counts:
+            edges, counts = detail.histogram.edges, detail.histogram.counts
+            table = pd.DataFrame({"from": edges[:-1], "to": edges[1:], "tokens": counts})
+            charts.show(
+                charts.histogram(table),
+                table,
+                f"activations-{one.latent}",
+                caption="How strongly it fires, over tokens where it does (logarithmic).",
+            )
+    with right:
+        _numbers(detail)
+        _classes(detail)
+        _neighbours(sae, detail)
+        _history(detail)
+
+
+def _top_images(client: Client, sae: SaeRecord, latent: int) -> None:
+    by = st.segmented_control(
+        "By",
+        ["Strongest token", "Whole image"],
+        default="Strongest token",
+        key=f"top-by-{latent}",
+        label_visibility="collapsed",
+    )
+    if by == "Whole image":
+        st.caption("Images where its mean over tokens is largest.")
+    found = remembered(
+        ("latents", "top", sae.id, latent, by),
+        lambda: client.latents.top_images(sae, latent, by="mean" if by == "Whole image" else "max", n=16),
+    )
+    mode = "&by=mean" if by == "Whole image" else ""
+    tiles = "".join(
+        f'<figure><img loading="lazy" src="{escape(example_url(sae.id, latent, rank, size=192))}{mode}" alt="example {rank + 1}">'
+        f"<figcaption class='fu-num'>{number(t.value)}{' (CLS)' if t.peak_patch is None else ''}</figcaption></figure>"
+        for rank, t in enumerate(found)
+    )
+    st.html(f'<div class="fu-tiles">{tiles}</div>')
+
+
+def _numbers(detail: LatentDetail) -> None:
+    one = detail.summary
+    rows = [
+        ("fires on images", f"{percent(one.image_rate)} ({one.n_images_active})"),
+        ("fires on tokens", percent(one.token_rate, 2)),
+        ("mean where it fires", number(one.mean_active)),
+        ("99th percentile, largest", f"{number(one.p99)}, {number(one.max)}"),
+        ("clarity", number(one.clarity)),
+        ("polysemanticity", number(one.polysemanticity)),
+        (
+            "redundancy",
+            number(one.redundancy)
+            + (f", closest to {detail.redundant_with}" if detail.redundant_with is not None else ""),
+        ),
+        ("label score", number(one.label_score)),
+    ]
+    body = "".join(f"<tr><td>{escape(k)}</td><td class='r'>{escape(v)}</td></tr>" for k, v in rows)
+    st.html(f'<table class="fu-table">{body}</table>')
+    if detail.candidates:
+        st.caption(
+            "Words that fit: " + ", ".join(f"{c.text} ({number(c.score)})" for c in detail.candidates[:5])
+        )
+
+
+def _classes(detail: LatentDetail) -> None:
+    if not detail.classes:
+        return
+    st.subheader("Classes of its top images", anchor=False)
+    table = pd.DataFrame(
+        [
+            {"class": c.class_name, "share": c.share, "lift": c.lift, "images": c.count}
+            for c in detail.classes[:8]
+        ]
+    )
+    charts.show(charts.shares(table), table, f"classes-{detail.summary.latent}")
+    if detail.dominant_p is not None:
+        st.caption(
+            f"Dominant class {detail.summary.dominant_class}: {p_value(detail.dominant_p)} (corrected for choosing it)"
+        )
+
+
+def _neighbours(sae: SaeRecord, detail: LatentDetail) -> None:
+    for title, found in (
+        ("Fires together with", detail.cofiring),
+        ("Writes in the same direction as", detail.decoder),
+    ):
+        if found:
+            st.subheader(title, anchor=False)
+            for other in found[:5]:
+                go.link(
+                    "concepts",
+                    f"{latent_name(other.latent, other.label)}  ·  {number(other.score)}",
+                    sae=sae.id,
+                    latent=str(other.latent),
+                )
+
+
+def _history(detail: LatentDetail) -> None:
+    concept = detail.concept
+    if concept is None or not concept.history:
+        return
+    st.subheader("Label history", anchor=False)
+    for entry in concept.history[:8]:
+        st.caption(
+            f"{entry.get('label') or 'no label'} · {entry.get('label_source', '')} · {str(entry.get('at', ''))[:10]}"
+        )
+    if concept.note:
+        st.caption(f"Note: {concept.note}")
+
+
+def _rename(client: Client, sae: SaeRecord, detail: LatentDetail) -> None:
+    latent, concept = detail.summary.latent, detail.concept
+    with st.form(f"rename-{latent}", border=False):
+        label = st.text_input("Name", concept.label if concept else detail.summary.label or "", max_chars=120)
+        note = st.text_area("Why this name", concept.note if concept else "", max_chars=2000, height=80)
+        if st.form_submit_button("Save", type="primary", width="stretch"):
+            try:
+                client.concepts.put(sae, latent, label.strip(), note=note.strip(), expected=concept)
+            except StaleVersion:
+                st.error("A colleague renamed it meanwhile: look at their name first.")
+                forget("latents")
+            except FulcrumError as error:
+                st.error(str(error))
+            else:
+                forget("latents", "known", "map")
+                st.rerun()
+    if concept is not None:
+        st.caption(f"Last changed {ago(concept.created_at)}")

@@ -1,8 +1,224 @@
-"""datasets."""
+"""Data sets: import with checks, browse and filter, and open any image on the bench."""
 
+import shutil
+import tempfile
+from html import escape
+from itertools import islice
+from pathlib import Path
+
+import pandas as pd
 import streamlit as st
+from streamlit.runtime.uploaded_file_manager import UploadedFile
+
+from fulcrum.client import Client
+from fulcrum.domain.datasets import DatasetImage, Facet, Facets
+from fulcrum.domain.errors import FulcrumError
+from fulcrum.domain.jobs import JobRecord
+from fulcrum.domain.records import DatasetRecord
+from fulcrum_ui import charts, go, troubles
+from fulcrum_ui.parts.choosing import open_sample
+from fulcrum_ui.parts.gallery import gallery
+from fulcrum_ui.parts.words import ago, badge, number
+from fulcrum_ui.pictures import sample_url
+from fulcrum_ui.visitor import forget, remembered, visitor
+
+_PER_PAGE = 60
+_STATES = {"ready": "good", "failed": "bad", "importing": "info", "empty": "plain"}
 
 
 def page() -> None:
     """The page."""
-    st.title("datasets")
+    client = visitor().client
+    chosen = st.query_params.get("dataset")
+    if chosen:
+        _one(client, client.datasets.get(chosen))
+        return
+    st.title("Data sets", anchor=False)
+    found = list(client.datasets.list())
+    for record in found:
+        with st.container(border=True):
+            row = st.columns([4, 4, 1], vertical_alignment="center")
+            more = (
+                f"<br><span class='fu-quiet'>{escape(record.description[:160])}</span>"
+                if record.description
+                else ""
+            )
+            row[0].html(f"<b>{escape(record.name)}</b> {badge(record.state, _STATES[record.state])}{more}")
+            splits = ", ".join(f"{k} {number(v)}" for k, v in record.n_by_split.items())
+            row[1].caption(
+                f"{number(record.n_images)} images · {len(record.class_names)} classes"
+                + (f" · {splits}" if splits else "")
+                + f" · {ago(record.created_at)}"
+            )
+            if row[2].button("Open", key=f"open-{record.id}", width="stretch"):
+                st.query_params["dataset"] = record.id
+                st.rerun()
+    if not found:
+        st.info(
+            "A data set is what a correction is proven on: images with labels, divided into discover, select and confirm."
+        )
+    with st.expander("Import a data set", expanded=not found, icon=":material/add:"):
+        _import(client)
+
+
+def _import(client: Client) -> None:
+    name = st.text_input("Name", max_chars=120, key="import-name")
+    description = st.text_input("What it shows", max_chars=500, key="import-description")
+    how = st.segmented_control(
+        "From", ["An archive", "A folder of the lab"], default="An archive", key="import-how"
+    )
+    anew = st.toggle(
+        "Divide anew",
+        key="import-anew",
+        help="Into discover, select and confirm, whatever splits the images have; duplicates stay together",
+    )
+    archive = source = None
+    if how == "A folder of the lab":
+        source = st.text_input(
+            "Folder",
+            placeholder="folder:lab/signs",
+            key="import-folder",
+            help="Below a folder that the administrator named in FULCRUM_WORKER_FOLDERS",
+        )
+    else:
+        archive = st.file_uploader(
+            "Archive", type=["zip", "tar", "gz", "tgz"], key="import-archive", label_visibility="collapsed"
+        )
+        st.caption("Class folders, a manifest (CSV, Parquet, JSON lines), COCO or a FiftyOne export inside.")
+    if st.button(
+        "Import", type="primary", key="import-go", disabled=not name.strip() or not (source or archive)
+    ):
+        try:
+            record = client.datasets.create(name.strip(), description=description.strip())
+            if archive is not None:
+                job = _upload(client, record, archive, anew)
+            else:
+                job = client.datasets.import_images(record, (source or "").strip(), new_splits=anew)
+        except FulcrumError as error:
+            troubles.show(error, "import")
+            return
+        forget("datasets")
+        go.switch("jobs", job=job.id)
+
+
+def _upload(client: Client, record: DatasetRecord, archive: UploadedFile, anew: bool) -> JobRecord:
+    """A browser's name decides nothing but how the archive is unpacked."""
+    with tempfile.TemporaryDirectory() as folder:
+        kept = Path(folder) / ("archive.zip" if archive.name.lower().endswith(".zip") else "archive.tar")
+        with kept.open("wb") as file:
+            shutil.copyfileobj(archive, file)
+        return client.datasets.upload(record, kept, new_splits=anew)
+
+
+def _one(client: Client, record: DatasetRecord) -> None:
+    if st.button("All data sets", icon=":material/arrow_back:", type="tertiary"):
+        st.query_params.clear()
+        st.rerun()
+    line = st.columns([6, 1.4], vertical_alignment="center")
+    line[0].title(record.name, anchor=False)
+    with line[1].popover("More", width="stretch"):
+        _more(client, record)
+    st.caption(
+        (f"{record.description} · " if record.description else "")
+        + f"{number(record.n_images)} images · "
+        + (f"content `{record.digest[:12]}` · " if record.digest else "")
+        + ago(record.created_at)
+    )
+    if not record.n_images:
+        st.info("It is empty: its import runs, failed, or was never started.")
+        go.link("jobs", "Look at the jobs", icon="pending_actions")
+        return
+    left, right = st.columns([1.5, 4], gap="large")
+    with left:
+        chosen = _filters(client, record)
+    with right:
+        _images(client, record, chosen)
+
+
+def _filters(client: Client, record: DatasetRecord) -> dict[str, str]:
+    whole: Facets = remembered(
+        ("samples", "facets", record.id, record.digest), lambda: client.datasets.facets(record)
+    )
+    chosen: dict[str, str] = {}
+    query = st.query_params
+    for facet in (whole.split, whole.label, *whole.groups):
+        if facet.n_values < 2:
+            continue
+        value = _choice(facet)
+        if value:
+            chosen[facet.column] = value
+    wanted = {"dataset": record.id, **chosen}
+    if dict(query) != wanted:
+        query.from_dict(wanted)
+    return chosen
+
+
+def _choice(facet: Facet) -> str:
+    counts = {v.value: v.n for v in facet.values if v.value}
+    values = ["", *counts]
+    now = st.query_params.get(facet.column, "")
+    return str(
+        st.selectbox(
+            facet.column.removeprefix("group_").replace("_", " ").capitalize(),
+            values,
+            values.index(now) if now in values else 0,
+            format_func=lambda v: f"{v} ({counts[v]})" if v else "all",
+            key=f"facet-{facet.column}",
+        )
+    )
+
+
+def _images(client: Client, record: DatasetRecord, chosen: dict[str, str]) -> None:
+    n = st.session_state.get("images-shown", _PER_PAGE)
+    rest = {k: v for k, v in chosen.items() if k not in ("split", "label")}
+    try:
+        found: list[DatasetImage] = remembered(
+            ("samples", record.id, record.digest, tuple(chosen.items()), n),
+            lambda: list(
+                islice(
+                    client.datasets.images(
+                        record, split=chosen.get("split"), label=chosen.get("label"), where=rest or None
+                    ),
+                    n + 1,
+                )
+            ),
+        )
+    except FulcrumError as error:
+        troubles.show(error, "images")
+        return
+    if not found:
+        st.info("No image has all of these.")
+        return
+    st.caption("Click an image to debug it.")
+    items = [
+        (i.id, sample_url(record.id, i.id), f"{i.label or 'no label'} · {i.split or ''}") for i in found[:n]
+    ]
+    taken = gallery("dataset-images", items, height=620)
+    line = st.columns([1, 1, 4])
+    if len(found) > n and line[0].button("More images"):
+        st.session_state["images-shown"] = n + _PER_PAGE
+        st.rerun()
+    with line[1].popover("Table", icon=":material/download:"):
+        table = pd.DataFrame(
+            [{"id": i.id, "label": i.label, "split": i.split, **i.groups, **i.covariates} for i in found[:n]]
+        )
+        charts.downloads(table, "images")
+    if taken is not None:
+        open_sample(client, record, taken, elsewhere=True)
+
+
+def _more(client: Client, record: DatasetRecord) -> None:
+    name = st.text_input("Name", record.name, max_chars=120, key="dataset-name")
+    words = st.text_area("What it shows", record.description, max_chars=500, key="dataset-words")
+    try:
+        if st.button("Save", key="dataset-save", width="stretch"):
+            client.datasets.update(record, name=name.strip(), description=words.strip())
+            forget("datasets")
+            st.rerun()
+        if st.button("Delete", key="dataset-delete", width="stretch", icon=":material/delete:"):
+            client.datasets.delete(record)
+            forget("datasets", "samples")
+            st.query_params.clear()
+            st.rerun()
+    except FulcrumError as error:
+        troubles.show(error, "dataset")

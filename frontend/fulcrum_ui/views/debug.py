@@ -243,8 +243,9 @@ def _sliders(bench: Bench, about: Known) -> None:
         saving.save_dialog()
     if not bench.gains:
         st.caption("Suppress or amplify a latent below, and see the answer change here.")
+    held = st.container(height=250, border=False) if len(bench.gains) > 5 else st.container()
     for latent, gain in bench.gains:
-        row = st.columns([3.2, 5, 0.8], vertical_alignment="center")
+        row = held.columns([3.2, 5, 0.8], vertical_alignment="center")
         row[0].html(
             f'<div class="fu-num" style="overflow:hidden;text-overflow:ellipsis;white-space:nowrap">{_escaped(about.name(latent))}</div>'
         )

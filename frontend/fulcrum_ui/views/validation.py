@@ -1,8 +1,265 @@
-"""validation."""
+"""Validation: what a correction fixes and what it breaks on a data set; what can be shown is said before it is run."""
+
+from html import escape
 
 import streamlit as st
+
+from fulcrum.client import Client
+from fulcrum.domain.datasets import Facets
+from fulcrum.domain.errors import FulcrumError, NotFound
+from fulcrum.domain.evaluations import Evaluation, EvaluationPlan
+from fulcrum.domain.jobs import SplitName
+from fulcrum.domain.records import CorrectionRecord, DatasetRecord, EvaluationRecord
+from fulcrum_ui import go, troubles
+from fulcrum_ui.parts import job_progress, report_tabs
+from fulcrum_ui.parts.evidence_badges import verdict_badge
+from fulcrum_ui.parts.words import ago, badge, number
+from fulcrum_ui.visitor import remembered, visitor
+
+_SPLITS: dict[SplitName, str] = {
+    "select": "select: for choosing, each look is counted",
+    "confirm": "confirm: once for each version, this is the proof",
+    "discover": "discover: where it was found, proves nothing",
+}
+_DOSES = (0.0, 0.1, 0.25, 0.5, 0.75, 1.0)
 
 
 def page() -> None:
     """The page."""
-    st.title("validation")
+    client = visitor().client
+    query = st.query_params
+    if query.get("evaluation"):
+        _one(client, query["evaluation"])
+        return
+    st.title("Validation", anchor=False)
+    corrections = list(client.corrections.list())
+    datasets = [d for d in client.datasets.list() if d.n_images]
+    if not corrections:
+        st.info("There is no correction to validate yet: make one on the bench.")
+        go.link("debug", "To the bench", icon="science")
+        return
+    if not datasets:
+        st.info("A correction is proven on a data set, and there is none with images yet.")
+        go.link("datasets", "Import one", icon="photo_library")
+        return
+    left, right = st.columns([5, 4], gap="large")
+    with left:
+        _new(client, corrections, datasets)
+    with right:
+        _past(client, corrections, datasets)
+
+
+def _new(client: Client, corrections: list[CorrectionRecord], datasets: list[DatasetRecord]) -> None:
+    query = st.query_params
+    ids = [c.id for c in corrections]
+    wanted = query.get("correction", "")
+    line = st.columns([3, 1])
+    correction = line[0].selectbox(
+        "Correction",
+        corrections,
+        ids.index(wanted) if wanted in ids else 0,
+        format_func=lambda c: c.name,
+        key="validate-correction",
+    )
+    version = line[1].selectbox("Version", range(correction.latest, 0, -1), key="validate-version")
+    line = st.columns([3, 3])
+    dataset = line[0].selectbox(
+        "On the data set", datasets, format_func=lambda d: f"{d.name} ({d.n_images})", key="validate-dataset"
+    )
+    splits = [s for s in _SPLITS if s in dataset.n_by_split]
+    split = line[1].selectbox(
+        "Split", splits or list(_SPLITS), format_func=lambda s: _SPLITS[s], key="validate-split"
+    )
+    facets: Facets = remembered(
+        ("samples", "facets", dataset.id, dataset.digest), lambda: client.datasets.facets(dataset)
+    )
+    where, keep = _groups(facets)
+    try:
+        plan = client.evaluations.plan(correction, dataset, split=split, number=version)
+        _plan(plan, split)
+    except FulcrumError as error:
+        troubles.show(error, "plan")
+        return
+    line = st.columns([2, 2, 1.4], vertical_alignment="bottom")
+    controls = line[2].number_input(
+        "Controls",
+        0,
+        1000,
+        100,
+        20,
+        key="validate-controls",
+        help="Corrections of the same size made of other latents: the gain must exceed theirs",
+    )
+    if line[0].button(
+        "Validate", type="primary", icon=":material/fact_check:", width="stretch", key="validate-go"
+    ):
+        _start(
+            lambda: (
+                client.evaluations.validate(
+                    correction,
+                    dataset,
+                    where=where,
+                    split=split,
+                    number=version,
+                    same_cue_legitimate=keep,
+                    n_controls=int(controls),
+                ).id
+            )
+        )
+    if split != "confirm" and line[1].button(
+        "Dose-response",
+        icon=":material/show_chart:",
+        width="stretch",
+        key="sweep-go",
+        help=f"{len(_DOSES)} gains of the whole correction: what is fixed and broken at each",
+    ):
+        _start(
+            lambda: (
+                client.evaluations.sweep(
+                    correction,
+                    dataset,
+                    _DOSES,
+                    where=where,
+                    split="select" if split == "select" else "discover",
+                    number=version,
+                    n_controls=25,
+                ).id
+            )
+        )
+    job = query.get("job")
+    if job:
+        _running(client, job)
+
+
+def _groups(facets: Facets) -> tuple[dict[str, str] | None, dict[str, str] | None]:
+    """The failure mode, and images with the same cue where it tells the truth."""
+    # Groups are asked for by their own name, without the manifest's prefix.
+    columns = {
+        f.column.removeprefix("group_"): [v.value for v in f.values if v.value]
+        for f in (*facets.groups, facets.label)
+    }
+    columns = {c: values for c, values in columns.items() if len(values) > 1}
+    if not columns:
+        st.caption("The images carry no groups: the whole split is the failure mode.")
+        return None, None
+    named = "sticker_kind" if "sticker_kind" in columns else next(iter(columns))
+    line = st.columns(3)
+    column = line[0].selectbox(
+        "Failure mode: column",
+        ["(the whole split)", *columns],
+        1 + list(columns).index(named),
+        key="validate-column",
+    )
+    if column not in columns:
+        return None, None
+    values = columns[column]
+    first = values.index("attack") if "attack" in values else 0
+    value = line[1].selectbox("is", values, first, key=f"validate-value-{column}")
+    rest = ["(none)", *(v for v in values if v != value)]
+    keep = line[2].selectbox(
+        "Same cue, rightly",
+        rest,
+        rest.index("right") if "right" in rest else 0,
+        key=f"validate-keep-{column}-{value}",
+        help="Images with the same cue where it is legitimate, such as a sticker with the right word: they must not break",
+    )
+    return {column: value}, (None if keep == "(none)" else {column: keep})
+
+
+def _plan(plan: EvaluationPlan, split: str) -> None:
+    with st.container(border=True):
+        st.markdown("**What this can show**")
+        mde = (
+            "no change at all" if plan.mde is None else f"a change of **{100 * plan.mde:.1f} points** or more"
+        )
+        harm = (
+            f"Harm below 1 % can be shown: {number(plan.images_for_harm)} images are needed for it."
+            if plan.can_pass_harm
+            else f"**Harm below 1 % cannot be shown**: that needs {number(plan.images_for_harm)} images, and here are {number(plan.n)}."
+        )
+        st.caption(
+            f"{number(plan.n)} images show {mde} (80 % power). {harm} At most {number(plan.most_forward_images)} images are run: only those in which the correction acts."
+        )
+        if split == "confirm" and plan.next_look > 1:
+            st.warning(
+                f"This version was looked at on confirm {plan.next_look - 1} times already: the badge will say so.",
+                icon=":material/visibility:",
+            )
+        elif split == "select" and plan.n_looks:
+            st.caption(f"{plan.n_looks} looks at this split so far; the numbers are corrected for them.")
+
+
+def _start(ask: object) -> None:
+    try:
+        job = ask()  # type: ignore[operator]  # gives the id of a job
+    except FulcrumError as error:
+        troubles.show(error, "start")
+        return
+    st.query_params["job"] = job
+    st.rerun()
+
+
+def _running(client: Client, job_id: str) -> None:
+    with st.container(border=True):
+        try:
+            job = client.jobs.get(job_id).job
+        except NotFound:
+            st.caption("The job of this address is not here any more.")
+            return
+        st.markdown(f"**{job_progress.kind_words(job.kind)}**")
+        job_progress.watch(client, job_id, "validation")
+        job_progress.link_to_result(job)
+        st.caption("You may leave this page: the job goes on.")
+
+
+def _past(client: Client, corrections: list[CorrectionRecord], datasets: list[DatasetRecord]) -> None:
+    st.subheader("Past evaluations", anchor=False)
+    names, sets = {c.id: c.name for c in corrections}, {d.id: d.name for d in datasets}
+    found = list(client.evaluations.list())[:40]
+    if not found:
+        st.caption("None yet.")
+    for e in found:
+        with st.container(border=True):
+            row = st.columns([5, 1.1], vertical_alignment="center")
+            what = verdict_badge(e) if e.kind == "validation" else badge("dose-response", "info")
+            row[0].html(
+                f"<b>{escape(names.get(e.correction_id, 'a deleted correction'))}</b> {what}<br><span class='fu-quiet'>"
+                f"{escape(sets.get(e.dataset_id, 'a deleted data set'))}, {escape(e.split)} · {ago(e.created_at)}</span>"
+            )
+            with row[1]:
+                go.link("validation", "Open", evaluation=e.id)
+
+
+def _one(client: Client, evaluation_id: str) -> None:
+    if st.button("All evaluations", icon=":material/arrow_back:", type="tertiary"):
+        st.query_params.clear()
+        st.rerun()
+    try:
+        found: Evaluation = remembered(
+            ("evaluations", evaluation_id), lambda: client.evaluations.get(evaluation_id)
+        )
+    except NotFound:
+        st.warning("This evaluation is not here (any more).")
+        return
+    record = found.record
+    name = _name(client, record)
+    st.title(name, anchor=False)
+    dataset = next(
+        (d.name for d in client.datasets.list() if d.id == record.dataset_id), "a deleted data set"
+    )
+    look = f", look {record.look}" if record.look else ""
+    st.caption(f"Version {record.number} on {dataset}, {record.split}{look} · {ago(record.created_at)}")
+    if found.changes:
+        changes = "; ".join(f"{c.part} was {c.then[:12]}, is {c.now[:12]}" for c in found.changes)
+        st.warning(f"Stale: {changes}. Validate again to know what holds now.", icon=":material/history:")
+    if record.kind == "sweep":
+        report_tabs.sweep(client, found)
+        return
+    report_tabs.validation(client, found, name, dataset)
+
+
+def _name(client: Client, record: EvaluationRecord) -> str:
+    try:
+        return client.corrections.get(record.correction_id).name
+    except NotFound:
+        return "A deleted correction"

@@ -1,0 +1,484 @@
+"""An evaluation, part by part: verdict and gates, flip board, slices, confusion, ripple, doses, provenance."""
+
+from html import escape
+from itertools import islice
+from typing import Any
+
+import pandas as pd
+import streamlit as st
+
+from fulcrum.client import Client
+from fulcrum.domain.errors import FulcrumError
+from fulcrum.domain.evaluations import Evaluation, FlippedImage, Outcome
+from fulcrum_ui import charts, go, troubles
+from fulcrum_ui.bench_state import Bench
+from fulcrum_ui.parts.bars import banner
+from fulcrum_ui.parts.gallery import gallery
+from fulcrum_ui.parts.printing import printable
+from fulcrum_ui.parts.words import number, p_value, percent, signed
+from fulcrum_ui.pictures import sample_url
+from fulcrum_ui.visitor import forget, remembered
+
+Report = dict[str, Any]
+_OUTCOMES: dict[str, Outcome] = {
+    "Broken": "broken",
+    "Fixed": "fixed",
+    "Moved": "moved",
+    "Still wrong": "still_wrong",
+    "Still right": "still_right",
+}
+_STATE_ICONS = {
+    "pass": ("✓", "fu-good"),
+    "fail": ("✗", "fu-bad"),
+    "warn": ("!", "fu-bad"),
+    "unknown": ("?", "fu-plain"),
+}
+_PER_PAGE = 60
+
+
+def validation(client: Client, found: Evaluation, name: str, dataset: str) -> None:
+    """The report of a validation."""
+    report = found.report
+    tabs = st.tabs(
+        ["Verdict", "Flip board", "Slices", "Confusion", "Ripple", "Doses", "Details"],
+        key="report-tab",
+        on_change="rerun",
+    )
+    parts = (_verdict, _flips, _slices, _confusion, _ripple, _doses, _details)
+    for tab, part in zip(tabs, parts, strict=True):
+        with tab:
+            if tab.open:
+                try:
+                    part(client, found, report)
+                except FulcrumError as error:
+                    troubles.show(error, part.__name__)
+    st.divider()
+    st.download_button(
+        "Printable report",
+        lambda: printable(found, name, dataset),
+        file_name="validation.html",
+        mime="text/html",
+        icon=":material/print:",
+        on_click="ignore",
+    )
+
+
+def _verdict(client: Client, found: Evaluation, report: Report) -> None:
+    verdict = report["verdict"]
+    key = str(verdict.get("name", found.record.verdict) if isinstance(verdict, dict) else verdict)
+    kind = "good" if key == "generalises" else ("bad" if "harm" in key else "plain")
+    words = found.record.badge or key
+    banner(words[:1].upper() + words[1:].replace("_", " "), kind)
+    if isinstance(verdict, dict):
+        for line in verdict.get("reasons", ()) or ():
+            st.caption(str(line))
+    left, right = st.columns([4, 5], gap="large")
+    with left:
+        target = report.get("target")
+        if target:
+            _two_by_two("Images of the failure mode", target)
+        _two_by_two("All images", report["overall"])
+    with right:
+        st.subheader("Gates", anchor=False)
+        _gates(report)
+        _controls(report)
+
+
+def _two_by_two(title: str, part: Report) -> None:
+    st.markdown(
+        f"**{title}**: {percent(part['accuracy_before'])} → **{percent(part['accuracy_after'])}** of {number(part['n'])}"
+    )
+    cells = (
+        f"<tr><th></th><th class='r'>right after</th><th class='r'>wrong after</th></tr>"
+        f"<tr><th>right before</th><td class='r'>{part['still_right']}</td><td class='r'><b class='fu-bad'>{part['broken']} broken</b></td></tr>"
+        f"<tr><th>wrong before</th><td class='r'><b class='fu-good'>{part['fixed']} fixed</b></td><td class='r'>{part['still_wrong']}</td></tr>"
+    )
+    st.html(f'<table class="fu-table">{cells}</table>')
+    interval, bound = part.get("interval") or {}, part.get("nfr_bound") or {}
+    mde = part.get("mde")
+    st.caption(
+        f"Net {signed(100 * part['net'], 1)} points, {100 * interval.get('level', 0.95):.0f} % interval {signed(100 * interval.get('low', 0), 1)} to "
+        f"{signed(100 * interval.get('high', 0), 1)}; {p_value(part.get('p'))}. Of those that were right, at most {percent(bound.get('upper'), 2)} break. "
+        + ("" if mde is None else f"Smaller changes than {100 * mde:.1f} points would go unseen.")
+    )
+
+
+def _gates(report: Report) -> None:
+    rows = []
+    for gate in report["gates"]:
+        icon, css = _STATE_ICONS.get(str(gate["state"]), ("?", "fu-plain"))
+        rows.append(
+            f"<tr><td class='{css}'><b title='{escape(str(gate['state']))}'>{icon}</b></td><td><b>{escape(str(gate['name']).replace('_', ' '))}</b></td>"
+            f"<td>{escape(str(gate['reason']))}</td></tr>"
+        )
+    st.html(f'<table class="fu-table">{"".join(rows)}</table>')
+    for line in report.get("gates_left_out") or ():
+        st.caption(f"Not asked: {line}")
+
+
+def _controls(report: Report) -> None:
+    kinds = {"matched_latents": "other latents", "random_directions": "random directions"}
+    draws = [
+        {"kind": kinds.get(c["kind"], c["kind"]), "change": 100 * g}
+        for c in report.get("controls") or ()
+        for g in c.get("gains") or ()
+    ]
+    if not draws:
+        return
+    target = report.get("target") or report["overall"]
+    table = pd.DataFrame(draws)
+    st.subheader("Against controls of the same size", anchor=False)
+    charts.show(charts.controls_strip(table, 100 * target["net"]), table, "dataset-controls")
+    for c in report["controls"]:
+        st.caption(
+            f"{c['n_controls']} corrections of {kinds.get(c['kind'], c['kind'])}: 95 % gain at most {signed(100 * c['p95'], 1)} points, "
+            f"this one {signed(100 * c['gain'], 1)}; {p_value(c['p'])}."
+        )
+
+
+def _flips(client: Client, found: Evaluation, report: Report) -> None:
+    record = found.record
+    line = st.columns([4, 3, 2], vertical_alignment="center")
+    counts = report["overall"]
+    shown = line[0].segmented_control(
+        "Outcome",
+        list(_OUTCOMES),
+        default=st.session_state.get("flip-default", "Broken" if counts["broken"] else "Fixed"),
+        format_func=lambda o: f"{o} ({counts.get(_OUTCOMES[o], 0)})",
+        key="flip-outcome",
+        label_visibility="collapsed",
+        width="stretch",
+    )
+    columns = {g["group"]["name"] for g in [*report.get("groups", ()), *report.get("classes", ())]}
+    where = line[1].selectbox(
+        "Only", ["all images", *sorted(columns)], key="flip-where", label_visibility="collapsed"
+    )
+    everything = line[2].toggle(
+        "Also not judged",
+        key="flip-all",
+        help="Images on which it was found, or that leaked, prove nothing and are left out",
+    )
+    outcome = _OUTCOMES[shown or "Fixed"]
+    n = st.session_state.get("flips-shown", _PER_PAGE)
+    images: list[FlippedImage] = remembered(
+        ("evaluations", record.id, "images", outcome, where, everything, n),
+        lambda: list(
+            islice(
+                client.evaluations.images(
+                    record,
+                    outcome=outcome,
+                    where=None if where == "all images" else where,
+                    evaluated_only=not everything,
+                ),
+                n + 1,
+            )
+        ),
+    )
+    if not images:
+        st.info("No image here. For *broken*, that is good news.")
+        return
+    st.caption(
+        "By change of margin, largest first. Click an image to open it on the bench with this correction."
+    )
+    items = [
+        (
+            f.id,
+            sample_url(record.dataset_id, f.id),
+            f"{f.base} → {f.corrected}\n{f.label or 'no label'} · margin {signed(f.margin_change)}",
+        )
+        for f in images[:n]
+    ]
+    taken = gallery("flips", items, height=560)
+    if len(images) > n and st.button("More images"):
+        st.session_state["flips-shown"] = n + _PER_PAGE
+        st.rerun()
+    if taken is not None:
+        _to_bench(client, found, taken)
+
+
+def _to_bench(client: Client, found: Evaluation, sample: str) -> None:
+    record = found.record
+    image = client.datasets.open_image(record.dataset_id, sample)
+    version = client.corrections.version(record.correction_id, record.number)
+    correction = version.correction
+    gains = tuple((e.latent, getattr(e, "gain", 0.0)) for e in correction.edits[:40])
+    names = tuple(found.report.get("provenance", {}).get("class_names", ()))
+    sae = client.corrections.get(record.correction_id).sae_id
+    forget("recent")
+    go.switch("debug", **Bench(image=image.id, sae=sae, classes=names, gains=gains).to_query())
+
+
+def _slices(client: Client, found: Evaluation, report: Report) -> None:
+    answer = remembered(
+        ("evaluations", found.record.id, "slices"), lambda: client.evaluations.slices(found.record)
+    )
+    rows = pd.DataFrame(
+        [
+            {
+                "slice": s["group"]["name"],
+                "images": s["n"],
+                "before": s["accuracy_before"],
+                "after": s["accuracy_after"],
+                "net": 100 * s["net"],
+                "low": 100 * s["interval"]["low"] if s.get("interval") else None,
+                "high": 100 * s["interval"]["high"] if s.get("interval") else None,
+                "broken": s["broken"],
+                "fixed": s["fixed"],
+                "p": s["p"],
+                "q": s["q"],
+                "MDE": None if s.get("mde") is None else 100 * s["mde"],
+                "verdict": s["verdict"],
+            }
+            for s in answer.slices
+        ]
+    )
+    if rows.empty:
+        st.info("The images carry no groups.")
+    else:
+        rows = rows.sort_values("net")
+        charts.show(
+            charts.slices(rows.head(20)),
+            rows,
+            "slices",
+            caption="Net change in points with simultaneous intervals; the 20 worst. q corrects for looking at all of them.",
+        )
+        st.dataframe(
+            rows,
+            hide_index=True,
+            width="stretch",
+            height=340,
+            column_config={
+                "before": st.column_config.NumberColumn(format="percent"),
+                "after": st.column_config.NumberColumn(format="percent"),
+                **{c: st.column_config.NumberColumn(format="%+.1f") for c in ("net", "low", "high", "MDE")},
+                **{c: st.column_config.NumberColumn(format="scientific") for c in ("p", "q")},
+            },
+        )
+    st.subheader("Where flips gather", anchor=False)
+    columns = st.columns(3, gap="medium")
+    for column, (title, part) in zip(
+        columns, (("Broken", answer.broken), ("Fixed", answer.fixed), ("Moved", answer.moved)), strict=True
+    ):
+        with column:
+            st.markdown(f"**{title}**")
+            shown = [
+                {
+                    "slice": f["group"]["name"],
+                    "images": f["n"],
+                    "events": f["n_events"],
+                    "rate": f["rate"],
+                    "outside": f["rate_outside"],
+                    "q": f["q"],
+                }
+                for f in part[:12]
+            ]
+            if shown:
+                st.dataframe(
+                    pd.DataFrame(shown),
+                    hide_index=True,
+                    width="stretch",
+                    column_config={
+                        "rate": st.column_config.NumberColumn(format="percent"),
+                        "outside": st.column_config.NumberColumn(format="percent"),
+                        "q": st.column_config.NumberColumn(format="scientific"),
+                    },
+                )
+            else:
+                st.caption("None stand out.")
+
+
+def _confusion(client: Client, found: Evaluation, report: Report) -> None:
+    answer = remembered(
+        ("evaluations", found.record.id, "confusion"), lambda: client.evaluations.confusion(found.record)
+    )
+    left, right = st.columns([3, 2], gap="large")
+    with left:
+        if answer.delta:
+            table = pd.DataFrame(
+                [
+                    {"label": answer.class_names[i], "answer": answer.class_names[j], "change": v}
+                    for i, row in enumerate(answer.delta)
+                    for j, v in enumerate(row)
+                ]
+            )
+            charts.show(
+                charts.confusion(table),
+                table,
+                "confusion",
+                caption="After minus before: rows are labels, columns answers. Blue is more, orange fewer.",
+            )
+        else:
+            st.info("Too many classes for a matrix: see the pairs that changed most.")
+    with right:
+        st.markdown("**Answers that changed most**")
+        pairs = pd.DataFrame(answer.pairs)
+        if pairs.empty:
+            st.caption("No answer changed.")
+        else:
+            st.dataframe(
+                pairs[["before", "after", "n", "fixed", "broken"]],
+                hide_index=True,
+                width="stretch",
+                height=420,
+            )
+
+
+def _ripple(client: Client, found: Evaluation, report: Report) -> None:
+    ripple = report.get("ripple")
+    if not ripple:
+        st.info("No images outside the failure mode: the ripple cannot be seen here.")
+        return
+    interval = ripple.get("kl_p95_interval") or {}
+    st.caption(
+        f"Over {number(ripple['n'])} {ripple['population']}: how far answers moved though they should not. 95 % of images moved by at most "
+        f"{ripple['kl']['p95']:.3g} nats (interval {interval.get('low', 0):.2g} to {interval.get('high', 0):.2g}), the most by {ripple['kl']['max']:.3g}."
+    )
+    classes = pd.DataFrame(ripple["classes"])
+    left, right = st.columns(2, gap="large")
+    with left:
+        st.markdown("**Classes that gained or lost answers**")
+        if not classes.empty:
+            classes["net"] = classes["n_after"] - classes["n_before"]
+            st.dataframe(
+                classes[["class_name", "n_before", "n_after", "net", "p", "q"]],
+                hide_index=True,
+                width="stretch",
+                column_config=_science(),
+            )
+    with right:
+        st.markdown("**Latents that moved though nobody edited them**")
+        moved = pd.DataFrame(ripple.get("concepts") or ripple.get("latents") or [])
+        if moved.empty:
+            st.caption("None.")
+        else:
+            st.dataframe(
+                moved[["name", "mean_change", "n_up", "n_down", "p", "q"]].head(30),
+                hide_index=True,
+                width="stretch",
+                height=380,
+                column_config=_science(),
+            )
+
+
+def _science() -> dict[str, Any]:
+    return {c: st.column_config.NumberColumn(format="scientific") for c in ("p", "q")}
+
+
+def _doses(client: Client, found: Evaluation, report: Report) -> None:
+    record = found.record
+    sweeps = [
+        e
+        for e in client.evaluations.list(kind="sweep", correction=record.correction_id)
+        if e.number == record.number
+    ]
+    if not sweeps:
+        st.info("No dose-response of this version yet: it shows what each gain fixes and breaks.")
+        go.link("validation", "Ask for one", icon="show_chart", correction=record.correction_id)
+        return
+    for e in sweeps[:3]:
+        sweep(client, remembered(("evaluations", e.id), lambda e=e: client.evaluations.get(e)))  # type: ignore[misc]  # a default binds it
+
+
+def sweep(client: Client, found: Evaluation) -> None:
+    """The report of a dose-response."""
+    report = found.report
+    doses = pd.DataFrame([g["dose"] | {"on front": g["on_front"]} for g in report["gains"]])
+    curve = report["curves"][0] if report.get("curves") else {}
+    chosen = (curve.get("chosen") or {}).get("gain")
+    left, right = st.columns(2, gap="large")
+    with left:
+        st.markdown("**What each dose fixes and breaks**")
+        names = {"fix_rate": "fixed", "nfr": "broken", "worst_group_accuracy": "worst group"}
+        long = doses.melt(
+            id_vars=["gain"], value_vars=[c for c in names if c in doses], var_name="what", value_name="share"
+        )
+        long["what"] = long["what"].map(names)
+        charts.show(
+            charts.dose_curve(long, "gain", "share", "what", at=chosen),
+            long,
+            f"doses-{found.record.id}",
+            caption="Dashed: the chosen dose" if chosen is not None else None,
+        )
+        harm = curve.get("first_harm")
+        st.caption(
+            (
+                f"Chosen gain {chosen:g}. "
+                if chosen is not None
+                else "No dose keeps within the margin of harm. "
+            )
+            + (
+                f"The first dose that harms: {harm if not isinstance(harm, dict) else harm.get('gain')}."
+                if harm is not None
+                else "No dose harms beyond the margin."
+            )
+        )
+    with right:
+        st.markdown("**Efficacy against side effects**")
+        points = [
+            {
+                "fixed": g["dose"]["fix_rate"],
+                "broken": g["dose"]["nfr"],
+                "what": "this correction",
+                "gain": g["gain"],
+            }
+            for g in report["gains"]
+        ]
+        points += [
+            {"fixed": c["fix_rate"], "broken": c["nfr"], "what": "controls", "gain": None}
+            for c in report.get("controls", ())
+        ]
+        table = pd.DataFrame(points)
+        charts.show(
+            charts.pareto(table),
+            table,
+            f"pareto-{found.record.id}",
+            caption="Up and left is better; grey are corrections of the same size made of other latents.",
+        )
+    st.caption(
+        f"{number(report['n'])} images, {number(report['n_target'])} of the failure mode, split {found.record.split}."
+    )
+
+
+def _details(client: Client, found: Evaluation, report: Report) -> None:
+    record = found.record
+    left, right = st.columns(2, gap="large")
+    with left:
+        counted = report["counted"]
+        st.markdown("**Which images were judged**")
+        st.dataframe(
+            pd.DataFrame([{"what": k.replace("_", " "), "images": v} for k, v in counted.items()]),
+            hide_index=True,
+            width="stretch",
+        )
+        calibration = report.get("calibration") or {}
+        scores = [calibration[k] for k in ("brier", "ece", "log_loss") if calibration.get(k)]
+        if scores:
+            st.markdown("**Calibration**")
+            st.dataframe(
+                pd.DataFrame([{k: s[k] for k in ("name", "before", "after", "difference")} for s in scores]),
+                hide_index=True,
+                width="stretch",
+            )
+        st.markdown("**Per image, from which every number can be recomputed**")
+        line = st.columns(2)
+        for column, form, mime in (
+            (line[0], "parquet", "application/vnd.apache.parquet"),
+            (line[1], "csv", "text/csv"),
+        ):
+            column.download_button(
+                form.upper() if form == "csv" else "Parquet",
+                lambda form=form: client.evaluations.table(record, format=form),  # type: ignore[misc]  # a default binds it
+                file_name=f"{record.id}.{form}",
+                mime=mime,
+                width="stretch",
+                on_click="ignore",
+                key=f"table-{form}",
+            )
+    with right:
+        st.markdown("**Provenance**")
+        st.json(
+            {k: v for k, v in report["provenance"].items() if k not in ("class_names", "templates")},
+            expanded=1,
+        )
+        with st.expander("Specification"):
+            st.json(report["specification"])
