@@ -114,6 +114,7 @@ ASKED = {
     "POST /v1/corrections/{}:plan": lambda c: c.evaluations.plan("cor_1", "dat_1"),
     "POST /v1/corrections/{}:validate": lambda c: c.evaluations.validate("cor_1", "dat_1", where={"a": "b"}),
     "POST /v1/corrections/{}:sweep": lambda c: c.evaluations.sweep("cor_1", "dat_1", [0.0]),
+    "POST /v1/corrections:interact": lambda c: c.evaluations.interactions(["cor_1", "cor_2"], "dat_1"),
     "POST /v1/datasets/{}:suggest": lambda c: c.evaluations.suggest("dat_1", "sae_1", {"a": "b"}),
     "GET /v1/evaluations": lambda c: list(c.evaluations.list()),
     "GET /v1/evaluations/{}": lambda c: c.evaluations.get("evl_1"),

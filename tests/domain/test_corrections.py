@@ -4,7 +4,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fulcrum.domain.corrections import CONDITION_KINDS, EDIT_KINDS, Correction, Origin, from_dict, to_dict
+from fulcrum.domain.corrections import (
+    CONDITION_KINDS,
+    EDIT_KINDS,
+    Correction,
+    Origin,
+    from_dict,
+    to_dict,
+    together,
+)
 from fulcrum.domain.edits import (
     Add,
     Cap,
@@ -163,3 +171,30 @@ def test_class_sets_are_checked_where_they_enter():
     with pytest.raises(InvalidTarget, match="always 0"):
         MarginTarget("a", "a")
     assert ClassSet(("a", "b"), ("x {}", "y {}")).prompts() == [["x a", "y a"], ["x b", "y b"]]
+
+
+def test_two_corrections_together_hold_the_edits_of_both_once() -> None:
+    first = Correction(
+        "a" * 64, "b" * 64, "h", (Scale(1, 0.0), Scale(2, 0.5)), origin=Origin(image_sha256=("x",))
+    )
+    second = dataclasses.replace(
+        first, edits=(Scale(2, 0.5), SetTo(3, 1.0)), origin=Origin(image_sha256=("x", "y"))
+    )
+    both = together(first, second)
+    assert both.edits == (Scale(1, 0.0), Scale(2, 0.5), SetTo(3, 1.0))
+    assert both.origin.image_sha256 == ("x", "y")  # neither proves anything about it
+
+
+@pytest.mark.parametrize(
+    ("changes", "named"),
+    [
+        ({"edits": (Scale(1, 0.5),)}, "latents"),
+        ({"sae_sha256": "c" * 64}, "sae_sha256"),
+        ({"scope": Scope("patch_list", (1,))}, "scope"),
+        ({"drop_error": True}, "drop_error"),
+    ],
+)
+def test_corrections_that_contradict_each_other_are_none_together(changes, named) -> None:
+    first = Correction("a" * 64, "b" * 64, "h", (Scale(1, 0.0),))
+    with pytest.raises(InvalidEdit, match=named):
+        together(first, dataclasses.replace(first, **changes))

@@ -11,7 +11,13 @@ import pytest
 from fulcrum.client import Client
 from fulcrum.domain.corrections import Correction
 from fulcrum.domain.edits import Scale
-from fulcrum.domain.errors import InvalidDataset, InvalidRequest, UnknownEvaluation, UnknownSae
+from fulcrum.domain.errors import (
+    InvalidDataset,
+    InvalidRequest,
+    SaeDoesNotFit,
+    UnknownEvaluation,
+    UnknownSae,
+)
 from fulcrum.domain.identifiers import new_id, now
 from fulcrum.domain.jobs import Where
 from fulcrum.domain.models import ModelRef
@@ -287,3 +293,41 @@ def test_an_index_and_a_description_are_jobs_and_there_is_one_index_for_all(clie
     empty = client.datasets.create("empty")
     with pytest.raises(InvalidDataset, match="import its images first"):
         client.latents.index(empty, with_sae)
+
+
+def test_interactions_of_saved_corrections_are_one_job_for_the_same_versions(
+    platform, client, kept, with_sae
+):
+    record = kept[0]
+    other = dataclasses.replace(CONTENT, edits=(Scale(9, 0.0),))
+    second = client.corrections.create("other", other, sae=with_sae)
+    job = client.evaluations.interactions([record.correction_id, second], record.dataset_id)
+    assert (job.kind, job.state, job.spec.split) == ("interact_corrections", "queued", "select")
+    assert [v.number for v in job.spec.corrections] == [1, 1]
+    assert client.jobs.get(job.after[0]).job.kind == "index_dataset"
+    first = client.corrections.version(record.correction_id)
+    assert client.evaluations.interactions([first, second], record.dataset_id).id == job.id
+    client.corrections.add_version(second, dataclasses.replace(other, edits=(Scale(9, 0.5),)))
+    later = client.evaluations.interactions([first, second], record.dataset_id)
+    assert later.id != job.id
+    assert [v.number for v in later.spec.corrections] == [1, 2]
+    with pytest.raises(InvalidRequest, match="corrections"):
+        client.evaluations.interactions([first], record.dataset_id)
+
+
+def test_interactions_stay_within_one_sae_and_one_project(platform, client, kept, with_sae):
+    record = kept[0]
+    p, u = platform.project.id, platform.admin_user.id
+    foreign = SaeRecord(new_id("sae"), p, "t", with_sae.model_id, "folder:demo/sae2", u, now())
+    with platform.store.write() as tx:
+        tx.saes.add(foreign)
+    second = client.corrections.create("of another SAE", CONTENT, sae=foreign)
+    with pytest.raises(SaeDoesNotFit, match="2 SAEs"):
+        client.evaluations.interactions([record.correction_id, second], record.dataset_id)
+    stranger = platform.as_user("Eve")
+    body = {
+        "dataset_id": record.dataset_id,
+        "corrections": [{"correction_id": record.correction_id}, {"correction_id": second.id}],
+    }
+    assert stranger.post("/v1/corrections:interact", json=body).status_code == 404
+    assert list(client.jobs.list()) == []

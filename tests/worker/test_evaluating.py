@@ -12,109 +12,20 @@ from scipy import stats
 from sqlalchemy import update
 from statsmodels.stats.contingency_tables import mcnemar
 from statsmodels.stats.multitest import multipletests
+from tests.worker.lab import ATTACK
 
-from fulcrum.datasets.formats import load_dataset
-from fulcrum.demo.shipped import demo_model, demo_sae, demo_task
-from fulcrum.demo.world_dataset import write_demo_dataset
+from fulcrum.demo.shipped import demo_task
 from fulcrum.domain.corrections import from_dict
-from fulcrum.domain.edits import Scale
-from fulcrum.domain.identifiers import new_id, now
-from fulcrum.domain.jobs import IndexDataset, SuggestCorrection, SweepCorrection, ValidateCorrection, Where
-from fulcrum.domain.records import CorrectionRecord, CorrectionVersion, DatasetRecord
-from fulcrum.engine.dataset_runs import DatasetRun
-from fulcrum.engine.indexing import open_or_build_index
+from fulcrum.domain.identifiers import now
+from fulcrum.domain.jobs import IndexDataset, SuggestCorrection, SweepCorrection, Where
 from fulcrum.engine.validating import Question, validate_correction
 from fulcrum.science.validation.specification import Specification
 from fulcrum.store.jobs import JobTaskRow
 from fulcrum.worker.handlers import validate_correction as module
 from fulcrum.worker.handlers.index_dataset import IndexDatasetHandler
-from fulcrum.worker.handlers.suggest_correction import SuggestCorrectionHandler
 from fulcrum.worker.handlers.sweep_correction import SweepCorrectionHandler
 from fulcrum.worker.handlers.validate_correction import ValidateCorrectionHandler
 from fulcrum.worker.indexes import open_runs
-
-SMALL = {"discover": 24, "select": 16, "confirm": 30}
-ATTACK = (Where("sticker_kind", "attack"),)
-
-
-@pytest.fixture(scope="module")
-def small_world(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("world")
-    return load_dataset(write_demo_dataset(folder, n_pairs=SMALL, n_right=4, n_neutral=4, n_cues=2, seed=5))
-
-
-@pytest.fixture(scope="module")
-def index(local_engine, small_world, tmp_path_factory):
-    steerable = local_engine.residency.steerable(demo_model(), demo_sae())
-    return open_or_build_index(steerable, small_world, tmp_path_factory.mktemp("index"))
-
-
-class Lab:
-    """A workshop with a data set, a correction and handlers which open the data set from the test's memory."""
-
-    def __init__(self, workshop, engine, dataset, index):
-        self.workshop, self.engine, self.data, self.index = workshop, engine, dataset, index
-        self.sae = workshop.add_demo_sae()
-        self.runs = []
-        self.dataset = DatasetRecord(
-            new_id("dat"), workshop.project.id, "small", workshop.user.id, now(), "", "ready", dataset.digest
-        )
-        rates = np.asarray(index.statistics.image_rate)
-        edits = [Scale(int(n), 0.0) for n in np.argsort(-rates)[[3, 9]]]
-        self.content = engine.correction(demo_model(), demo_sae(), edits, task=demo_task())
-        self.correction = CorrectionRecord(
-            new_id("cor"), workshop.project.id, "c", workshop.user.id, now(), sae_id=self.sae.id
-        )
-        with workshop.store.write() as tx:
-            tx.datasets.add(self.dataset)
-            tx.corrections.add(self.correction, self.version(self.content))
-        self.handlers = {
-            "validate_correction": ValidateCorrectionHandler(self.open),
-            "sweep_correction": SweepCorrectionHandler(self.open),
-            "suggest_correction": SuggestCorrectionHandler(self.open),
-        }
-
-    def version(self, content, number=1):
-        return CorrectionVersion(
-            self.correction.id, number, content.sha256, content, self.workshop.user.id, now()
-        )
-
-    def open(self, work, dataset_id, sae_id, task):
-        with work.store.read() as tx:
-            tx.datasets.get(dataset_id)
-        residency = self.engine.residency
-        task = task or demo_task()
-        run = DatasetRun(
-            residency.steerable(*work.sae(sae_id)),
-            residency.head(demo_model(), task),
-            task,
-            self.data,
-            self.index,
-        )
-        self.runs.append(run)
-        return run
-
-    def ask(self, **changes):
-        values = {"split": "confirm", "where": ATTACK, **changes}
-        return ValidateCorrection(self.correction.id, values.pop("number", 1), self.dataset.id, **values)
-
-    def run(self, spec, **options):
-        return self.workshop.run(self.workshop.submit(spec, **options), self.handlers)
-
-    def evaluation(self, job):
-        with self.workshop.store.read() as tx:
-            return tx.evaluations.get(job.result["evaluation_id"])
-
-    def report(self, job):
-        return json.loads(self.workshop.artifacts.read_bytes(self.evaluation(job).report_sha256))
-
-    def n_forwards(self):
-        return sum(r.counts.suffix_rows + r.counts.prefix_images for r in self.runs)
-
-
-@pytest.fixture
-def lab(workshop, local_engine, small_world, index):
-    return Lab(workshop, local_engine, small_world, index)
 
 
 def test_a_validation_as_a_job_is_the_report_of_one_run_here_and_now(lab):

@@ -92,6 +92,30 @@ class Correction:
         return hashlib.sha256(self.canonical_json().encode()).hexdigest()
 
 
+def together(first: Correction, second: Correction) -> Correction:
+    """Both corrections as one: the edits of the first, then those of the second that the first does not have.
+
+    Raises InvalidEdit when there is no such correction: for other weights, hook point, scope or conditions, and for a
+    latent that each edits in its own way.
+    """
+    for name in ("model_sha256", "sae_sha256", "hook_point", "scope", "conditions", "drop_error"):
+        mine, other = getattr(first, name), getattr(second, name)
+        if mine != other:
+            raise InvalidEdit(
+                f"corrections of different {name} cannot be one correction: {mine!r} and {other!r}"
+            )
+    known = {edit.latent: edit for edit in first.edits}
+    clashing = sorted(e.latent for e in second.edits if known.get(e.latent, e) != e)
+    if clashing:
+        raise InvalidEdit(f"both corrections edit the latents {clashing[:20]}, each in its own way")
+    return dataclasses.replace(
+        first,
+        edits=(*first.edits, *(e for e in second.edits if e.latent not in known)),
+        task=first.task if first.task == second.task else None,
+        origin=Origin("import", tuple(dict.fromkeys(first.origin.image_sha256 + second.origin.image_sha256))),
+    )
+
+
 def to_dict(correction: Correction) -> dict[str, Any]:
     """Plain JSON-ready values with the field names of the class."""
     # Through JSON, so that what is hashed, written and sent is the same (tuples become lists once).

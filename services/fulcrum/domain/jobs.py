@@ -148,6 +148,27 @@ class SuggestCorrection:
     kind: Literal["suggest_correction"] = "suggest_correction"
 
 
+@dataclass(frozen=True)
+class VersionOf:
+    """A version of a correction."""
+
+    correction_id: str
+    number: int
+
+
+@dataclass(frozen=True)
+class InteractCorrections:
+    """Whether pairs of corrections break together what neither breaks alone, on a split that may be looked at."""
+
+    corrections: tuple[VersionOf, ...]  # at least two, for the same SAE
+    dataset_id: str
+    split: SplitName = "select"
+    where: tuple[Where, ...] = ()  # (): all images of the split
+    task: ClassSet | None = None  # None: the corrections' own where they agree, else the data set's labels
+    seed: int = 0
+    kind: Literal["interact_corrections"] = "interact_corrections"
+
+
 JobSpec = (
     ImportDataset
     | IndexDataset
@@ -156,6 +177,7 @@ JobSpec = (
     | ValidateCorrection
     | SweepCorrection
     | SuggestCorrection
+    | InteractCorrections
 )
 JobKind = Literal[
     "import_dataset",
@@ -165,6 +187,7 @@ JobKind = Literal[
     "validate_correction",
     "sweep_correction",
     "suggest_correction",
+    "interact_corrections",
 ]
 JOB_KINDS: tuple[JobKind, ...] = get_args(JobKind)
 QUEUES: dict[JobKind, QueueName] = {
@@ -175,6 +198,7 @@ QUEUES: dict[JobKind, QueueName] = {
     "validate_correction": "gpu",
     "sweep_correction": "gpu",
     "suggest_correction": "gpu",
+    "interact_corrections": "gpu",
 }
 
 

@@ -169,13 +169,9 @@ def assemble(
     stored = dict(zip(planned.parts, (unpacked(r) for r in results), strict=True))
     base_embeddings = run.base_embeddings_of(numbers).cpu().numpy()
     base = run.base_logits_of(numbers)
-    corrected_embeddings = base_embeddings.copy()
-    for answers in planned.answers:
-        rows = stored[answers]
-        corrected_embeddings[np.searchsorted(numbers, rows["numbers"])] = rows["embeddings"]
-    changed = (corrected_embeddings != base_embeddings).any(axis=1)
-    corrected = base.copy()
-    corrected[changed] = run.logits_of(torch.from_numpy(corrected_embeddings[changed]).to(run.device))
+    corrected_embeddings, corrected = corrected_answers(
+        run, numbers, base_embeddings, base, [stored[p] for p in planned.answers]
+    )
 
     repeat, identity = base.copy(), base.copy()
     if planned.noise is not None:
@@ -216,6 +212,27 @@ def assemble(
         provenance=provenance(run, question, user)
         | {"noise_floor_images": 0 if planned.noise is None else len(planned.noise.numbers)},
     )
+
+
+def corrected_answers(
+    run: DatasetRun,
+    numbers: Numbers,
+    base_embeddings: NDArray[np.float32],
+    base: NDArray[np.float64],
+    parts: Sequence[Mapping[str, NDArray[Any]]],
+) -> tuple[NDArray[np.float32], NDArray[np.float64]]:
+    """Embeddings and logits of the ascending `numbers` under a correction, from the results of its answers parts.
+
+    Images of no part keep the base answers, and those of parts that are not among `numbers` are passed over.
+    """
+    embeddings = base_embeddings.copy()
+    for rows in parts:
+        asked = np.isin(rows["numbers"], numbers)
+        embeddings[np.searchsorted(numbers, rows["numbers"][asked])] = rows["embeddings"][asked]
+    changed = (embeddings != base_embeddings).any(axis=1)
+    logits = base.copy()
+    logits[changed] = run.logits_of(torch.from_numpy(embeddings[changed]).to(run.device))
+    return embeddings, logits
 
 
 def validate_correction(

@@ -18,7 +18,7 @@ from fulcrum.domain.evaluations import (
     Slices,
 )
 from fulcrum.domain.jobs import JobRecord, SplitName
-from fulcrum.domain.records import EvaluationKind, EvaluationRecord
+from fulcrum.domain.records import CorrectionVersion, EvaluationKind, EvaluationRecord
 from fulcrum.domain.tasks import ClassSet
 
 
@@ -136,6 +136,31 @@ class Evaluations(Bound[Side]):
         place = path("datasets", f"{id_of(dataset)}:suggest")
         return (yield from self._wire.ask(JobRecord, "POST", place, json=body))
 
+    @operation
+    def interactions(
+        self,
+        corrections: Sequence[Identified | CorrectionVersion | str],
+        dataset: Identified | str,
+        *,
+        split: Literal["discover", "select"] = "select",
+        where: Mapping[str, str] | None = None,
+        task: ClassSet | None = None,
+        seed: int = 0,
+    ) -> Flow[JobRecord]:
+        """Asks what pairs of corrections break together (the newest version of each); the job's result is the matrix.
+
+        A CorrectionVersion among them is taken as it is.
+        """
+        body = given(
+            dataset_id=id_of(dataset),
+            corrections=[_version(c) for c in corrections],
+            split=split,
+            where=_where(where),
+            task=None if task is None else to_json(task),
+            seed=seed,
+        )
+        return (yield from self._wire.ask(JobRecord, "POST", path("corrections:interact"), json=body))
+
     @listing(EvaluationRecord)
     def list(
         self,
@@ -197,6 +222,12 @@ class Evaluations(Bound[Side]):
     def slices(self, evaluation: Identified | str) -> Flow[Slices]:
         """The slice table, and slices found by searching the flips."""
         return (yield from self._wire.ask(Slices, "GET", path("evaluations", id_of(evaluation), "slices")))
+
+
+def _version(correction: Identified | CorrectionVersion | str) -> dict[str, object]:
+    if isinstance(correction, CorrectionVersion):
+        return {"correction_id": id_of(correction.correction_id), "number": correction.number}
+    return {"correction_id": id_of(correction)}
 
 
 def _where(columns: Mapping[str, str] | None) -> list[dict[str, str]] | None:

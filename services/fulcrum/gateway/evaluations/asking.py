@@ -12,20 +12,27 @@ from fulcrum.domain.errors import (
 )
 from fulcrum.domain.jobs import (
     IndexDataset,
+    InteractCorrections,
     JobRecord,
     JobSpec,
     SuggestCorrection,
     SweepCorrection,
     ValidateCorrection,
+    VersionOf,
     Where,
     content_key,
 )
 from fulcrum.domain.records import CorrectionRecord, CorrectionVersion, DatasetRecord
 from fulcrum.domain.tasks import ClassSet
 from fulcrum.gateway.asking import Asker
-from fulcrum.gateway.evaluations.schemas import SuggestionQuestion, SweepQuestion, ValidationQuestion
+from fulcrum.gateway.evaluations.schemas import (
+    InteractionQuestion,
+    SuggestionQuestion,
+    SweepQuestion,
+    ValidationQuestion,
+)
 from fulcrum.gateway.jobs.submitting import Submitter
-from fulcrum.gateway.reach import reach
+from fulcrum.gateway.reach import reach, together
 from fulcrum.store.transaction import Transaction
 
 
@@ -69,6 +76,34 @@ def suggest(jobs: Submitter, asker: Asker, dataset_id: str, body: SuggestionQues
         )
         key = content_key(asked=to_json(spec), digest=dataset.digest)
         made = add_after_index(jobs, tx, asker, dataset, sae.id, spec, key)
+    for job in made:
+        jobs.wake(job)
+    return made[-1]
+
+
+def interactions(jobs: Submitter, asker: Asker, body: InteractionQuestion) -> JobRecord:
+    """What pairs of saved corrections do. Raises as `validate` does, and SaeDoesNotFit for corrections of two SAEs."""
+    with jobs.store.write() as tx:
+        dataset = reach(asker, tx, tx.datasets, body.dataset_id, "viewer", UnknownDataset, "data set")
+        _check_split(dataset, body.split)
+        versions, saes = [], set()
+        for named in body.corrections:
+            correction = reach(
+                asker, tx, tx.corrections, named.correction_id, "analyst", UnknownCorrection, "correction"
+            )
+            together(dataset, correction)
+            versions.append(tx.corrections.get_version(correction.id, named.number))
+            saes.add(_sae_of(tx, correction, versions[-1]))
+        if len(saes) > 1:
+            raise SaeDoesNotFit(f"the corrections were made for {len(saes)} SAEs: they cannot act together")
+        sae_id = saes.pop()
+        spec = InteractCorrections(
+            tuple(VersionOf(v.correction_id, v.number) for v in versions),
+            **_given(body, {"corrections"}),
+        )
+        content = sorted(v.sha256 for v in versions)
+        key = content_key(asked=to_json(spec), versions=content, digest=dataset.digest, sae=sae_id)
+        made = add_after_index(jobs, tx, asker, dataset, sae_id, spec, key)
     for job in made:
         jobs.wake(job)
     return made[-1]
@@ -154,7 +189,8 @@ def _check_split(dataset: DatasetRecord, split: str) -> None:
 
 
 def _given(
-    body: ValidationQuestion | SweepQuestion | SuggestionQuestion, without: set[str] | None = None
+    body: ValidationQuestion | SweepQuestion | SuggestionQuestion | InteractionQuestion,
+    without: set[str] | None = None,
 ) -> dict[str, Any]:
     special = {"number", "where", "same_cue_legitimate", "task", "gains"} | (without or set())
     values = body.model_dump(exclude=special)

@@ -24,6 +24,7 @@ from fulcrum.gateway.evaluations.schemas import (
     EvaluationPlanQuestion,
     EvaluationRecord,
     FlippedImage,
+    InteractionQuestion,
     Outcome,
     Slices,
     SuggestionQuestion,
@@ -62,6 +63,15 @@ def sweep_correction(
 ) -> JSONResponse:
     """Judges a version at many gains on a split, as a job. On select every gain counts as a look."""
     return answer(asking.sweep(jobs, asker, correction_id, body), 202)
+
+
+@router.post("/v1/corrections:interact", status_code=202, response_model=JobRecord)
+def interact_corrections(body: InteractionQuestion, asker: AskerDep, jobs: SubmitDep) -> JSONResponse:
+    """Judges every pair of some saved corrections beside each of them alone, as a job: what breaks only together.
+
+    Its result is the matrix. On select each correction and each pair is counted as a look; confirm stays sealed.
+    """
+    return answer(asking.interactions(jobs, asker, body), 202)
 
 
 @router.post("/v1/datasets/{dataset_id}:suggest", status_code=202, response_model=JobRecord)

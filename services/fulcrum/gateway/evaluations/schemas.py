@@ -169,6 +169,32 @@ class SweepQuestion(Body):
     seed: Seed = Field(0, description="Of controls and samples.")
 
 
+class VersionOf(Body):
+    """A version of a correction."""
+
+    correction_id: Id = Field(description="The correction.")
+    number: int | None = Field(None, ge=1, le=2**31 - 1, description="Version; the newest by default.")
+
+
+class InteractionQuestion(Body):
+    """Saved corrections that may be used together."""
+
+    dataset_id: Id = Field(description="Data set to judge on.")
+    corrections: list[VersionOf] = Field(
+        min_length=2, max_length=12, description="Made for one SAE; every pair of them is judged."
+    )
+    split: Literal["discover", "select"] = Field(
+        "select", description="On select each correction and each pair is a look."
+    )
+    where: list[Where] = Field(
+        default=[], max_length=16, description="Images to judge; none: all of the split."
+    )
+    task: ClassSet | None = Field(
+        None, description="Class set; by default the corrections' own where they agree, else the labels."
+    )
+    seed: Seed = Field(0, description="Of the bootstrap.")
+
+
 class SuggestionQuestion(Body):
     """A failure group to find a correction for."""
 

@@ -5,6 +5,7 @@ from fulcrum.worker.datasets import dataset_opener
 from fulcrum.worker.handlers.describe_concepts import DescribeConceptsHandler
 from fulcrum.worker.handlers.import_dataset import ImportDatasetHandler
 from fulcrum.worker.handlers.index_dataset import IndexDatasetHandler
+from fulcrum.worker.handlers.interact_corrections import InteractCorrectionsHandler
 from fulcrum.worker.handlers.suggest_correction import SuggestCorrectionHandler
 from fulcrum.worker.handlers.sweep_correction import SweepCorrectionHandler
 from fulcrum.worker.handlers.train_sae import TrainSaeHandler
@@ -23,4 +24,5 @@ HANDLERS: dict[JobKind, Handler] = {
     "validate_correction": ValidateCorrectionHandler(_open_run),
     "sweep_correction": SweepCorrectionHandler(_open_run),
     "suggest_correction": SuggestCorrectionHandler(_open_run),
+    "interact_corrections": InteractCorrectionsHandler(_open_run),
 }
