@@ -12,6 +12,7 @@ from fulcrum.cli import (
     demo,
     doctor,
     explain,
+    import_images,
     index,
     jobs,
     services,
@@ -36,6 +37,7 @@ app.command("explain")(explain.explain)
 app.command("steer")(steer.steer)
 app.command("suggest")(suggest.suggest)
 app.command("validate")(validate.validate)
+app.command("import")(import_images.import_images)
 app.command("index")(index.index)
 app.command("train-sae")(train_sae.train)
 app.command("inference")(services.inference)
