@@ -18,6 +18,7 @@ from fulcrum.domain.records import (
     DatasetVersion,
     DescriptionRecord,
     EvaluationRecord,
+    ExpertsRecord,
     ImageRecord,
     IndexRecord,
     Login,
@@ -196,6 +197,10 @@ class World:
         self.description = DescriptionRecord(
             new_id("dsc"), p, self.sae.id, self.dataset.id, self.index.id, "4" * 64, "5" * 64, 40, 900, 2**33, u, at
         )  # fmt: skip
+        self.experts = ExpertsRecord(
+            new_id("exp"), p, "objects", "latents", self.model.id, "a" * 64, "8" * 64, "9" * 64, "job_2", 12, 49152,
+            600, 2**33, u, at, self.sae.id, "c" * 64, self.dataset.id, "f" * 64, numbers={"ari_experts": 0.5},
+        )  # fmt: skip
         with store.write() as tx:
             for user in (self.user, self.other):
                 tx.users.add(user)
@@ -216,6 +221,7 @@ class World:
             tx.evaluations.add(self.evaluation)
             tx.indexes.add(self.index)
             tx.descriptions.add(self.description)
+            tx.experts.add(self.experts)
 
     def another_image(self, **changes) -> ImageRecord:
         """Not kept yet."""

@@ -39,6 +39,7 @@ STORED = {
     "descriptions": records.DescriptionRecord,
     "results": records.ResultRecord,
     "evaluations": records.EvaluationRecord,
+    "experts": records.ExpertsRecord,
     "looks": records.LookRecord,
     "audit_events": records.AuditEvent,
 }
@@ -80,6 +81,7 @@ def test_every_record_comes_back_as_it_was_given(world):
         assert tx.results.get(w.result.id) == w.result
         assert tx.indexes.get(w.index.id) == w.index
         assert tx.descriptions.get(w.description.id) == w.description
+        assert tx.experts.get(w.experts.id) == w.experts
 
 
 COLLECTIONS = """users tokens logins projects models saes images datasets sessions corrections concepts results indexes

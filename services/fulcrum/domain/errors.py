@@ -14,7 +14,7 @@
      │   ├─ UnknownModel · UnknownSae · UnknownDataset
      │   ├─ UnknownImage · UnknownCorrection · UnknownSession · UnknownConcept · UnknownResult
      │   ├─ UnknownEvaluation
-     │   ├─ UnknownIndex · UnknownDescription
+     │   ├─ UnknownIndex · UnknownDescription · UnknownExperts
      │   ├─ UnknownProject · UnknownUser · UnknownToken · UnknownArtifact
      │   └─ UnknownJob
      ├─ Denied                who asks may not
@@ -230,6 +230,12 @@ class UnknownDescription(NotFound):
     """The latents of this SAE were not described yet, or there is no description of this id."""
 
     reason = "UNKNOWN_DESCRIPTION"
+
+
+class UnknownExperts(NotFound):
+    """No search for experts of this id, or nothing in it under this concept, rule or unit."""
+
+    reason = "UNKNOWN_EXPERTS"
 
 
 class UnknownProject(NotFound):

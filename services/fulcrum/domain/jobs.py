@@ -169,6 +169,62 @@ class InteractCorrections:
     kind: Literal["interact_corrections"] = "interact_corrections"
 
 
+@dataclass(frozen=True)
+class ImageConcept:
+    """A concept of images: those that fulfil `where`, against those that fulfil `against` (empty: all others).
+
+    `domain` is the kind of thing that it is, such as a colour; concepts of a domain should lie together.
+    """
+
+    name: str
+    where: tuple[Where, ...]
+    against: tuple[Where, ...] = ()
+    domain: str = ""
+
+
+@dataclass(frozen=True)
+class RatingsFile:
+    """What people say of pairs or triplets of concepts: an artifact that `domain.concept_sets` reads."""
+
+    name: str
+    sha256: str
+
+
+ExpertUnits = Literal["latents", "vision", "text"]
+UnitSite = Literal["resid_post", "mlp_in", "mlp_out"]
+TokenPool = Literal["all", "cls", "patches"]
+
+
+@dataclass(frozen=True)
+class FindExperts:
+    """Which units know which concepts, always beside the same with random weights.
+
+    `units`: latents of `sae_id`, or units of the vision or text tower of `model_id` at `sites` of every block.
+    Concepts of images (of `dataset_id`; of `split` and `among` where given): those of `concepts`, and of each of
+    `columns` one concept for every value, against the other values. Concepts of texts: the artifact of a concept set.
+    A response of an image is the largest over `tokens`. `n_pos` and `n_neg` examples are drawn of each concept; None
+    takes all, and then concepts of different base rates cannot be compared by a threshold on AP.
+    """
+
+    units: ExpertUnits
+    model_id: str
+    name: str = ""
+    sae_id: str | None = None
+    dataset_id: str | None = None
+    columns: tuple[str, ...] = ()
+    concepts: tuple[ImageConcept, ...] = ()
+    among: tuple[Where, ...] = ()
+    split: SplitName | None = None
+    concept_set_sha256: str | None = None
+    sites: tuple[UnitSite, ...] = ("resid_post", "mlp_in")
+    tokens: TokenPool = "all"
+    n_pos: int | None = None
+    n_neg: int | None = None
+    ratings: tuple[RatingsFile, ...] = ()
+    seed: int = 0
+    kind: Literal["find_experts"] = "find_experts"
+
+
 JobSpec = (
     ImportDataset
     | IndexDataset
@@ -178,6 +234,7 @@ JobSpec = (
     | SweepCorrection
     | SuggestCorrection
     | InteractCorrections
+    | FindExperts
 )
 JobKind = Literal[
     "import_dataset",
@@ -188,6 +245,7 @@ JobKind = Literal[
     "sweep_correction",
     "suggest_correction",
     "interact_corrections",
+    "find_experts",
 ]
 JOB_KINDS: tuple[JobKind, ...] = get_args(JobKind)
 QUEUES: dict[JobKind, QueueName] = {
@@ -199,6 +257,7 @@ QUEUES: dict[JobKind, QueueName] = {
     "sweep_correction": "gpu",
     "suggest_correction": "gpu",
     "interact_corrections": "gpu",
+    "find_experts": "gpu",
 }
 
 

@@ -347,6 +347,36 @@ class EvaluationRecord:
 
 
 @dataclass(frozen=True)
+class ExpertsRecord:
+    """Which units know which concepts, by a job; never changed. Everything but a few `numbers` lies in the artifact.
+
+    `units`: latents of an SAE, or units of the vision or the text tower. Data set and digest are None for texts.
+    """
+
+    id: str
+    project_id: str
+    name: str
+    units: Literal["latents", "vision", "text"]
+    model_id: str
+    model_sha256: str
+    key: str
+    sha256: str
+    job_id: str
+    n_concepts: int
+    n_units: int
+    n_examples: int
+    size_bytes: int
+    created_by: str
+    created_at: datetime
+    sae_id: str | None = None
+    sae_sha256: str | None = None
+    dataset_id: str | None = None
+    dataset_digest: str | None = None
+    concept_set_sha256: str | None = None
+    numbers: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
 class LookRecord:
     """One look of one correction version at one split; `number` counts those of the version at the split from 1."""
 

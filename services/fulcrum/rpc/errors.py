@@ -48,6 +48,7 @@ CODES: dict[type[errors.FulcrumError], grpc.StatusCode] = {
     errors.UnknownConcept: grpc.StatusCode.NOT_FOUND,
     errors.UnknownIndex: grpc.StatusCode.NOT_FOUND,
     errors.UnknownDescription: grpc.StatusCode.NOT_FOUND,
+    errors.UnknownExperts: grpc.StatusCode.NOT_FOUND,
     errors.UnknownResult: grpc.StatusCode.NOT_FOUND,
     errors.UnknownEvaluation: grpc.StatusCode.NOT_FOUND,
     errors.UnknownProject: grpc.StatusCode.NOT_FOUND,

@@ -7,6 +7,7 @@ from fulcrum.store.columns import Base
 from fulcrum.store.concepts import Concepts
 from fulcrum.store.corrections import Corrections
 from fulcrum.store.evaluations import Evaluations, Looks
+from fulcrum.store.experts import ExpertSearches
 from fulcrum.store.idempotency import Idempotency
 from fulcrum.store.indexes import Descriptions, Indexes
 from fulcrum.store.job_events import JobEvents
@@ -41,6 +42,7 @@ class Transaction:
         self.concepts = Concepts(connection)
         self.indexes = Indexes(connection)
         self.descriptions = Descriptions(connection)
+        self.experts = ExpertSearches(connection)
         self.results = Results(connection)
         self.jobs = Jobs(connection)
         self.job_tasks = JobTasks(connection, self.jobs)

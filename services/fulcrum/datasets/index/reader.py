@@ -147,6 +147,28 @@ class LatentIndex:
             maxima.append(largest[fires])
         return _joined(images, np.int64), _joined(maxima, np.float32)
 
+    def image_maxima(self, scope: Scope = _EVERYWHERE) -> tuple[Numbers, Numbers, NDArray[np.float32]]:
+        """(latents, images, values) of every latent that fires in an image, its largest value there; in no order.
+
+        `patch_list` is refused (InvalidEdit): its maxima are not stored.
+        """
+        self._check_scope(scope)
+        if scope.kind == "patch_list":
+            raise InvalidEdit("maxima of all latents are stored for all tokens, CLS and patches only")
+        latents, images, values = [], [], []
+        for shard in range(self.layout.n_shards):
+            arrays = self._shard(shard)
+            largest = _scoped_max(arrays, slice(None), scope)
+            fires = largest > 0
+            offsets = np.asarray(arrays["posting_offsets"], dtype=np.int64)
+            of_latent = offsets[1:] - offsets[:-1]
+            latents.append(np.repeat(np.arange(self.layout.d_sae), of_latent)[fires])
+            images.append(
+                shard * self.layout.images_per_shard + arrays["posting_images"][fires].astype(np.int64)
+            )
+            values.append(largest[fires])
+        return _joined(latents, np.int64), _joined(images, np.int64), _joined(values, np.float32)
+
     def image_sum(self, latent: int) -> tuple[Numbers, NDArray[np.float64]]:
         """(images in which the latent fires, sum over their tokens); divide by n_tokens for the mean."""
         found = self.postings(latent)

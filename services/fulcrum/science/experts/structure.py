@@ -13,11 +13,10 @@ from fulcrum.domain.errors import InvalidInput
 
 
 @dataclass(frozen=True, eq=False)
-class Structure:
+class Arrangement:
     """Of n concepts: average-linkage clusters, the dendrogram's order and linkage, and a map in two dimensions.
 
-    `ari`, `within` and `between` are against the given domains. `map_share` is the share of squared distance that the
-    map's two axes keep.
+    `map_share` is the share of squared distance that the map's two axes keep.
     """
 
     clusters: NDArray[np.int64]  # (n,) from 0
@@ -25,9 +24,37 @@ class Structure:
     linkage: NDArray[np.float64]  # (n - 1, 4) as scipy writes it
     positions: NDArray[np.float64]  # (n, 2)
     map_share: float
+
+
+@dataclass(frozen=True, eq=False)
+class Structure(Arrangement):
+    """An arrangement in as many clusters as there are domains, and how well it agrees with them."""
+
     ari: float
-    within: float
+    within: float  # mean similarity of two concepts of a domain
     between: float
+
+
+def arrange(similarity: Float[np.ndarray, "n_concepts n_concepts"], n_clusters: int) -> Arrangement:
+    """At most `n_clusters` clusters. Raises InvalidInput for similarities that are no symmetric finite matrix."""
+    checked = check_similarity(similarity)
+    distance = 1 - checked
+    np.fill_diagonal(distance, 0)
+    condensed = squareform(np.maximum(distance, 0), checks=False)
+    tree = linkage(condensed, method="average")
+    positions, share = _classical_mds(distance)
+    return Arrangement(
+        clusters=fcluster(tree, n_clusters, criterion="maxclust").astype(np.int64) - 1,
+        order=leaves_list(optimal_leaf_ordering(tree, condensed)).astype(np.int64),
+        linkage=tree,
+        positions=positions,
+        map_share=share,
+    )
+
+
+def can_be_recovered(domains: Sequence[str]) -> bool:
+    """Whether there are at least two domains, one of them with two concepts."""
+    return 1 < len(set(domains)) < len(domains)
 
 
 def structure_of(similarity: Float[np.ndarray, "n_concepts n_concepts"], domains: Sequence[str]) -> Structure:
@@ -40,26 +67,17 @@ def structure_of(similarity: Float[np.ndarray, "n_concepts n_concepts"], domains
     if len(domains) != len(checked):
         raise InvalidInput(f"{len(domains)} domains for {len(checked)} concepts: one for each")
     names, numbers = np.unique(np.asarray(domains), return_inverse=True)
-    if not 1 < len(names) < len(domains):
+    if not can_be_recovered(domains):
         raise InvalidInput(
             f"{len(domains)} concepts in {len(names)} domains: structure needs at least two domains, "
             "and one with two concepts"
         )
-    distance = 1 - checked
-    np.fill_diagonal(distance, 0)
-    condensed = squareform(np.maximum(distance, 0), checks=False)
-    tree = linkage(condensed, method="average")
-    clusters = fcluster(tree, len(names), criterion="maxclust").astype(np.int64) - 1
+    arranged = arrange(checked, len(names))
     same = numbers[:, None] == numbers[None]
     upper = np.triu(np.ones_like(same), k=1)
-    positions, share = _classical_mds(distance)
     return Structure(
-        clusters=clusters,
-        order=leaves_list(optimal_leaf_ordering(tree, condensed)).astype(np.int64),
-        linkage=tree,
-        positions=positions,
-        map_share=share,
-        ari=adjusted_rand(clusters, numbers.astype(np.int64)),
+        **vars(arranged),
+        ari=adjusted_rand(arranged.clusters, numbers.astype(np.int64)),
         within=float(checked[same & upper].mean()),
         between=float(checked[~same & upper].mean()),
     )

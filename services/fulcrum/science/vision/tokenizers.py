@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from jaxtyping import Int
+from jaxtyping import Bool, Int
 from torch import Tensor
 
 from fulcrum.domain.errors import CorruptCheckpoint, InvalidPrompt, MissingDependency
@@ -65,6 +65,10 @@ class PromptTokenizer:
             )
         return tokens
 
+    def words(self, texts: Sequence[str]) -> Bool[Tensor, "n_texts context"]:
+        """Which tokens of `self(texts)` are of the text itself: neither begin, end, class nor padding."""
+        return self._tokenizer().words(texts, self.context_length)
+
     def _tokenizer(self) -> "_Bytes | _Simple | _HuggingFace":
         with self._lock:
             if self._made is None:
@@ -119,6 +123,9 @@ class _Simple:
         tokens: Tensor = self._tokenizer(list(texts))
         return tokens
 
+    def words(self, texts: Sequence[str], context_length: int) -> Tensor:
+        return _between_begin_and_end(self.lengths(texts), context_length)
+
 
 class _HuggingFace:
     """A tokenizer of transformers as OpenCLIP wraps it."""
@@ -136,6 +143,22 @@ class _HuggingFace:
     def encode(self, texts: Sequence[str]) -> Tensor:
         tokens: Tensor = self._tokenizer(list(texts))
         return tokens
+
+    def words(self, texts: Sequence[str], context_length: int) -> Tensor:
+        if self._tokenizer.tokenizer_mode == "clips":
+            return _between_begin_and_end([n - 1 for n in self.lengths(texts)], context_length)
+        mask = torch.zeros((len(texts), context_length), dtype=torch.bool)
+        for row, text in zip(mask, texts, strict=True):
+            found = self._tokenizer.tokenizer(
+                self._tokenizer.clean_fn(text),
+                max_length=context_length,
+                padding="max_length",
+                truncation=True,
+                return_special_tokens_mask=True,
+            )
+            special = torch.tensor(found["special_tokens_mask"], dtype=torch.bool)
+            row[:] = ~special & torch.tensor(found["attention_mask"], dtype=torch.bool)
+        return mask
 
 
 class _Bytes:
@@ -163,6 +186,15 @@ class _Bytes:
             ids = [self._begin, *(self._FIRST_BYTE + b % self._n_ids for b in text.encode()), self._end]
             row[: len(ids)] = torch.tensor(ids)
         return tokens
+
+    def words(self, texts: Sequence[str], context_length: int) -> Tensor:
+        return _between_begin_and_end(self.lengths(texts), context_length)
+
+
+def _between_begin_and_end(lengths: Sequence[int], context_length: int) -> Tensor:
+    place = torch.arange(context_length)
+    ends = torch.tensor(lengths)[:, None] - 1
+    return (place >= 1) & (place < ends)
 
 
 def _inside(folder: Path | None, name: str) -> Path:

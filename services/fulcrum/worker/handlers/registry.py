@@ -3,6 +3,7 @@
 from fulcrum.domain.jobs import JobKind
 from fulcrum.worker.datasets import dataset_opener
 from fulcrum.worker.handlers.describe_concepts import DescribeConceptsHandler
+from fulcrum.worker.handlers.find_experts import FindExpertsHandler
 from fulcrum.worker.handlers.import_dataset import ImportDatasetHandler
 from fulcrum.worker.handlers.index_dataset import IndexDatasetHandler
 from fulcrum.worker.handlers.interact_corrections import InteractCorrectionsHandler
@@ -25,4 +26,5 @@ HANDLERS: dict[JobKind, Handler] = {
     "sweep_correction": SweepCorrectionHandler(_open_run),
     "suggest_correction": SuggestCorrectionHandler(_open_run),
     "interact_corrections": InteractCorrectionsHandler(_open_run),
+    "find_experts": FindExpertsHandler(_open_dataset),
 }

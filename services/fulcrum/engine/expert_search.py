@@ -1,0 +1,227 @@
+"""A search for experts as one question: what identifies it, which parts it stands on, and what comes of them."""
+
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fulcrum.datasets.concepts import POSITIVE, Examples, image_examples, sentence_examples
+from fulcrum.datasets.expert_table import EXPERTS, RANDOM_WEIGHTS
+from fulcrum.datasets.index import LatentIndex
+from fulcrum.datasets.index.array_file import open_array_file, write_array_file
+from fulcrum.datasets.samples import Dataset
+from fulcrum.domain.concept_sets import ConceptSet
+from fulcrum.domain.errors import CorruptIndex, InvalidSettings
+from fulcrum.domain.experts import Expertise, UnitLayer
+from fulcrum.domain.jobs import FindExperts, content_key
+from fulcrum.domain.models import ModelRef
+from fulcrum.engine.expert_responses import (
+    DENSE,
+    EMBEDDINGS,
+    KIND,
+    ImagePart,
+    LatentPart,
+    Part,
+    TextPart,
+    piece_size,
+    random_twin,
+    random_twin_of_latents,
+    scope_of,
+)
+from fulcrum.engine.residency import Residency
+from fulcrum.science.experts.ap import expertise
+from fulcrum.science.experts.sparse_ap import SparseResponses, sparse_expertise
+from fulcrum.science.responses.clip import TowerLayer, tower_layers
+from fulcrum.science.vision.loaded import LoadedModel
+
+VERSION: Final = 1  # of the numbers that the same question leads to
+MAX_RESPONSE_BYTES: Final = 16 << 30
+
+Numbers = NDArray[np.int64]
+# Called with a phrase for people, how much is done, of how much, and what is counted.
+Said = Callable[[str, int, int, str], None]
+_FIELDS: Final = ("ap", "auroc", "on_p50", "on_p90", "off_mean")
+
+
+@dataclass(frozen=True)
+class Search:
+    """A question that can be answered. `parts` has what each variant is computed by; what an index holds needs none."""
+
+    loaded: LoadedModel
+    examples: Examples
+    layers: tuple[UnitLayer, ...]
+    parts: Mapping[str, Part]
+    index: LatentIndex | None
+    spec: FindExperts
+
+    @property
+    def pieces(self) -> list[Numbers]:
+        """Examples of each part of a variant."""
+        numbers = self.examples.numbers
+        size = piece_size(len(numbers))
+        return [numbers[start : start + size] for start in range(0, len(numbers), size)]
+
+    @property
+    def n_units(self) -> int:
+        """Over all layers."""
+        return sum(layer.n_units for layer in self.layers)
+
+    def shards(self) -> list[tuple[str, str, int]]:
+        """(key, variant, number of the piece) of every part."""
+        return [
+            (part.key(piece), variant, number)
+            for variant, part in self.parts.items()
+            for number, piece in enumerate(self.pieces)
+        ]
+
+    @property
+    def key(self) -> str:
+        """Hash of all that determines the result."""
+        examples = self.examples
+        labels = hashlib.sha256(np.ascontiguousarray(examples.labels).tobytes()).hexdigest()
+        return content_key(
+            what="experts",
+            version=VERSION,
+            parts=[key for key, *_ in self.shards()],
+            index=None if self.index is None else self.index.key.sha256,
+            tokens=self.spec.tokens,
+            layers=[[x.name, x.n_units] for x in self.layers],
+            numbers=hashlib.sha256(examples.numbers.tobytes()).hexdigest(),
+            labels=labels,
+            names=list(examples.names),
+            domains=list(examples.domains),
+            ratings=[[r.name, r.sha256] for r in self.spec.ratings],
+            seed=self.spec.seed,
+        )
+
+
+def open_tower_search(
+    residency: Residency,
+    ref: ModelRef,
+    spec: FindExperts,
+    *,
+    dataset: Dataset | None = None,
+    concepts: ConceptSet | None = None,
+) -> Search:
+    """Units of the vision tower over a data set, or of the text tower over a concept set.
+
+    Raises as `image_examples` does, InvalidSettings for more responses than are kept, UnknownModel, OutOfMemory.
+    """
+    loaded, twin = residency.model(ref), residency.model(random_twin(ref, spec.seed))
+    if dataset is not None:
+        examples = image_examples(dataset, spec)
+        of_tower = [tower_layers(m, "visual", spec.sites) for m in (loaded, twin)]
+        parts: dict[str, Part] = {
+            name: ImagePart(model, layers, dataset, spec.tokens)
+            for name, model, layers in zip((EXPERTS, RANDOM_WEIGHTS), (loaded, twin), of_tower, strict=True)
+        }
+    else:
+        assert concepts is not None
+        examples = sentence_examples(concepts)
+        of_tower = [tower_layers(m, "text", spec.sites) for m in (loaded, twin)]
+        parts = {
+            name: TextPart(model, loaded, layers, concepts.sentences)
+            for name, model, layers in zip((EXPERTS, RANDOM_WEIGHTS), (loaded, twin), of_tower, strict=True)
+        }
+    layers = _numbered(of_tower[0])
+    n_bytes = 4 * len(examples.numbers) * (layers[-1].first + layers[-1].n_units)
+    if n_bytes > MAX_RESPONSE_BYTES:
+        raise InvalidSettings(
+            f"{len(examples.numbers)} examples of {layers[-1].first + layers[-1].n_units} units are "
+            f"{n_bytes / 2**30:.0f} GiB of responses, at most {MAX_RESPONSE_BYTES >> 30} are kept: take fewer examples "
+            "(n_pos, n_neg, split, among) or fewer sites"
+        )
+    return Search(loaded, examples, layers, parts, None, spec)
+
+
+def open_latent_search(
+    residency: Residency, ref: ModelRef, sae: str, spec: FindExperts, dataset: Dataset, index: LatentIndex
+) -> Search:
+    """Latents over an indexed data set. Raises as `image_examples` does."""
+    steerable = residency.steerable(ref, sae)
+    twin = random_twin_of_latents(residency, steerable, random_twin(ref, spec.seed))
+    layers = (UnitLayer("latents", 0, steerable.sae.config.d_sae),)
+    parts: dict[str, Part] = {RANDOM_WEIGHTS: LatentPart(twin, dataset, spec.tokens)}
+    return Search(steerable.loaded, image_examples(dataset, spec), layers, parts, index, spec)
+
+
+@dataclass(frozen=True, eq=False)
+class Ranked:
+    """One variant's units: what is known of them by concept, and the baselines' vectors."""
+
+    concepts: tuple[Expertise, ...]
+    mean_activation: NDArray[np.float64]  # (n_concepts, n_units) over the positives
+    mean_embedding: NDArray[np.float64]  # (n_concepts, d_embed) over the positives
+
+
+def rank(search: Search, variant: str, files: Sequence[Path], folder: Path, say: Said) -> Ranked:
+    """From the files of a variant's parts, in order; of latents that an index holds there are none.
+
+    Layers that were ranked before in `folder` are read from there.
+    """
+    opened = [open_array_file(path, KIND) for path in files]
+    if sum(int(f.meta["n_examples"]) for f in opened) != (len(search.examples.numbers) if files else 0):
+        raise CorruptIndex("the stored responses are not of the examples that are asked about")
+    labels = search.examples.labels
+    weights = (labels == POSITIVE) / search.examples.n_pos[:, None]
+    if not files:
+        assert search.index is not None
+        embeddings = search.index.embeddings(search.examples.numbers)
+    else:
+        embeddings = np.concatenate([f.arrays[EMBEDDINGS] for f in opened])
+    found: list[dict[str, NDArray[np.float64]]] = []
+    for number, layer in enumerate(search.layers):
+        what = "ranking units" if variant == EXPERTS else "ranking units of random weights"
+        say(what, layer.first, search.n_units, "units")
+        path = folder / f"ranked-{variant}-{number}.arrays"
+        if not path.exists():
+            if layer.name == "latents":
+                sparse = _sparse(search, opened)
+                many, means = sparse_expertise(sparse, labels), _sparse_means(sparse, weights)
+            else:
+                part = slice(layer.first, layer.first + layer.n_units)
+                dense = np.concatenate([f.arrays[DENSE][part] for f in opened], axis=1)
+                many, means = expertise(dense, labels), weights @ dense.T.astype(np.float64)
+            arrays = {name: np.stack([getattr(e, name) for e in many]) for name in _FIELDS}
+            write_array_file(path, "ranked", {**arrays, "means": means}, {})
+        found.append(dict(open_array_file(path, "ranked").arrays))
+    joined = {name: np.concatenate([f[name] for f in found], axis=1) for name in (*_FIELDS, "means")}
+    concepts = tuple(
+        Expertise(**{name: joined[name][c] for name in _FIELDS}, n_pos=int(n_pos), n_neg=int(n_neg))
+        for c, (n_pos, n_neg) in enumerate(zip(search.examples.n_pos, search.examples.n_neg, strict=True))
+    )
+    return Ranked(concepts, joined["means"], weights @ embeddings.astype(np.float64))
+
+
+def _sparse(search: Search, opened: Sequence[Any]) -> SparseResponses:
+    numbers, n_units = search.examples.numbers, search.n_units
+    if opened:
+        starts = np.cumsum([0, *(int(f.meta["n_examples"]) for f in opened)])
+        latents = np.concatenate([f.arrays["latents"] for f in opened])
+        examples = np.concatenate([f.arrays["examples"] + s for f, s in zip(opened, starts, strict=False)])
+        values = np.concatenate([f.arrays["values"] for f in opened])
+    else:
+        assert search.index is not None
+        latents, images, values = search.index.image_maxima(scope_of(search.spec.tokens))
+        place = np.full(search.index.layout.n_images, -1, dtype=np.int64)
+        place[numbers] = np.arange(len(numbers))
+        kept = place[images] >= 0
+        latents, examples, values = latents[kept], place[images][kept], values[kept]
+    return SparseResponses.create(latents, examples, values, n_units, len(numbers))
+
+
+def _sparse_means(responses: SparseResponses, weights: NDArray[np.float64]) -> NDArray[np.float64]:
+    unit = np.repeat(np.arange(responses.n_units), np.diff(responses.starts))
+    values = responses.values.astype(np.float64)
+    return np.stack(
+        [np.bincount(unit, values * row[responses.examples], responses.n_units) for row in weights]
+    )
+
+
+def _numbered(layers: Sequence[TowerLayer]) -> tuple[UnitLayer, ...]:
+    firsts = np.cumsum([0, *(layer.n_units for layer in layers)]).tolist()
+    return tuple(UnitLayer(x.name, first, x.n_units) for x, first in zip(layers, firsts, strict=False))
