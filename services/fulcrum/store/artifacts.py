@@ -313,12 +313,13 @@ def open_artifacts(url: str, cache: Path | None = None) -> Artifacts:
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     except OSError as error:
         raise InvalidSettings(f"copies of artifacts cannot be kept in {folder}: {error}") from error
-    filesystem, failures = _open_s3(options.get("endpoint_url"))
+    filesystem, failures = open_s3(options.get("endpoint_url"))
     root = parts.netloc + parts.path
     return Artifacts(filesystem, root, is_local=False, cache=folder, failures=failures)
 
 
-def _open_s3(endpoint_url: str | None) -> tuple[Any, tuple[type[Exception], ...]]:
+def open_s3(endpoint_url: str | None) -> tuple[Any, tuple[type[Exception], ...]]:
+    """A file system of buckets, and what it raises. Raises MissingDependency."""
     try:
         from botocore.exceptions import BotoCoreError, ClientError  # type: ignore[import-untyped]  # has none
 

@@ -15,6 +15,7 @@ from fulcrum.domain.identifiers import now
 from fulcrum.domain.jobs import EventKind, JobProgress, JobRecord, JobTask
 from fulcrum.domain.models import ModelRef
 from fulcrum.store.artifacts import Artifacts
+from fulcrum.store.buckets import Bucket, named_bucket
 from fulcrum.store.database import Store
 from fulcrum.telemetry import logger
 from fulcrum.worker.machine import Machine
@@ -129,6 +130,10 @@ class Held:
     def place(self, reference: str) -> Path:
         """What a reference to a folder means here."""
         return self._machine.references.place(reference, UnknownDataset)
+
+    def bucket(self, reference: str) -> tuple[Bucket, str]:
+        """The bucket that a reference names, and the prefix in it."""
+        return named_bucket(self._machine.buckets, reference)
 
     def progress(self, what: str, done: float, total: float, unit: str = "images") -> None:
         """Note how far it is. Raises JobCancelled, LeaseLost, and Draining when the worker has to stop."""

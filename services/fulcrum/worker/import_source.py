@@ -1,25 +1,35 @@
-"""Where an import finds its images on this machine: a folder, an unpacked archive."""
+"""Where an import finds its images on this machine: a folder, an unpacked archive, what a bucket held."""
 
 import dataclasses
 import json
 import os
 import shutil
 import tempfile
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from hashlib import sha256
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
-from fulcrum.datasets.archives import content_root, is_webdataset_shard, unpack
+from fulcrum.datasets.archives import (
+    DEFAULT_ARCHIVE_LIMITS,
+    KEPT_SUFFIXES,
+    content_root,
+    is_webdataset_shard,
+    unpack,
+)
 from fulcrum.datasets.formats import load_dataset
-from fulcrum.datasets.formats.paths import SPLIT_NAMES
+from fulcrum.datasets.formats.paths import SPLIT_NAMES, relative_source
 from fulcrum.datasets.formats.registry import detect_format
 from fulcrum.datasets.samples import Dataset
-from fulcrum.domain.errors import InvalidDataset
+from fulcrum.domain.errors import InvalidDataset, PayloadTooLarge, UnknownDataset
 from fulcrum.domain.jobs import ImportDataset
+from fulcrum.store.buckets import BUCKET, Bucket, BucketObject
 from fulcrum.worker.work import Work
 
 ARTIFACT = "artifact:"
 _HELD = 2
+_FETCHES = 8  # objects on their way at once
 
 
 @dataclass(frozen=True)
@@ -61,6 +71,9 @@ def _open(work: Work, spec: ImportDataset, name: str) -> Source:
         place = _unpacked(work, spec)
         # Of an archive all is known by its hash; files unpacked on two machines differ in their times.
         identity, stamped = spec.source, False
+    elif spec.source.startswith(BUCKET):
+        place, identity = _fetched(work, spec)
+        stamped = False
     else:
         place = work.place(spec.source)
         # Not beyond this job: in a folder a file may change and keep size and time.
@@ -106,6 +119,72 @@ def _unpacked(work: Work, spec: ImportDataset) -> Path:
     if not any(root.iterdir()):
         raise InvalidDataset("the archive is empty")
     return root
+
+
+def _fetched(work: Work, spec: ImportDataset) -> tuple[Path, str]:
+    """What lies below a prefix, in the scratch of the job, and a hash of the names and marks that it had."""
+    target, marks = work.folder / "bucket", work.folder / "bucket.json"
+    if not target.is_dir():
+        bucket, prefix = work.bucket(spec.source)
+        found = _wanted(work, bucket.objects(prefix), spec.source)
+        listed = json.dumps([dataclasses.astuple(o) for o in found])
+        partial = Path(tempfile.mkdtemp(prefix="fetching-", dir=work.folder))
+        try:
+            _fetch(work, bucket, prefix, found, partial)
+            # Before the folder is there: whoever sees it finds what it is of.
+            marks.with_suffix(".new").write_text(listed)
+            os.replace(marks.with_suffix(".new"), marks)
+            os.replace(partial, target)
+        except OSError:
+            if not target.is_dir():
+                raise
+        finally:
+            shutil.rmtree(partial, ignore_errors=True)
+    return target, sha256(marks.read_bytes()).hexdigest()
+
+
+def _wanted(work: Work, objects: Iterable[BucketObject], reference: str) -> list[BucketObject]:
+    """Those that some format reads. Raises UnknownDataset, InvalidDataset, PayloadTooLarge."""
+    limits, size_bytes = DEFAULT_ARCHIVE_LIMITS, 0
+    found: list[BucketObject] = []
+    for n, one in enumerate(objects):
+        if n % 1000 == 0:
+            work.progress("listing the bucket", n, n, "objects")
+        path = PurePosixPath(one.name)
+        hidden = any(p.startswith(".") and p != ".." for p in path.parts)
+        if hidden or path.suffix.lower() not in KEPT_SUFFIXES:
+            continue
+        if relative_source(one.name, reference) != one.name or not one.name.isprintable():
+            raise InvalidDataset(f"{reference}: the name {one.name!r} is no plain one")
+        size_bytes += one.size_bytes
+        if len(found) >= limits.max_files or size_bytes > limits.max_bytes:
+            raise PayloadTooLarge(
+                f"{reference} holds more than {limits.max_files} files or {limits.max_bytes} bytes"
+            )
+        found.append(one)
+    if not found:
+        raise UnknownDataset(f"{reference}: no image or manifest has a name that begins so")
+    return found
+
+
+def _fetch(work: Work, bucket: Bucket, prefix: str, objects: Sequence[BucketObject], folder: Path) -> None:
+    def fetch(one: BucketObject) -> None:
+        target = folder / one.name
+        try:
+            target.parent.mkdir(parents=True, exist_ok=True)
+        except (FileExistsError, NotADirectoryError):
+            raise InvalidDataset(f"{one.name!r} is an object and a folder") from None
+        bucket.fetch(prefix, one, target)
+
+    with ThreadPoolExecutor(_FETCHES) as pool:
+        waiting = [pool.submit(fetch, one) for one in objects]
+        try:
+            for done, future in enumerate(waiting):
+                work.progress("fetching", done, len(waiting), "files")
+                future.result()
+        finally:
+            for future in waiting:
+                future.cancel()
 
 
 def _link(archive: Path, target: Path) -> None:

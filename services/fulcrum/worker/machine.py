@@ -29,9 +29,10 @@ class Machine:
         *,
         name: str | None = None,
         folders: Mapping[str, Path] | None = None,
+        buckets: Mapping[str, str] | None = None,
         make_engine: "Callable[[], LocalEngine] | None" = None,
     ) -> None:
-        """`scratch` is shared by the workers of a machine; `folders` are those that references may name."""
+        """`scratch` is shared by the workers of a machine; references may name `folders`, imports also `buckets`."""
         self.store, self.artifacts = store, artifacts
         self.jobs_folder = scratch / "jobs"
         self.cache = scratch / "cache"
@@ -39,6 +40,7 @@ class Machine:
             folder.mkdir(parents=True, exist_ok=True)
         self.name = name or f"{socket.gethostname()}:{os.getpid()}"
         self._folders, self._make_engine = folders or {}, make_engine
+        self.buckets = buckets or {}
 
     @cached_property
     def engine(self) -> "LocalEngine":

@@ -88,6 +88,7 @@ def _runner(settings: Settings, stopping: Stopping, handlers: Handlers) -> Runne
         open_artifacts(settings.artifacts_url, settings.scratch_dir / "artifacts"),
         settings.scratch_dir,
         folders=settings.folders,
+        buckets=settings.buckets,
         make_engine=lambda: _engine(settings),
     )
     terms = Terms(settings.lease_s, settings.beat_s, settings.drain_s, settings.max_running_per_user)

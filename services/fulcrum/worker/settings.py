@@ -37,6 +37,10 @@ class Settings(BaseSettings):
     folders: dict[str, Path] = Field(
         default={}, description="Model folders by the name under which references may use them, as JSON."
     )
+    buckets: dict[str, str] = Field(
+        default={},
+        description="Buckets that imports may read, by name, as JSON: `s3://BUCKET/PREFIX?endpoint_url=...`.",
+    )
     device: str = Field(default="auto", description="auto, cpu, cuda or cuda:<number>.")
     dtype: Literal["float32", "bfloat16", "float16"] = Field(
         default="float32", description="Of activations and weights on the device."

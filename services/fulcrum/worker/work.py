@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from fulcrum.domain.jobs import JobRecord, Shard, ShardResult
 from fulcrum.domain.models import ModelRef
 from fulcrum.store.artifacts import Artifacts
+from fulcrum.store.buckets import Bucket
 from fulcrum.store.database import Store
 
 if TYPE_CHECKING:
@@ -59,6 +60,10 @@ class Work(Protocol):
 
     def place(self, reference: str) -> Path:
         """What `folder:NAME/sub` means on this machine. Raises UnknownDataset."""
+        ...
+
+    def bucket(self, reference: str) -> tuple[Bucket, str]:
+        """The bucket of `bucket:NAME/prefix`, and the prefix. Raises UnknownDataset, MissingDependency."""
         ...
 
     def progress(self, what: str, done: float, total: float, unit: str = "images") -> None:
