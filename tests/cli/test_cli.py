@@ -2,6 +2,9 @@
 
 import io
 import json
+import os
+import subprocess
+import sys
 import zlib
 from pathlib import Path
 
@@ -206,6 +209,35 @@ def test_train_sae_writes_an_sae_that_explain_can_use(fulcrum, world, photo, tmp
     assert trained["quality"]["fvu"] < trained["quality"]["untrained_fvu"]
     found = succeed(fulcrum("explain", photo, "--sae", tmp_path / "sae", "--json"))
     assert found["hook_point"] == trained["hook_point"]
+
+
+def test_two_processes_under_torchrun_train_the_sae_of_one(fulcrum, world, tmp_path):
+    options = [
+        "--d-sae",
+        64,
+        "--k",
+        8,
+        "--n-tokens",
+        12_000,
+        "--batch-size",
+        512,
+        "--split",
+        "discover",
+        "--json",
+    ]
+    alone = succeed(fulcrum("train-sae", "-d", world, "-o", tmp_path / "alone", *options))
+    root = Path(__file__).resolve().parents[2]
+    done = subprocess.run(
+        [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "fulcrum.cli",
+         "train-sae", "-d", str(world), "-o", str(tmp_path / "together"), *map(str, options)],
+        env={**os.environ, "PYTHONPATH": str(root / "services")}, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-3000:]
+    together = json.loads(done.stdout)
+    assert (together["n_processes"], alone["n_processes"]) == (2, 1)
+    for name in ("fvu", "l0", "cosine", "ce_recovered"):
+        assert together["quality"][name] == pytest.approx(alone["quality"][name], rel=0.02), name
+    assert together["tokens"] == alone["tokens"]
 
 
 def test_bench_steer_reports_its_ratios(fulcrum):

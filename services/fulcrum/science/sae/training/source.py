@@ -8,6 +8,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from fulcrum.domain.errors import ComputationFailed, InvalidSaeConfig
+from fulcrum.science.sae.training.ranks import Ranks
 
 
 @runtime_checkable
@@ -51,6 +52,43 @@ class StreamSource:
             if passed + chunk.shape[0] > start:
                 yield chunk[max(0, start - passed) :]
             passed += chunk.shape[0]
+
+
+class SharedSource:
+    """A source that several processes read together: each produces its segments, and all get everything, in order.
+
+    A token is produced by the same process in each epoch, so what that one keeps is of use to it.
+    """
+
+    def __init__(self, source: ActivationSource, ranks: Ranks, segment_tokens: int) -> None:
+        self.d_in, self.n_tokens = source.d_in, source.n_tokens
+        self._source, self._ranks, self._segment = source, ranks, segment_tokens
+
+    def read(self, start: int) -> Iterator[Float[Tensor, "n d_in"]]:
+        """Segments, the first one cut at `start`."""
+        size, segment = self._ranks.size, self._segment
+        first, end = start // segment, -(-self.n_tokens // segment)
+        for base in range(first - first % size, end, size):
+            mine = base + self._ranks.rank
+            rows = self._produced(mine) if first <= mine < end else self._nothing()
+            together = self._ranks.gather(rows).split(segment)
+            for number in range(max(base, first), min(base + size, end)):
+                at = number * segment
+                yield together[number - base][max(0, start - at) : self.n_tokens - at]
+
+    def _produced(self, number: int) -> Float[Tensor, "segment d_in"]:
+        rows, at = self._nothing(), number * self._segment
+        wanted, filled = min(self._segment, self.n_tokens - at), 0
+        for chunk in self._source.read(at):
+            taken = chunk[: wanted - filled]
+            rows[filled : filled + taken.shape[0]] = taken
+            filled += taken.shape[0]
+            if filled == wanted:
+                break
+        return rows
+
+    def _nothing(self) -> Float[Tensor, "segment d_in"]:
+        return torch.zeros(self._segment, self.d_in, device=self._ranks.device)
 
 
 class ShuffledBlocks:

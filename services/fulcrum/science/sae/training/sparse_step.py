@@ -19,6 +19,7 @@ from torch import Tensor
 from fulcrum.science.sae.base import Sae
 from fulcrum.science.sae.selection import batch_top_k, top_k
 from fulcrum.science.sae.training.config import TrainConfig
+from fulcrum.science.sae.training.ranks import ALONE, Ranks
 from fulcrum.science.sae.training.step import StepResult
 
 
@@ -36,8 +37,8 @@ class _Entries:
 class SparseStep:
     """Holds the weights in training layout, their gradients, and the buffers of one step."""
 
-    def __init__(self, sae: Sae, config: TrainConfig) -> None:
-        self._config = config
+    def __init__(self, sae: Sae, config: TrainConfig, ranks: Ranks = ALONE) -> None:
+        self._config, self._ranks = config, ranks
         # Encoder rows per latent, like the decoder's, so that both gradients are rows per latent.
         self.encoder = sae.W_enc.detach().T.contiguous().clone()
         self.b_enc = sae.b_enc.detach().clone()
@@ -136,7 +137,7 @@ class SparseStep:
             return _Entries(
                 tokens, latents.reshape(-1).int(), torch.relu(values.reshape(-1)), tokens, offsets
             )
-        values, flat = batch_top_k(pre, n * k, float(self.theta) * 0.8 if self.theta > 0 else -torch.inf)
+        values, flat = self._largest_of_batch(pre)
         positive = values > 0
         values, flat = values[positive], flat[positive]
         self._update_theta(values)
@@ -150,11 +151,27 @@ class SparseStep:
         offsets = _offsets(torch.bincount(bags, minlength=n * self._prefixes.shape[0]))
         return _Entries(tokens.int(), latents.int(), values, bags.int(), offsets)
 
+    def _largest_of_batch(
+        self, pre: Float[Tensor, "n d_sae"]
+    ) -> tuple[Float[Tensor, " n_kept"], Int[Tensor, " n_kept"]]:
+        assert self.theta is not None
+        n_keep = pre.shape[0] * self._config.k
+        guess = float(self.theta) * 0.8 if self.theta > 0 else -torch.inf
+        if self._ranks.size == 1:
+            return batch_top_k(pre, n_keep, guess)
+        # The largest of the whole batch may all be here.
+        n_keep *= self._ranks.size
+        values, flat = batch_top_k(pre, min(n_keep, pre.numel()), guess)
+        least = torch.topk(self._ranks.gather(values), n_keep, sorted=False).values.min()
+        kept = values >= least
+        return values[kept], flat[kept]
+
     def _update_theta(self, kept: Float[Tensor, " nnz"]) -> None:
         assert self.theta is not None
-        if kept.numel() == 0:
+        smallest = kept.min() if kept.numel() else kept.new_full((), torch.inf)
+        smallest = self._ranks.smallest(smallest)
+        if not torch.isfinite(smallest):
             return
-        smallest = kept.min()
         rate = self._config.theta_rate
         # The first batch sets it: starting from 0 would leave a short run with a threshold far too low.
         started = torch.isfinite(self.theta)

@@ -23,6 +23,7 @@ from fulcrum.science.sae.training.config import (
 )
 from fulcrum.science.sae.training.flatness import Flatness
 from fulcrum.science.sae.training.initialise import set_initial_weights, set_normalisation
+from fulcrum.science.sae.training.ranks import ALONE, Ranks
 from fulcrum.science.sae.training.source import ActivationSource, ShuffledBlocks
 from fulcrum.science.sae.training.step import StepResult
 from fulcrum.science.sae.training.update import Updater
@@ -38,6 +39,7 @@ def train_sae(
     *,
     on_step: StepCallback | None = None,
     probing: Probing | None = None,
+    ranks: Ranks = ALONE,
 ) -> tuple[Sae, TrainReport]:
     """A trained SAE, its normalisation folded into the weights, and what the run did.
 
@@ -46,10 +48,13 @@ def train_sae(
     when it, or `on_step`, returns False the run stops after writing its checkpoint, and the report says
     `completed=False`.
 
+    Several processes (`ranks`) share the rows of each batch; they read the same activations (`SharedSource`), and
+    the first alone hears callbacks and writes checkpoints, which any number of processes can go on from.
+
     Raises InvalidSaeConfig for configurations and shapes that cannot be meant, ComputationFailed for
     activations or weights that are not finite, CorruptCheckpoint for a checkpoint of another run.
     """
-    run = _Run(config, activations, checkpoint_folder, checkpoint_every_s)
+    run = _Run(config, activations, checkpoint_folder, checkpoint_every_s, ranks)
     return run.train(on_progress, on_step, probing)
 
 
@@ -62,6 +67,7 @@ class _Run:
         source: ActivationSource,
         checkpoint_folder: Path | None,
         checkpoint_every_s: float,
+        ranks: Ranks,
     ) -> None:
         if source.d_in != config.d_in:
             raise InvalidSaeConfig(
@@ -71,7 +77,11 @@ class _Run:
             raise InvalidSaeConfig(
                 f"{source.n_tokens} tokens of activations are fewer than one batch of {config.batch_size}"
             )
-        self.config = config
+        if config.batch_size % ranks.size:
+            raise InvalidSaeConfig(
+                f"batch_size={config.batch_size} cannot be shared by {ranks.size} processes: it must be a multiple"
+            )
+        self.config, self.ranks = config, ranks
         self.device = torch.device(config.device)
         self.folder, self.checkpoint_every_s = checkpoint_folder, checkpoint_every_s
         self.batches_per_block = max(1, min(config.buffer_tokens, source.n_tokens) // config.batch_size)
@@ -88,26 +98,35 @@ class _Run:
             block = self.blocks.block(0)
             self.variance = set_normalisation(self.sae, block, config.subtract_mean, config.rescale)
             set_initial_weights(self.sae, block, config)
-            self.updater = Updater(self.sae, config)
+            self.updater = Updater(self.sae, config, ranks)
         else:
-            self.updater = Updater(self.sae, config)
+            self.updater = Updater(self.sae, config, ranks)
             self._restore(*restored)
 
     def train(
         self, on_progress: ProgressCallback | None, on_step: StepCallback | None, probing: Probing | None
     ) -> tuple[Sae, TrainReport]:
         """Runs to the end or until one of them says stop."""
-        config, updater = self.config, self.updater
+        config, updater, ranks = self.config, self.updater, self.ranks
+        if not ranks.is_first:
+            on_progress = on_step = probing = None
+        n_rows = config.batch_size // ranks.size
+        mine = slice(ranks.rank * n_rows, (ranks.rank + 1) * n_rows)
         started, cpu_started = time.perf_counter(), time.process_time()
         first_step, last_saved = updater.n_steps, time.perf_counter()
         go_on = True
         checkpoint: Path | None = None
         for batch in self._batches():
-            u = self.sae.normalise(batch.float())
+            u = self.sae.normalise(batch[mine].float())
             rate = updater.learning_rate
             result = updater.update(u)
-            if config.early_stop and self.flatness.add(updater.n_steps, result.loss):
-                updater.end = min(updater.end, updater.n_steps + round(config.n_steps * config.decay_share))
+            if config.early_stop:
+                loss = result.loss
+                ranks.mean_([loss])
+                if self.flatness.add(updater.n_steps, loss):
+                    updater.end = min(
+                        updater.end, updater.n_steps + round(config.n_steps * config.decay_share)
+                    )
             ended = updater.n_steps == updater.end
             if ended or updater.n_steps % config.metrics_every == 0:
                 seconds = time.perf_counter() - started
@@ -118,8 +137,9 @@ class _Run:
                 go_on = on_progress is None or on_progress(progress) is not False
             if on_step is not None and on_step(updater.n_steps, updater.end) is False:
                 go_on = False
+            go_on = ranks.all_agree(go_on)
             due = time.perf_counter() - last_saved >= self.checkpoint_every_s
-            if self.folder is not None and (due or ended or not go_on):
+            if self.folder is not None and ranks.is_first and (due or ended or not go_on):
                 self.earlier_s += time.perf_counter() - started
                 self.earlier_cpu_s += time.process_time() - cpu_started
                 started, cpu_started, first_step = time.perf_counter(), time.process_time(), updater.n_steps
@@ -162,7 +182,12 @@ class _Run:
         probed: dict[str, float],
     ) -> TrainProgress:
         n, step = u.shape[0], self.updater.n_steps
-        fvu = float(result.residual.square().sum(dtype=torch.float64)) / (n * self.variance)
+        squares = result.residual.square().sum(dtype=torch.float64) / n
+        cosine = torch.cosine_similarity(u + result.residual, u, dim=1).mean().double()
+        means = torch.stack([squares, result.n_active.double() / n, cosine, result.loss.double()])
+        self.ranks.mean_([means])
+        square, l0, cosine_mean, loss = means.tolist()
+        fvu = square / self.variance
         if not math.isfinite(fvu):
             raise ComputationFailed(
                 f"training diverged at step {step}: the reconstruction is {fvu} at learning_rate={rate:g}"
@@ -174,13 +199,13 @@ class _Run:
             n_steps=self.updater.end,
             tokens=step * self.config.batch_size,
             fvu=fvu,
-            l0=float(result.n_active) / n,
+            l0=l0,
             dead_share=self.updater.dead_share,
-            cosine=float(torch.cosine_similarity(u + result.residual, u, dim=1).mean()),
+            cosine=cosine_mean,
             learning_rate=rate,
             tokens_per_s=tokens_per_s,
             eta_s=left / tokens_per_s if tokens_per_s > 0 else 0.0,
-            loss=float(result.loss),
+            loss=loss,
             probed=probed,
         )
 

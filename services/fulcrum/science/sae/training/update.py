@@ -7,6 +7,7 @@ from torch import Tensor
 from fulcrum.science.sae.base import Sae
 from fulcrum.science.sae.training.config import TrainConfig
 from fulcrum.science.sae.training.dense_step import DenseStep
+from fulcrum.science.sae.training.ranks import ALONE, Ranks
 from fulcrum.science.sae.training.schedule import learning_rate
 from fulcrum.science.sae.training.sparse_step import SparseStep
 from fulcrum.science.sae.training.step import Step, StepResult
@@ -15,10 +16,10 @@ from fulcrum.science.sae.training.step import Step, StepResult
 class Updater:
     """Weights, optimiser and dead-latent counts of a run; `sae` only gives the first weights."""
 
-    def __init__(self, sae: Sae, config: TrainConfig) -> None:
-        self._config = config
+    def __init__(self, sae: Sae, config: TrainConfig, ranks: Ranks = ALONE) -> None:
+        self._config, self._ranks = config, ranks
         sparse = config.variant in ("topk", "batch_topk", "matryoshka")
-        self._step: Step = SparseStep(sae, config) if sparse else DenseStep(sae, config)
+        self._step: Step = SparseStep(sae, config, ranks) if sparse else DenseStep(sae, config)
         parameters = list(self._step.parameters.values())
         self._optimiser = torch.optim.Adam(parameters, lr=config.learning_rate, fused=True)
         self._since_fired = torch.zeros(config.d_sae, dtype=torch.long, device=sae.W_dec.device)
@@ -38,14 +39,15 @@ class Updater:
         return learning_rate(self.n_steps, config.n_steps, config.learning_rate, *shares, self.end)
 
     def update(self, u: Float[Tensor, "n d_in"]) -> StepResult:
-        """One step on the batch `u = N(x)`."""
+        """One step on this process's rows `u = N(x)` of a batch."""
         self._optimiser.param_groups[0]["lr"] = self.learning_rate
         dead = self._since_fired > self._config.dead_after
         result = self._step.gradients(u, dead, self.n_steps / self._config.n_steps)
+        self._ranks.mean_(p.grad for p in self._step.parameters.values() if p.grad is not None)
         self._optimiser.step()
         self._step.after_update()
-        self._since_fired += u.shape[0]
-        self._since_fired[result.fired] = 0
+        self._since_fired += u.shape[0] * self._ranks.size
+        self._since_fired[self._ranks.any(result.fired)] = 0
         self.n_steps += 1
         return result
 
