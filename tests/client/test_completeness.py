@@ -118,6 +118,8 @@ ASKED = {
     "POST /v1/datasets/{}:suggest": lambda c: c.evaluations.suggest("dat_1", "sae_1", {"a": "b"}),
     "GET /v1/evaluations": lambda c: list(c.evaluations.list()),
     "GET /v1/evaluations/{}": lambda c: c.evaluations.get("evl_1"),
+    "GET /v1/evaluations/{}:compare": lambda c: c.evaluations.compare("evl_1", "evl_2"),
+    "POST /v1/evaluations/{}:recompute": lambda c: c.evaluations.recompute("evl_1"),
     "GET /v1/evaluations/{}/images": lambda c: list(c.evaluations.images("evl_1", outcome="broken")),
     "GET /v1/evaluations/{}/table": lambda c: c.evaluations.table("evl_1"),
     "GET /v1/evaluations/{}/confusion": lambda c: c.evaluations.confusion("evl_1"),

@@ -331,3 +331,78 @@ def test_interactions_stay_within_one_sae_and_one_project(platform, client, kept
     }
     assert stranger.post("/v1/corrections:interact", json=body).status_code == 404
     assert list(client.jobs.list()) == []
+
+
+@pytest.fixture
+def validated(platform, client, kept, with_sae):
+    """The evaluation as if a job had made it, and that job."""
+    record = kept[0]
+    job = client.evaluations.validate(
+        record.correction_id, record.dataset_id, where={"light": "bright"}, seed=3
+    )
+    made = dataclasses.replace(record, id=new_id("evl"), job_id=job.id)
+    with platform.store.write() as tx:
+        tx.evaluations.add(made)
+    return made, job
+
+
+def test_a_recomputation_asks_the_same_question_and_takes_nothing_from_the_store(client, validated):
+    record, job = validated
+    again = client.evaluations.recompute(record)
+    assert again.id != job.id
+    assert dataclasses.replace(again.spec, fresh=False) == job.spec
+    assert again.spec.fresh
+    assert client.evaluations.recompute(record).id == again.id
+
+
+def test_a_recomputation_is_for_what_was_judged_or_for_the_newest_version(platform, client, validated):
+    record, _ = validated
+    first = client.evaluations.recompute(record)
+    other = dataclasses.replace(CONTENT, edits=(Scale(7, 0.5),))
+    client.corrections.add_version(record.correction_id, other)
+    assert client.evaluations.recompute(record).id == first.id
+    newest = client.evaluations.recompute(record, newest=True)
+    assert newest.spec.number == 2
+    with platform.store.write() as tx:
+        tx.datasets.update(record.dataset_id, digest="e" * 64)
+    changed = client.evaluations.recompute(record)
+    assert (changed.spec.number, changed.id == first.id) == (1, False)
+    viewer = platform.as_user("Vic", "viewer")
+    assert viewer.post(f"/v1/evaluations/{record.id}:recompute", json={}).status_code == 403
+
+
+def test_two_evaluations_beside_each_other_show_what_changed(platform, client, kept, judged):
+    record, sweep = kept
+    same = client.evaluations.compare(record, record)
+    assert (same.changes, same.differences, same.n_images) == ((), (), 400)
+    assert (same.n_base_differs, same.n_corrected_differs, same.max_margin_difference) == (0, 0, 0.0)
+
+    table = {name: column.copy() for name, column in judged[1].items()}
+    table["corrected_prediction"][:3] = (table["corrected_prediction"][:3] + 1) % 3
+    table["corrected_margin"][5] += 0.25
+    table = {name: column[:390] for name, column in table.items()}
+    other = dataclasses.replace(
+        record,
+        id=new_id("evl"),
+        dataset_digest="e" * 64,
+        verdict="inconclusive",
+        gates=record.gates | {"harm": "undecided"},
+        numbers={"n": 390},
+        columns_sha256=platform.artifacts.put_bytes(as_columns(table)),
+    )
+    with platform.store.write() as tx:
+        tx.evaluations.add(other)
+    found = client.evaluations.compare(record, other)
+    assert [(c.part, c.then, c.now) for c in found.changes] == [("dataset_digest", "f" * 64, "e" * 64)]
+    differences = {d.name: (d.then, d.now) for d in found.differences}
+    assert differences["n"] == (record.numbers["n"], 390)
+    assert differences["verdict"] == (record.verdict, "inconclusive")
+    assert differences["gates.harm"] == (record.gates.get("harm"), "undecided")
+    assert (found.n_images, found.n_only_then, found.n_only_now) == (390, 10, 0)
+    assert (found.n_base_differs, found.n_corrected_differs) == (0, 3)
+    assert found.max_margin_difference == pytest.approx(0.25)
+    with pytest.raises(InvalidRequest, match="only like can be compared"):
+        client.evaluations.compare(record, sweep)
+    stranger = platform.as_user("Eve")
+    place = f"/v1/evaluations/{record.id}:compare"
+    assert stranger.get(place, params={"other_id": other.id}).status_code == 404

@@ -1,4 +1,4 @@
-"""`python -m tests.worker.serve_entry`: a worker whose pool is that of `entry`."""
+"""`python -m tests.worker.serve_entry [MODULE]`: a worker whose pool is that of `entry`, or of another module."""
 
 import os
 import sys
@@ -10,4 +10,5 @@ from fulcrum.worker.settings import Settings
 if __name__ == "__main__":
     settings = Settings()
     configure_logging("worker", settings.log_level)
-    raise SystemExit(serve(settings, os.environ, (sys.executable, "-m", "tests.worker.entry")))
+    pool = sys.argv[1] if len(sys.argv) > 1 else "tests.worker.entry"
+    raise SystemExit(serve(settings, os.environ, (sys.executable, "-m", pool)))

@@ -253,3 +253,18 @@ def test_a_validation_waits_for_its_index_and_a_sweep_runs_every_prefix_once(lab
     assert lab.workshop.run(lab.workshop.submit(sweep), handlers).state == "succeeded"
     assert len({id(r) for r in runs}) == 1
     assert runs[-1].counts.prefix_images - before <= (lab.data.splits != "confirm").sum()
+
+
+def test_a_recomputation_runs_every_part_again_and_comes_to_the_same_numbers(lab):
+    first = lab.run(lab.ask())
+    before = lab.n_forwards()
+    again = lab.run(lab.ask(fresh=True))
+    assert again.n_shards == first.n_shards
+    assert again.n_shards_reused == 0
+    assert lab.n_forwards() > before
+    one, other = lab.evaluation(first), lab.evaluation(again)
+    assert other.parquet_sha256 == one.parquet_sha256
+    assert (one.look, other.look) == (1, 2)
+    assert "look 2 at confirm" in other.badge
+    known = lab.run(lab.ask())
+    assert known.n_shards_reused == known.n_shards

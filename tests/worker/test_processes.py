@@ -63,7 +63,7 @@ class Processes:
         self.queue = CeleryQueue(self.redis.url)
         self.workers = []
 
-    def start(self, concurrency=1):
+    def start(self, concurrency=1, *entry, folders=None):
         environment = {
             **os.environ,
             "PYTHONPATH": f"{ROOT / 'services'}:{ROOT}",
@@ -71,7 +71,7 @@ class Processes:
             "FULCRUM_WORKER_ARTIFACTS_URL": f"file://{self.folder / 'artifacts'}",
             "FULCRUM_WORKER_REDIS_URL": self.redis.url,
             "FULCRUM_WORKER_SCRATCH_DIR": str(self.folder / "scratch"),
-            "FULCRUM_WORKER_FOLDERS": json.dumps({FOLDER_NAME: str(WEIGHTS)}),
+            "FULCRUM_WORKER_FOLDERS": json.dumps({FOLDER_NAME: str(WEIGHTS), **(folders or {})}),
             "FULCRUM_WORKER_CONCURRENCY": str(concurrency),
             "FULCRUM_WORKER_LEASE_S": "1.5",
             "FULCRUM_WORKER_BEAT_S": "0.2",
@@ -81,7 +81,7 @@ class Processes:
         }
         log = (self.folder / "worker.log").open("ab")
         worker = subprocess.Popen(
-            [sys.executable, "-m", "tests.worker.serve_entry"], cwd=ROOT, env=environment, stderr=log
+            [sys.executable, "-m", "tests.worker.serve_entry", *entry], cwd=ROOT, env=environment, stderr=log
         )
         log.close()
         self.workers.append(worker)

@@ -84,3 +84,32 @@ class EvaluationPlan:
     n_looks: int
     next_look: int
     most_forward_images: int
+
+
+@dataclass(frozen=True)
+class Difference:
+    """A number, gate or verdict that is not the same in both."""
+
+    name: str
+    then: Any
+    now: Any
+
+
+@dataclass(frozen=True)
+class EvaluationComparison:
+    """An evaluation beside another one, such as what its recomputation gave.
+
+    `changes` are the parts of what the verdicts belong to that differ. The counts are of images in both tables whose
+    answer differs, and of images in one table alone; all 0 for sweeps, which have no tables.
+    """
+
+    then_id: str
+    now_id: str
+    changes: tuple[SubjectChange, ...]
+    differences: tuple[Difference, ...]
+    n_images: int = 0
+    n_base_differs: int = 0
+    n_corrected_differs: int = 0
+    n_only_then: int = 0
+    n_only_now: int = 0
+    max_margin_difference: float = 0.0  # of the corrected margins of images in both

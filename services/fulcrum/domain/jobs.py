@@ -112,6 +112,7 @@ class ValidateCorrection:
     n_controls: int = 100
     task: ClassSet | None = None  # None: the correction's own, else the data set's labels
     seed: int = 0
+    fresh: bool = False  # compute every part, whatever is stored
     kind: Literal["validate_correction"] = "validate_correction"
 
 
@@ -128,6 +129,7 @@ class SweepCorrection:
     n_controls: int = 100
     task: ClassSet | None = None
     seed: int = 0
+    fresh: bool = False  # compute every part, whatever is stored
     kind: Literal["sweep_correction"] = "sweep_correction"
 
 

@@ -12,6 +12,7 @@ from fulcrum.domain.codec import to_json
 from fulcrum.domain.evaluations import (
     ConfusionDelta,
     Evaluation,
+    EvaluationComparison,
     EvaluationPlan,
     FlippedImage,
     Outcome,
@@ -182,6 +183,23 @@ class Evaluations(Bound[Side]):
     def get(self, evaluation: Identified | str) -> Flow[Evaluation]:
         """One evaluation with its whole report, and what changed since. Raises UnknownEvaluation."""
         return (yield from self._wire.ask(Evaluation, "GET", path("evaluations", id_of(evaluation))))
+
+    @operation
+    def recompute(self, evaluation: Identified | str, *, newest: bool = False) -> Flow[JobRecord]:
+        """Asks its question again, of what there is today, as a job; `newest` judges the newest version instead.
+
+        It is another look. See `compare` for what it changed.
+        """
+        where = path("evaluations", f"{id_of(evaluation)}:recompute")
+        return (yield from self._wire.ask(JobRecord, "POST", where, json={"newest": newest}))
+
+    @operation
+    def compare(self, evaluation: Identified | str, other: Identified | str) -> Flow[EvaluationComparison]:
+        """What differs between two evaluations of one kind: numbers, gates, verdict, answers of images."""
+        where = path("evaluations", f"{id_of(evaluation)}:compare")
+        return (
+            yield from self._wire.ask(EvaluationComparison, "GET", where, params={"other_id": id_of(other)})
+        )
 
     @listing(FlippedImage)
     def images(

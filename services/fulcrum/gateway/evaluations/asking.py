@@ -1,13 +1,16 @@
 """Asking for validations, sweeps and suggestions: jobs, after the index that they stand on."""
 
+from dataclasses import replace
 from typing import Any
 
+import fulcrum
 from fulcrum.domain.codec import from_json, to_json
 from fulcrum.domain.errors import (
     InvalidDataset,
     SaeDoesNotFit,
     UnknownCorrection,
     UnknownDataset,
+    UnknownEvaluation,
     UnknownSae,
 )
 from fulcrum.domain.jobs import (
@@ -59,6 +62,31 @@ def sweep(jobs: Submitter, asker: Asker, correction_id: str, body: SweepQuestion
     return _about_a_correction(
         jobs, asker, correction_id, body, lambda number: SweepCorrection(correction_id, number, **given)
     )
+
+
+def recompute(jobs: Submitter, asker: Asker, evaluation_id: str, newest: bool) -> JobRecord:
+    """The question of an evaluation, asked of what there is today; nothing is taken from what is stored.
+
+    Raises UnknownEvaluation, and what `validate` raises, for things that were deleted meanwhile as well.
+    """
+    with jobs.store.write() as tx:
+        record = reach(asker, tx, tx.evaluations, evaluation_id, "analyst", UnknownEvaluation, "evaluation")
+        asked = tx.jobs.get(record.job_id).spec
+        assert isinstance(asked, ValidateCorrection | SweepCorrection)  # they alone make evaluations
+        correction = reach(
+            asker, tx, tx.corrections, record.correction_id, "analyst", UnknownCorrection, "correction"
+        )
+        dataset = reach(asker, tx, tx.datasets, record.dataset_id, "viewer", UnknownDataset, "data set")
+        version = tx.corrections.get_version(correction.id, None if newest else record.number)
+        _check_split(dataset, record.split)
+        sae_id = _sae_of(tx, correction, version)
+        spec = replace(asked, number=version.number, fresh=True)
+        # Asking twice is one job, unless something of what it stands on changed in between.
+        key = content_key(again=_key(spec, version, dataset, sae_id), code=fulcrum.__version__)
+        made = add_after_index(jobs, tx, asker, dataset, sae_id, spec, key)
+    for job in made:
+        jobs.wake(job)
+    return made[-1]
 
 
 def suggest(jobs: Submitter, asker: Asker, dataset_id: str, body: SuggestionQuestion) -> JobRecord:
@@ -125,7 +153,7 @@ def _about_a_correction(
         _check_split(dataset, body.split)
         sae_id = _sae_of(tx, correction, version)
         spec: JobSpec = spec_of(version.number)
-        key = content_key(asked=to_json(spec), version=version.sha256, digest=dataset.digest, sae=sae_id)
+        key = _key(spec, version, dataset, sae_id)
         made = add_after_index(jobs, tx, asker, dataset, sae_id, spec, key)
     for job in made:
         jobs.wake(job)
@@ -159,6 +187,10 @@ def add_index(
     index = IndexDataset(dataset.id, sae_id)
     key = content_key(asked=to_json(index), digest=dataset.digest)
     return jobs.add(tx, asker, dataset.project_id, index, key=key)
+
+
+def _key(spec: JobSpec, version: CorrectionVersion, dataset: DatasetRecord, sae_id: str) -> str:
+    return content_key(asked=to_json(spec), version=version.sha256, digest=dataset.digest, sae=sae_id)
 
 
 def _sae_of(tx: Transaction, correction: CorrectionRecord, version: CorrectionVersion) -> str:

@@ -15,10 +15,11 @@ from fulcrum.gateway.deps import (
     answer,
     answer_page,
 )
-from fulcrum.gateway.evaluations import asking, service
+from fulcrum.gateway.evaluations import asking, comparing, service
 from fulcrum.gateway.evaluations.schemas import (
     ConfusionDelta,
     Evaluation,
+    EvaluationComparison,
     EvaluationKind,
     EvaluationPlan,
     EvaluationPlanQuestion,
@@ -26,6 +27,7 @@ from fulcrum.gateway.evaluations.schemas import (
     FlippedImage,
     InteractionQuestion,
     Outcome,
+    Recomputation,
     Slices,
     SuggestionQuestion,
     SweepQuestion,
@@ -97,6 +99,31 @@ def list_evaluations(
         store, asker, project_id, page, kind=kind, correction_id=correction_id, dataset_id=dataset_id
     )
     return answer_page(found)
+
+
+# Before `/{evaluation_id}`, which would take the verb for a part of the id.
+@router.get("/v1/evaluations/{evaluation_id}:compare", response_model=EvaluationComparison)
+def compare_evaluations(
+    evaluation_id: PathId,
+    asker: AskerDep,
+    store: StoreDep,
+    artifacts: ArtifactsDep,
+    other_id: Annotated[str, Query(max_length=64, description="The evaluation to put beside it.")],
+) -> JSONResponse:
+    """Two evaluations beside each other: what a recomputation changed, in numbers, gates and images."""
+    return answer(comparing.compare(store, artifacts, asker, evaluation_id, other_id))
+
+
+@router.post("/v1/evaluations/{evaluation_id}:recompute", status_code=202, response_model=JobRecord)
+def recompute_evaluation(
+    evaluation_id: PathId, body: Recomputation, asker: AskerDep, jobs: SubmitDep
+) -> JSONResponse:
+    """Asks the question of an evaluation again, of the data set, model and code of today, as a job: every part is
+    computed anew.
+
+    The evaluation stays as it is; the new one can be compared with it. It is another look.
+    """
+    return answer(asking.recompute(jobs, asker, evaluation_id, body.newest), 202)
 
 
 @router.get("/v1/evaluations/{evaluation_id}", response_model=Evaluation)

@@ -57,6 +57,37 @@ class Evaluation(Shown):
     report: dict[str, Any] = Field(description="Every number, with provenance.")
 
 
+class Difference(Shown):
+    """A number, gate or verdict that is not the same in both."""
+
+    name: str = Field(description="Which one.")
+    then: Any = Field(description="In the first.")
+    now: Any = Field(description="In the other.")
+
+
+class EvaluationComparison(Shown):
+    """An evaluation beside another one."""
+
+    then_id: str = Field(description="The first.")
+    now_id: str = Field(description="The other.")
+    changes: list[SubjectChange] = Field(description="Parts of what the verdicts belong to that differ.")
+    differences: list[Difference] = Field(description="Numbers, gates and verdict that differ.")
+    n_images: int = Field(0, description="Images in both tables; 0 for sweeps.")
+    n_base_differs: int = Field(0, description="Of these, with another answer of the unedited model.")
+    n_corrected_differs: int = Field(0, description="Of these, with another answer of the corrected model.")
+    n_only_then: int = Field(0, description="Images in the first table alone.")
+    n_only_now: int = Field(0, description="Images in the other table alone.")
+    max_margin_difference: float = Field(
+        0.0, description="Largest difference of corrected margins, in logits."
+    )
+
+
+class Recomputation(Body):
+    """What an evaluation is computed again for."""
+
+    newest: bool = Field(False, description="Judge the newest version instead of the one that was judged.")
+
+
 class FlippedImage(Shown):
     """A card of the flip board."""
 

@@ -8,7 +8,7 @@ from fulcrum.domain.identifiers import now
 from fulcrum.domain.jobs import Shard, ShardResult, SweepCorrection
 from fulcrum.domain.records import EvaluationRecord
 from fulcrum.worker.evaluations import as_json, count_looks, evaluation_id, keep
-from fulcrum.worker.handlers.validate_correction import run_part_of
+from fulcrum.worker.handlers.validate_correction import run_part_of, shard_key
 from fulcrum.worker.questions import OpenRun, asked
 from fulcrum.worker.work import Work
 
@@ -32,7 +32,7 @@ class SweepCorrectionHandler:
         run, question = asked(work, self._open_run)
         planned = plan_sweep(run, question, spec.gains)
         work.log(f"{len(planned.gains)} gains and {spec.n_controls} controls, in {len(planned.parts)} parts")
-        return [Shard(part_key(run, p), part_content(p)) for p in planned.parts]
+        return [Shard(shard_key(work, part_key(run, p)), part_content(p)) for p in planned.parts]
 
     def run_shard(self, work: Work, shard: Shard) -> bytes:
         """Runs one part."""

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from fulcrum.domain.identifiers import now
-from fulcrum.domain.jobs import Shard, ShardResult, ValidateCorrection
+from fulcrum.domain.jobs import Shard, ShardResult, SweepCorrection, ValidateCorrection, content_key
 from fulcrum.domain.records import EvaluationRecord
 from fulcrum.science.validation.report import ValidationReport
 from fulcrum.worker.evaluations import (
@@ -41,7 +41,7 @@ class ValidateCorrectionHandler:
             f"{before.n} images, {before.n_target} of the failure mode: {mde} can be seen (80 % power); "
             f"{len(planned.touched)} can be changed, in {len(planned.parts)} parts"
         )
-        return [Shard(part_key(run, p), part_content(p)) for p in planned.parts]
+        return [Shard(shard_key(work, part_key(run, p)), part_content(p)) for p in planned.parts]
 
     def run_shard(self, work: Work, shard: Shard) -> bytes:
         """Runs one part."""
@@ -99,6 +99,13 @@ class ValidateCorrectionHandler:
         } | record.numbers
 
 
+def shard_key(work: Work, key: str) -> str:
+    """The key under which a job looks for a stored result: a recomputation finds nothing but its own."""
+    spec = work.job.spec
+    assert isinstance(spec, ValidateCorrection | SweepCorrection)
+    return content_key(part=key, job=work.job.id) if spec.fresh else key
+
+
 def run_part_of(work: Work, shard: Shard, open_run: OpenRun) -> bytes:
     """The bytes of a part of a validation or sweep. Raises Conflict where this worker computes otherwise."""
     from fulcrum.domain.errors import Conflict
@@ -107,7 +114,7 @@ def run_part_of(work: Work, shard: Shard, open_run: OpenRun) -> bytes:
 
     run, _ = asked(work, open_run)
     part = part_from(shard.content)
-    if part_key(run, part) != shard.key:
+    if shard_key(work, part_key(run, part)) != shard.key:
         raise Conflict(
             "the data set, its index, the model or this worker's precision is no more what the job was planned for: "
             "start again"
