@@ -25,6 +25,8 @@ from fulcrum_ui.pictures import image_url
 from fulcrum_ui.visitor import remembered, visitor
 
 N_LATENTS = 24
+_SIDES = ("For it", "Against it", "Both")
+_SORTS = ("Score", "Measured effect")
 N_CONTROLS = 20
 _SELECTED, _PATCH, _SORT, _MODE = "debug-selected", "debug-patch", "debug-sort", "debug-mode"
 
@@ -362,35 +364,43 @@ def _controls(client: Client, why: Explanation, bench: Bench, tried: Steering | 
 
 
 def _cards(why: Explanation, bench: Bench, about: Known) -> None:
-    line = st.columns([5, 3, 1.4], vertical_alignment="center")
+    line = st.columns([4.4, 2.6, 2.6, 1.2], vertical_alignment="center")
     patch = st.session_state.get(_PATCH)
-    line[0].subheader(
-        "What carried the answer" if patch is None else f"What carried the answer in patch {patch}",
-        anchor=False,
+    side = line[1].segmented_control(
+        "Side", _SIDES, default=_SIDES[0], key="debug-side", label_visibility="collapsed", width="stretch"
     )
-    sort = line[1].segmented_control(
-        "Sort",
-        ["Score", "Measured effect"],
-        default="Score",
-        key=_SORT,
-        label_visibility="collapsed",
-        width="stretch",
+    sort = line[2].segmented_control(
+        "Sort", _SORTS, default=_SORTS[0], key=_SORT, label_visibility="collapsed", width="stretch"
     )
-    many = line[2].toggle("All", key="debug-all", help=f"All {len(why.latents)} explained latents")
-    labels_note(about)
+    many = line[3].toggle("All", key="debug-all", help=f"All {len(why.latents)} explained latents")
     target = why.attribution.target
+    margin = isinstance(target, MarginTarget)
     unit = (
         f"logit of {target.class_name} over {target.versus}"
-        if isinstance(target, MarginTarget)
+        if margin
         else f"{target.kind} of {target.class_name}"
     )
-    found = _sorted(why, sort or "Score", patch)
+    way = {_SIDES[0]: "What spoke for", _SIDES[1]: "What spoke against"}.get(
+        side or "", "What spoke for or against"
+    )
+    where = "" if patch is None else f" in patch {patch}"
+    line[0].subheader(f"{way} {target.class_name}{where}", anchor=False)
+    labels_note(about)
+    found = [a for a in _sorted(why, sort or _SORTS[0], patch) if _is_on(side, a)]
+    if not found:
+        st.caption("No explained latent is on this side.")
     per_row = 4
     shown = found if many else found[: 2 * per_row]
     for start in range(0, len(shown), per_row):
         for column, item in zip(st.columns(per_row), shown[start : start + per_row], strict=False):
             with column, st.container(border=True):
                 _card(why, item, about, bench, unit)
+
+
+def _is_on(side: str | None, a: LatentAttribution) -> bool:
+    """By what was measured, which is what the model does; by the score where nothing was."""
+    amount = a.score if a.measured_effect is None else a.measured_effect
+    return (side == _SIDES[0] and amount > 0) or (side == _SIDES[1] and amount < 0) or side not in _SIDES[:2]
 
 
 def _sorted(why: Explanation, sort: str, patch: int | None) -> list[LatentAttribution]:
@@ -401,7 +411,7 @@ def _sorted(why: Explanation, sort: str, patch: int | None) -> list[LatentAttrib
             return 0.0 if a.per_token is None else abs(float(a.per_token[-n_patches:][patch]))
 
         return sorted((a for a in why.latents if there(a) > 0), key=lambda a: -there(a))
-    if sort == "Measured effect":
+    if sort == _SORTS[1]:
         return sorted(why.latents, key=lambda a: -abs(a.measured_effect or 0.0))
     return list(why.latents)
 

@@ -13,6 +13,7 @@ from fulcrum.domain.records import CorrectionRecord, DatasetRecord, EvaluationRe
 from fulcrum_ui import go, troubles
 from fulcrum_ui.parts import job_progress, report_tabs
 from fulcrum_ui.parts.evidence_badges import verdict_badge
+from fulcrum_ui.parts.sharing import share
 from fulcrum_ui.parts.words import ago, badge, number
 from fulcrum_ui.visitor import remembered, visitor
 
@@ -243,7 +244,10 @@ def _one(client: Client, evaluation_id: str) -> None:
         return
     record = found.record
     name = _name(client, record)
-    st.title(name, anchor=False)
+    line = st.columns([6, 1.2], vertical_alignment="center")
+    line[0].title(name, anchor=False)
+    with line[1]:
+        share()
     dataset = next(
         (d.name for d in client.datasets.list() if d.id == record.dataset_id), "a deleted data set"
     )
