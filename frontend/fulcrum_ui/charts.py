@@ -252,3 +252,142 @@ def pareto(table: pd.DataFrame) -> Any:
             ],
         ),
     ).properties(height=_HEIGHT)
+
+
+def lines(table: pd.DataFrame, x: str, y: str, by: str) -> Any:
+    """Shares over steps."""
+    return cast(
+        Any,
+        alt.Chart(table)
+        .mark_line(point=True, strokeWidth=2)
+        .encode(
+            x=alt.X(f"{x}:Q", axis=alt.Axis(tickMinStep=1)),
+            y=alt.Y(f"{y}:Q", axis=alt.Axis(format="%"), scale=alt.Scale(zero=False)),
+            color=alt.Color(f"{by}:N", title=None, scale=alt.Scale(range=list(theme.CATEGORIES))),
+            tooltip=[x, by, alt.Tooltip(f"{y}:Q", format=".1%")],
+        ),
+    ).properties(height=_HEIGHT)
+
+
+def interactions(table: pd.DataFrame) -> Any:
+    """Pairs of corrections: orange breaks more together than alone."""
+    most = max(0.1, float(table.interaction.abs().max()))
+    return cast(
+        Any,
+        alt.Chart(table)
+        .mark_rect(stroke="white")
+        .encode(
+            x=alt.X("first:N", title=None),
+            y=alt.Y("second:N", title=None),
+            color=alt.Color(
+                "interaction:Q",
+                scale=alt.Scale(domain=[-most, 0, most], range=[theme.AFTER, "#f1f3f7", theme.AGAINST]),
+                legend=None,
+            ),
+            tooltip=["first", "second", alt.Tooltip("interaction:Q", format="+.2f")],
+        ),
+    ).properties(height=280)
+
+
+def similarity(table: pd.DataFrame, order: list[str]) -> Any:
+    """Concepts against concepts, in the order of the dendrogram."""
+    return cast(
+        Any,
+        alt.Chart(table)
+        .mark_rect()
+        .encode(
+            x=alt.X("a:N", sort=order, title=None),
+            y=alt.Y("b:N", sort=order, title=None),
+            color=alt.Color("similarity:Q", scale=alt.Scale(scheme="viridis")),
+            tooltip=["a", "b", alt.Tooltip("similarity:Q", format=".3f")],
+        ),
+    ).properties(height=430)
+
+
+def concept_map(table: pd.DataFrame) -> Any:
+    """Concepts on a plane, named, coloured by their domain."""
+    base = alt.Chart(table).encode(
+        x=alt.X("x:Q", axis=None, scale=alt.Scale(zero=False, padding=30)),
+        y=alt.Y("y:Q", axis=None, scale=alt.Scale(zero=False, padding=20)),
+        color=alt.Color("domain:N", title=None, scale=alt.Scale(range=list(theme.CATEGORIES))),
+    )
+    dots = base.mark_circle(size=90, opacity=0.9).encode(tooltip=["concept", "domain"])
+    return cast(
+        Any, alt.layer(dots, base.mark_text(dy=-10, fontSize=11).encode(text="concept:N"))
+    ).properties(height=430)
+
+
+def against_control(table: pd.DataFrame, x: str, y: str, *, bars: bool = True) -> Any:
+    """Trained weights beside random ones: columns `x`, `y`, `weights`."""
+    mark = alt.Chart(table).mark_bar() if bars else alt.Chart(table).mark_line(point=True)
+    return cast(
+        Any,
+        mark.encode(
+            x=alt.X(f"{x}:N" if bars else f"{x}:Q", sort=None, title=x),
+            y=alt.Y(f"{y}:Q", title=y),
+            xOffset=alt.XOffset("weights:N", sort=["trained", "random"]) if bars else alt.XOffset(),
+            color=alt.Color(
+                "weights:N",
+                title=None,
+                scale=alt.Scale(domain=["trained", "random"], range=[theme.AFTER, theme.CONTROL]),
+            ),
+            tooltip=[x, "weights", alt.Tooltip(f"{y}:Q", format=".3g")],
+        ),
+    ).properties(height=220)
+
+
+def dendrogram(table: pd.DataFrame, leaves: pd.DataFrame) -> Any:
+    """Links of a dendrogram as steps (`x, y, link, step`), with the names of the leaves under them."""
+    links = (
+        alt.Chart(table)
+        .mark_line(color=theme.BEFORE, strokeWidth=1.5)
+        .encode(x=alt.X("x:Q", axis=None), y=alt.Y("y:Q", title="distance"), detail="link:N", order="step:Q")
+    )
+    names = (
+        alt.Chart(leaves)
+        .mark_text(angle=270, align="right", dy=4, fontSize=11)
+        .encode(x="x:Q", y=alt.value(262), text="concept:N")
+    )
+    return cast(Any, alt.layer(links, names)).properties(
+        height=260, padding={"bottom": 90, "left": 5, "right": 5, "top": 5}
+    )
+
+
+def ap_distribution(table: pd.DataFrame, base_rate: float) -> Any:
+    """Units by AP on a logarithmic axis, trained beside random weights."""
+    lines_ = (
+        alt.Chart(table)
+        .mark_line(interpolate="step", strokeWidth=2)
+        .encode(
+            x=alt.X("AP:Q"),
+            y=alt.Y("units:Q", scale=alt.Scale(type="symlog")),
+            color=alt.Color(
+                "weights:N",
+                title=None,
+                scale=alt.Scale(domain=["trained", "random"], range=[theme.AFTER, theme.CONTROL]),
+            ),
+            tooltip=[alt.Tooltip("AP:Q", format=".2f"), "weights", "units"],
+        )
+    )
+    rule = alt.Chart(pd.DataFrame({"AP": [base_rate]})).mark_rule(strokeDash=[5, 4]).encode(x="AP:Q")
+    return cast(Any, alt.layer(lines_, rule)).properties(height=200)
+
+
+def overlaps(table: pd.DataFrame) -> Any:
+    """Overlap of each concept."""
+    return cast(
+        Any,
+        alt.Chart(table)
+        .mark_bar(color=theme.AFTER)
+        .encode(
+            x=alt.X("overlap:Q", scale=alt.Scale(domain=[0, 1])),
+            y=alt.Y("concept:N", sort="-x", title=None),
+            tooltip=["concept", alt.Tooltip("overlap:Q", format=".3f")],
+        ),
+    ).properties(height={"step": 20})
+
+
+def downloads_popover(table: pd.DataFrame, name: str) -> None:
+    """Downloads of a table without a figure."""
+    with st.popover("Download", icon=":material/download:"):
+        downloads(table, name)

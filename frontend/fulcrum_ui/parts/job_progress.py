@@ -18,6 +18,7 @@ KINDS = {
     "validate_correction": "Validate a correction",
     "sweep_correction": "Dose-response on a data set",
     "suggest_correction": "Search a correction",
+    "interact_corrections": "Interactions of corrections",
     "find_experts": "Find experts",
 }
 STATES = {"queued": "plain", "running": "info", "succeeded": "good", "failed": "bad", "cancelled": "plain"}
@@ -162,5 +163,7 @@ def link_to_result(job: JobRecord) -> None:
         )
     elif job.kind == "describe_concepts":
         go.link("concepts", "Look at the concepts", icon="hub", sae=getattr(spec, "sae_id", None))
+    elif "experts_id" in result:
+        go.link("experts", "Look at the experts", icon="school", experts=str(result["experts_id"]))
     elif job.kind == "train_sae":
         go.link("models", "Look at the SAE", icon="deployed_code", sae=str(result.get("sae_id", "")))

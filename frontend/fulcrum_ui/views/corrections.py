@@ -12,6 +12,7 @@ from fulcrum.domain.corrections import Correction
 from fulcrum.domain.errors import FulcrumError, NotFound
 from fulcrum.domain.records import CorrectionRecord, CorrectionVersion, EvaluationRecord
 from fulcrum_ui import go, troubles
+from fulcrum_ui.parts.choosing import usable_saes
 from fulcrum_ui.parts.evidence_badges import STATE_KINDS, evidence, verdict_badge
 from fulcrum_ui.parts.latent_cards import known
 from fulcrum_ui.parts.words import ago, badge, edit_words, percent, signed
@@ -32,6 +33,7 @@ def page() -> None:
             "A correction is a change of latents that helped on an image, kept under a name. Make one on the bench, then prove it on a data set."
         )
         go.link("debug", "To the bench", icon="science")
+        _search(client)
         return
     evaluations = list(client.evaluations.list(kind="validation"))
     search = st.text_input(
@@ -43,6 +45,46 @@ def page() -> None:
     for record in found:
         if search in record.name.lower() or search in record.description.lower():
             _row(record, [e for e in evaluations if e.correction_id == record.id])
+    _search(client)
+
+
+def _search(client: Client) -> None:
+    """One correction for a whole failure, searched on the images where it was seen."""
+    datasets = [d for d in client.datasets.list() if d.n_images]
+    saes = usable_saes(client)
+    if not datasets or not saes:
+        return
+    with st.expander("Search a correction for a whole failure", icon=":material/travel_explore:"):
+        line = st.columns(2)
+        dataset = line[0].selectbox("Images", datasets, format_func=lambda d: d.name, key="search-data")
+        sae = line[1].selectbox("SAE", saes, format_func=lambda s: s.name, key="search-sae")
+        facets = remembered(
+            ("samples", "facets", dataset.id, dataset.digest), lambda: client.datasets.facets(dataset)
+        )
+        columns = {
+            f.column.removeprefix("group_"): [v.value for v in f.values if v.value]
+            for f in (*facets.groups, facets.label)
+            if f.n_values > 1
+        }
+        if not columns:
+            st.info("The images carry no groups by which a failure could be named.")
+            return
+        line = st.columns([2, 2, 2], vertical_alignment="bottom")
+        named = list(columns).index("sticker_kind") if "sticker_kind" in columns else 0
+        column = line[0].selectbox("The failure: column", list(columns), named, key="search-column")
+        values = columns[column]
+        value = line[1].selectbox(
+            "is", values, values.index("attack") if "attack" in values else 0, key=f"search-value-{column}"
+        )
+        loss = line[2].number_input("Loss allowed on others, points", 0.0, 20.0, 1.0, 0.5, key="search-loss")
+        if st.button("Search", type="primary", key="search-go"):
+            try:
+                job = client.evaluations.suggest(dataset, sae, {column: value}, max_clean_loss=loss / 100)
+            except FulcrumError as error:
+                troubles.show(error, "search")
+                return
+            go.switch("jobs", job=job.id)
+        st.caption("Greedy, on the discover split only: what it finds is proven on images that it never saw.")
 
 
 def _row(record: CorrectionRecord, evaluations: list[EvaluationRecord]) -> None:

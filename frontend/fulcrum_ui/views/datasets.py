@@ -12,7 +12,7 @@ from streamlit.runtime.uploaded_file_manager import UploadedFile
 
 from fulcrum.client import Client
 from fulcrum.domain.datasets import DatasetImage, Facet, Facets
-from fulcrum.domain.errors import FulcrumError
+from fulcrum.domain.errors import FulcrumError, NotFound
 from fulcrum.domain.jobs import JobRecord
 from fulcrum.domain.records import DatasetRecord
 from fulcrum_ui import charts, go, troubles
@@ -128,11 +128,16 @@ def _one(client: Client, record: DatasetRecord) -> None:
         st.info("It is empty: its import runs, failed, or was never started.")
         go.link("jobs", "Look at the jobs", icon="pending_actions")
         return
-    left, right = st.columns([1.5, 4], gap="large")
-    with left:
-        chosen = _filters(client, record)
-    with right:
-        _images(client, record, chosen)
+    tabs = st.tabs(["Images", "What the import found"], key="dataset-tab", on_change="rerun")
+    with tabs[0]:
+        left, right = st.columns([1.5, 4], gap="large")
+        with left:
+            chosen = _filters(client, record)
+        with right:
+            _images(client, record, chosen)
+    with tabs[1]:
+        if tabs[1].open:
+            _report(client, record)
 
 
 def _filters(client: Client, record: DatasetRecord) -> dict[str, str]:
@@ -205,6 +210,59 @@ def _images(client: Client, record: DatasetRecord, chosen: dict[str, str]) -> No
         charts.downloads(table, "images")
     if taken is not None:
         open_sample(client, record, taken, elsewhere=True)
+
+
+def _report(client: Client, record: DatasetRecord) -> None:
+    try:
+        found = client.datasets.report(record)
+    except NotFound:
+        st.info("This content has no report: it was imported before reports were kept.")
+        return
+    columns = st.columns(5)
+    numbers = (
+        ("Images", found.n_images),
+        ("Left out", found.n_left_out),
+        ("Duplicate clusters", found.n_duplicate_clusters),
+        ("Leaks between splits", found.n_leaks),
+        ("Masks", found.n_masks),
+    )
+    for column, (name, value) in zip(columns, numbers, strict=True):
+        column.metric(name, number(value))
+    st.caption(
+        f"From {found.source} as {found.format}; splits {'as given' if found.splits == 'given' else 'divided anew'}; "
+        f"{number(found.n_rotated)} turned upright, {number(found.n_converted)} converted to RGB."
+    )
+    for words in (*found.warnings, *found.mask_problems[:5]):
+        st.warning(words)
+    if found.n_leaks:
+        where = ", ".join(f"{n} in {split}" for split, n in found.n_leaking.items())
+        st.error(
+            f"Images with a counterpart in another split prove nothing and are left out of judgement: {where}."
+        )
+        st.dataframe(
+            pd.DataFrame(
+                [
+                    {"kind": leak.kind, **{k: ", ".join(v[:3]) for k, v in leak.ids.items()}}
+                    for leak in found.leaks
+                ]
+            ),
+            hide_index=True,
+            width="stretch",
+        )
+    if found.left_out:
+        st.markdown("**Left out**")
+        st.dataframe(
+            pd.DataFrame([{"image": x.id, "why": x.message} for x in found.left_out]),
+            hide_index=True,
+            width="stretch",
+        )
+    if found.duplicates:
+        with st.expander(f"{found.n_duplicate_clusters} clusters of duplicates"):
+            st.dataframe(
+                pd.DataFrame({"images": [", ".join(c[:8]) for c in found.duplicates]}),
+                hide_index=True,
+                width="stretch",
+            )
 
 
 def _more(client: Client, record: DatasetRecord) -> None:

@@ -374,12 +374,8 @@ def _cards(why: Explanation, bench: Bench, about: Known) -> None:
     )
     many = line[3].toggle("All", key="debug-all", help=f"All {len(why.latents)} explained latents")
     target = why.attribution.target
-    margin = isinstance(target, MarginTarget)
-    unit = (
-        f"logit of {target.class_name} over {target.versus}"
-        if margin
-        else f"{target.kind} of {target.class_name}"
-    )
+    over = f" over {target.versus}" if isinstance(target, MarginTarget) else ""
+    unit = f"{'logit' if over else target.kind} of {target.class_name}{over}"
     way = {_SIDES[0]: "What spoke for", _SIDES[1]: "What spoke against"}.get(
         side or "", "What spoke for or against"
     )

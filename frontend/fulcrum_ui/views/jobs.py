@@ -8,7 +8,7 @@ import streamlit as st
 from fulcrum.client import Client
 from fulcrum.domain.errors import NotFound
 from fulcrum.domain.jobs import FINISHED, JobRecord
-from fulcrum_ui.parts import job_progress
+from fulcrum_ui.parts import job_progress, job_results
 from fulcrum_ui.parts.words import ago, badge, duration
 from fulcrum_ui.visitor import Visitor, visitor
 
@@ -93,6 +93,7 @@ def _one(client: Client, job_id: str) -> None:
     st.caption(f"{job.id} · asked for {ago(job.created_at)}")
     job_progress.watch(client, job_id, "one")
     job_progress.link_to_result(job)
+    job_results.show(client, job)
     job_progress.curves(client, job_id)
     left, right = st.columns([3, 2], gap="large")
     with left:

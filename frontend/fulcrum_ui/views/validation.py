@@ -1,6 +1,7 @@
 """Validation: what a correction fixes and what it breaks on a data set; what can be shown is said before it is run."""
 
 from html import escape
+from typing import Literal
 
 import streamlit as st
 
@@ -11,7 +12,7 @@ from fulcrum.domain.evaluations import Evaluation, EvaluationPlan
 from fulcrum.domain.jobs import SplitName
 from fulcrum.domain.records import CorrectionRecord, DatasetRecord, EvaluationRecord
 from fulcrum_ui import go, troubles
-from fulcrum_ui.parts import job_progress, report_tabs
+from fulcrum_ui.parts import job_progress, job_results, report_tabs
 from fulcrum_ui.parts.evidence_badges import verdict_badge
 from fulcrum_ui.parts.sharing import share
 from fulcrum_ui.parts.words import ago, badge, number
@@ -45,7 +46,18 @@ def page() -> None:
         return
     left, right = st.columns([5, 4], gap="large")
     with left:
-        _new(client, corrections, datasets)
+        tabs = st.tabs(
+            ["Validate one", "How do several act together?"], key="validation-new", on_change="rerun"
+        )
+        with tabs[0]:
+            if tabs[0].open:
+                _new(client, corrections, datasets)
+        with tabs[1]:
+            if tabs[1].open:
+                _together(client, corrections, datasets)
+        job = query.get("job")
+        if job:
+            _running(client, job)
     with right:
         _past(client, corrections, datasets)
 
@@ -127,9 +139,6 @@ def _new(client: Client, corrections: list[CorrectionRecord], datasets: list[Dat
                 ).id
             )
         )
-    job = query.get("job")
-    if job:
-        _running(client, job)
 
 
 def _groups(facets: Facets) -> tuple[dict[str, str] | None, dict[str, str] | None]:
@@ -210,7 +219,26 @@ def _running(client: Client, job_id: str) -> None:
         st.markdown(f"**{job_progress.kind_words(job.kind)}**")
         job_progress.watch(client, job_id, "validation")
         job_progress.link_to_result(job)
+        job_results.show(client, job)
         st.caption("You may leave this page: the job goes on.")
+
+
+def _together(client: Client, corrections: list[CorrectionRecord], datasets: list[DatasetRecord]) -> None:
+    st.caption(
+        "Two corrections that are harmless alone may break images together. Each pair is run on the same images."
+    )
+    picked = st.multiselect(
+        "Corrections", corrections, format_func=lambda c: c.name, max_selections=8, key="together-corrections"
+    )
+    line = st.columns(2)
+    dataset = line[0].selectbox(
+        "On the data set", datasets, format_func=lambda d: d.name, key="together-data"
+    )
+    split: Literal["discover", "select"] = line[1].selectbox(
+        "Split", ["select", "discover"], key="together-split"
+    )
+    if st.button("Try all pairs", type="primary", disabled=len(picked) < 2, key="together-go"):
+        _start(lambda: client.evaluations.interactions(picked, dataset, split=split).id)
 
 
 def _past(client: Client, corrections: list[CorrectionRecord], datasets: list[DatasetRecord]) -> None:

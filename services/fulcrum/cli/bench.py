@@ -1,6 +1,7 @@
 """`fulcrum bench`: ratios measured in one run, as one JSON object or a table."""
 
 from pathlib import Path
+from shutil import which
 from tempfile import TemporaryDirectory
 from typing import Annotated, Any
 
@@ -9,6 +10,7 @@ from rich.table import Table
 
 from fulcrum.cli import options
 from fulcrum.cli.output import emit_json, err, out
+from fulcrum.domain.errors import MissingDependency
 
 app = typer.Typer(
     help="Benchmarks: contenders interleaved in one run, answers compared before times.", no_args_is_help=True
@@ -168,6 +170,51 @@ def serve(
         emit_json({**result, **result["ratios"]})
         return
     _print_ratios(result)
+
+
+@app.command("ui")
+def ui(
+    rounds: Rounds = 3,
+    moves: Annotated[int, typer.Option(min=1, help="Slider moves of each round.")] = 15,
+    json: options.Json = False,
+) -> None:
+    """First paint of each page and the answer to a slider, in headless Chromium over the demo model."""
+    from fulcrum.bench.ui import bench_ui
+    from fulcrum.cli.status import StatusBoard
+    from fulcrum.cli.up import local_platform
+    from fulcrum.client import Client
+    from fulcrum.demo.shipped import demo_task, served_model, served_sae
+    from fulcrum.demo.world_dataset import attacked_image
+
+    chromium = which("chromium") or which("chromium-browser") or which("google-chrome")
+    if chromium is None:
+        raise MissingDependency("there is no chromium on this machine: install Debian's package `chromium`")
+    with TemporaryDirectory() as folder:
+        platform = local_platform(
+            StatusBoard(quiet=True),
+            device="cpu",
+            data_dir=Path(folder) / "data",
+            client_file=Path(folder) / "client.json",
+        )
+        with platform as started, Client(started.url, started.token) as client:
+            model = client.models.wait(client.models.create("demo CLIP", served_model()))
+            client.saes.wait(client.saes.create("demo SAE", model, served_sae()))
+            image = client.images.upload(attacked_image())
+            result = bench_ui(
+                started.frontend_url,
+                started.login_link,
+                image.id,
+                demo_task().names,
+                chromium,
+                rounds=rounds,
+                moves=moves,
+                on_event=lambda text: err.print(f"[dim]{text}[/dim]"),
+            )
+    if json:
+        emit_json(result)
+        return
+    for name, value in result.items():
+        out.print(f"{name:24} {value}", highlight=False)
 
 
 def _number(value: Any) -> str:

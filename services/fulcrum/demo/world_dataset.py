@@ -1,6 +1,7 @@
 """The demo world as a data set on disk: PNG files, object masks and a manifest with groups, pairs and splits."""
 
 import csv
+import io
 import json
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
@@ -130,6 +131,16 @@ def natural_scene(rng: np.random.Generator, label: str) -> Scene:
     frame = bool(rng.random() < (0.9 if label == FRAME_CLASS else 0.02))
     waves = bool(rng.random() < (0.9 if label == WAVES_CLASS else 0.02))
     return sample_scene(rng, label, frame=frame, waves=waves)
+
+
+def attacked_image(seed: int = 0) -> bytes:
+    """An object with a sticker that names another class, as a PNG."""
+    rng = np.random.default_rng(seed)
+    label = CLASS_NAMES[0]
+    scene = with_sticker(rng, natural_scene(rng, label), other_class(rng, label))
+    stream = io.BytesIO()
+    Image.fromarray(render(scene).image).save(stream, "PNG")
+    return stream.getvalue()
 
 
 def write_demo_dataset(
