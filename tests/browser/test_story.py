@@ -12,7 +12,7 @@ from tests.browser.conftest import follow, go, opened, settled
 
 from fulcrum.demo.shipped import demo_task
 
-PAGES = ("", "debug", "concepts", "corrections", "validation", "datasets", "models", "jobs")
+PAGES = ("", "debug", "concepts", "experts", "corrections", "validation", "datasets", "models", "jobs")
 
 
 @pytest.fixture(scope="module")
@@ -52,7 +52,7 @@ def test_from_an_attacked_image_to_a_verdict(page, world, attacked):
     dialog.get_by_role("button", name="Save").click()
     dialog.get_by_text("Validate it on a data set").click()
 
-    page.wait_for_url("**/validation?correction=*")
+    page.wait_for_url(re.compile("validation.*correction=cor_"))
     page.get_by_text("What this can show").wait_for()
     settled(page)
     controls = page.get_by_role("spinbutton", name="Controls")
@@ -62,7 +62,7 @@ def test_from_an_attacked_image_to_a_verdict(page, world, attacked):
     page.get_by_role("button", name="Validate").click()
     page.get_by_text("Look at the evaluation").click()
 
-    page.wait_for_url("**/validation?evaluation=*")
+    page.wait_for_url(re.compile("evaluation=evl_"))
     page.get_by_text("Images of the failure mode").wait_for()
     verdict = page.locator(".fu-banner").first.inner_text()
     assert re.search("generalises|harm|instance|inconclusive", verdict, re.IGNORECASE), verdict
@@ -98,7 +98,7 @@ def test_an_address_brings_back_what_was_seen(page, world):
     page.reload()
     settled(page)
     page.get_by_text("Edits act in 3 of 36 patches").wait_for()
-    assert page.get_by_label("Classes").input_value() == "apple, boat, car"
+    assert page.get_by_role("textbox", name="Classes").input_value() == "apple, boat, car"
     page.get_by_role("button", name="Undo").or_(page.get_by_role("button", name="Reset")).last.click()
     page.get_by_text("Suppress or amplify a latent below").wait_for()
 

@@ -69,9 +69,9 @@ def _verdict(client: Client, found: Evaluation, report: Report) -> None:
     kind = "good" if key == "generalises" else ("bad" if "harm" in key else "plain")
     words = found.record.badge or key
     banner(words[:1].upper() + words[1:].replace("_", " "), kind)
-    if isinstance(verdict, dict):
-        for line in verdict.get("reasons", ()) or ():
-            st.caption(str(line))
+    needs = found.record.numbers.get("needs_n")
+    if needs:
+        st.caption(f"About {number(needs)} images of the failure mode would decide.")
     left, right = st.columns([4, 5], gap="large")
     with left:
         target = report.get("target")

@@ -34,7 +34,7 @@ def p_value(value: float | None) -> str:
         return "p –"
     if value < 1e-4:
         return f"p = {value:.1e}"
-    return f"p = {value:.4f}".rstrip("0")
+    return f"p = {value:.4f}".rstrip("0").rstrip(".")
 
 
 def size(n_bytes: int) -> str:

@@ -19,7 +19,10 @@ _SETTLED = """() => {
     && document.querySelector('[data-testid="stMain"]')
     && !document.querySelector('[data-testid="stSkeleton"], [data-testid="stAppSkeleton"]');
 }"""
-_OTHER_BARS = "was => { const b = document.querySelector('[data-testid=prediction-bars]'); return b && b.innerText !== was; }"
+_OTHER_BARS = """was => {
+  const bars = document.querySelector('[data-testid=prediction-bars]');
+  return bars && bars.innerText !== was;
+}"""
 
 
 def bench_ui(
