@@ -69,14 +69,14 @@ def _search(client: Client) -> None:
         if not columns:
             st.info("The images carry no groups by which a failure could be named.")
             return
-        line = st.columns([2, 2, 2], vertical_alignment="bottom")
+        asked = st.columns([2, 2, 2], vertical_alignment="bottom")
         named = list(columns).index("sticker_kind") if "sticker_kind" in columns else 0
-        column = line[0].selectbox("The failure: column", list(columns), named, key="search-column")
+        column = asked[0].selectbox("The failure: column", list(columns), named, key="search-column")
         values = columns[column]
-        value = line[1].selectbox(
+        value = asked[1].selectbox(
             "is", values, values.index("attack") if "attack" in values else 0, key=f"search-value-{column}"
         )
-        loss = line[2].number_input("Loss allowed on others, points", 0.0, 20.0, 1.0, 0.5, key="search-loss")
+        loss = asked[2].number_input("Loss allowed on others, points", 0.0, 20.0, 1.0, 0.5, key="search-loss")
         if st.button("Search", type="primary", key="search-go"):
             try:
                 job = client.evaluations.suggest(dataset, sae, {column: value}, max_clean_loss=loss / 100)
