@@ -94,6 +94,7 @@ ASKED = {
     "GET /v1/datasets/{}/images/{}": lambda c: c.datasets.image("dat_1", 3),
     "GET /v1/datasets/{}/images/{}/content": lambda c: c.datasets.image_content("dat_1", 3),
     "GET /v1/datasets/{}/images/{}/thumbnail": lambda c: c.datasets.thumbnail("dat_1", "cup"),
+    "POST /v1/datasets/{}/images:thumbnails": lambda c: c.datasets.thumbnails("dat_1", [3, "cup"]),
     "POST /v1/datasets/{}/images/{}:open": lambda c: c.datasets.open_image("dat_1", 3),
     "POST /v1/sessions": lambda c: c.sessions.create("a"),
     "GET /v1/sessions": lambda c: list(c.sessions.list()),

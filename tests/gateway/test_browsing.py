@@ -185,6 +185,22 @@ def test_the_awaiting_client_sees_the_same(client, platform, shops):
     assert small == client.datasets.thumbnail(record, found[0])
 
 
+def test_many_thumbnails_come_in_one_answer_in_the_order_asked_for(client, platform, shops):
+    dataset, record = shops
+    listed = list(client.datasets.images(record))
+    example = TopImage(record.id, record.digest, 7, 1.0, None, 1.0, ((0.0,),))
+    found = client.datasets.thumbnails(record, [5, listed[2], dataset.samples[9].id, 5])
+    assert found == tuple(client.datasets.thumbnail(record, n) for n in (5, 2, 9, 5))
+    assert client.datasets.thumbnails(record, [example]) == (client.datasets.thumbnail(record, 7),)
+    assert client.datasets.thumbnails(record, []) == ()
+    with pytest.raises(UnknownImage):
+        client.datasets.thumbnails(record, [1, 99])
+    with pytest.raises(InvalidRequest, match="several contents"):
+        client.datasets.thumbnails(record, [1, example])
+    body = {"images": [{"name": "1", "by": "number"}] * 201}
+    assert platform.admin.post(f"/v1/datasets/{record.id}/images:thumbnails", json=body).status_code == 422
+
+
 def test_large_images_have_small_thumbnails_that_a_browser_keeps_for_ever(platform):
     content = encoded(picture(3, (900, 600)), "JPEG")
     _, fields = imported(platform, [Sample("one", "one")], {"one": content})

@@ -26,6 +26,31 @@ def burn(work, shard):
         sum(range(1000))
 
 
+def slow_import():
+    """An import of small parts, each of which takes its time, as does the end before and after it is written."""
+    from fulcrum.worker.handlers import import_dataset
+
+    import_dataset.IMAGES_PER_PART = 8
+
+    def note(work, what):
+        with (Path(work.cache) / "begun").open("a") as file:
+            file.write(f"{what}\n")
+        time.sleep(0.4)
+
+    class SlowImport(import_dataset.ImportDatasetHandler):
+        def run_shard(self, work, shard):
+            note(work, shard.content["first"])
+            return super().run_shard(work, shard)
+
+        def reduce(self, work, results):
+            note(work, "reduce")
+            result = super().reduce(work, results)
+            note(work, "written")
+            return result
+
+    return SlowImport()
+
+
 def handlers():
     from fulcrum.worker.datasets import dataset_opener
     from fulcrum.worker.handlers.train_sae import TrainSaeHandler
@@ -35,6 +60,7 @@ def handlers():
         "describe_concepts": Counting(
             lambda work, shard: burn(work, shard) if work.job.spec.seed == 1 else slowly(work, shard)
         ),
+        "import_dataset": slow_import(),
         "train_sae": TrainSaeHandler(dataset_opener(), checkpoint_every_s=0.2),
     }
 

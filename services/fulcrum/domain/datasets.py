@@ -33,6 +33,22 @@ class DatasetImage:
 
 
 @dataclass(frozen=True)
+class ImageName:
+    """An image as a request names it."""
+
+    name: str
+    by: ImageBy = "id"
+
+
+@dataclass(frozen=True)
+class Thumbnail:
+    """A small picture: the JPEG file in base64. `sha256` is that of the whole image's bytes."""
+
+    sha256: str
+    jpeg: str
+
+
+@dataclass(frozen=True)
 class FacetCount:
     """Images that have this value; "" counts those without one."""
 

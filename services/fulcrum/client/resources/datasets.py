@@ -1,6 +1,7 @@
 """Data sets: the records and their images; images are imported by a job."""
 
-from collections.abc import Mapping
+import base64
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -10,8 +11,9 @@ from fulcrum.client.packing import Sent, body_of
 from fulcrum.client.resources.naming import Identified, Versioned, given, id_of, precondition
 from fulcrum.client.steps import Flow
 from fulcrum.client.wire import path
+from fulcrum.domain.codec import to_json
 from fulcrum.domain.concepts import TopImage
-from fulcrum.domain.datasets import DatasetImage, Facets, ImportReport
+from fulcrum.domain.datasets import DatasetImage, Facets, ImageName, ImportReport, Thumbnail
 from fulcrum.domain.errors import InvalidRequest
 from fulcrum.domain.evaluations import FlippedImage
 from fulcrum.domain.jobs import JobRecord
@@ -191,6 +193,23 @@ class Datasets(Bound[Side]):
         return (yield from self._wire.fetch(f"{where}/thumbnail", params))
 
     @operation
+    def thumbnails(
+        self, dataset: Identified | str, images: Sequence[Shown], *, digest: str | None = None
+    ) -> Flow[tuple[bytes, ...]]:
+        """Small pictures of up to 200 images in one request, in their order; examples of one description at a time."""
+        if not images:
+            return ()
+        named = [_name(image, digest) for image in images]
+        digests = {of for _, of in named}
+        if len(digests) > 1:
+            raise InvalidRequest("the images are of several contents of the data set: ask for one at a time")
+        body = given(images=[to_json(name) for name, _ in named], digest=next(iter(digests), None))
+        where = path("datasets", id_of(dataset), "images:thumbnails")
+        kind = tuple[Thumbnail, ...]
+        found = yield from self._wire.ask(kind, "POST", where, json=body, keyed=False)
+        return tuple(base64.b64decode(t.jpeg) for t in found)
+
+    @operation
     def mask(self, dataset: Identified | str, image: Shown, *, digest: str | None = None) -> Flow[bytes]:
         """The mask that was imported with an image. Raises UnknownImage where there is none."""
         # By its id: of two images with the same bytes each may have its own mask.
@@ -224,18 +243,25 @@ def _filters(
 
 def _place(dataset: Identified | str, image: Shown, digest: str | None) -> tuple[str, dict[str, object]]:
     """Path of an image, and the parameters that say what the path names it by."""
+    named, digest = _name(image, digest)
+    if named.name in ("", ".", ".."):
+        raise InvalidRequest(
+            f"the id {named.name!r} cannot stand in an address: name the image by its number"
+        )
+    where = path("datasets", id_of(dataset), "images", quote(named.name, safe=""))
+    return where, given(by=named.by, digest=digest)
+
+
+def _name(image: Shown, digest: str | None) -> tuple[ImageName, str | None]:
+    """What to call an image, and the content in which it is called so."""
     match image:
         case DatasetImage():
-            name, by = image.sha256, "sha256"
+            return ImageName(image.sha256, "sha256"), digest
         case TopImage():
-            name, by, digest = str(image.image), "number", digest or image.dataset_digest
+            return ImageName(str(image.image), "number"), digest or image.dataset_digest
         case FlippedImage():
-            name, by = image.id, "id"
+            return ImageName(image.id), digest
         case int():
-            name, by = str(image), "number"
+            return ImageName(str(image), "number"), digest
         case str():
-            name, by = image, "id"
-    if name in ("", ".", ".."):
-        raise InvalidRequest(f"the id {name!r} cannot stand in an address: name the image by its number")
-    where = path("datasets", id_of(dataset), "images", quote(name, safe=""))
-    return where, given(by=by, digest=digest)
+            return ImageName(image), digest

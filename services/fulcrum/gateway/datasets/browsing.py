@@ -1,5 +1,6 @@
 """Images of data sets, as pages, single ones and counts; nothing here changes a data set."""
 
+import base64
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -8,7 +9,7 @@ from typing import Any
 import anyio
 
 from fulcrum.datasets import browsing
-from fulcrum.domain.datasets import DatasetImage, Facets, ImageBy
+from fulcrum.domain.datasets import DatasetImage, Facets, ImageBy, Thumbnail
 from fulcrum.domain.errors import InvalidDataset, InvalidRequest, UnknownDataset
 from fulcrum.domain.records import DatasetRecord, DatasetVersion, ImageRecord, Page
 from fulcrum.gateway.asking import Asker
@@ -111,6 +112,15 @@ async def thumbnail(services: Services, at: Content, number: int) -> bytes:
         original = await run_in_thread(services.artifacts.read_bytes, sha256)
         found = await images.shrunk(original)
         files.keep_thumbnail(sha256, found)
+    return found
+
+
+async def thumbnails(services: Services, at: Content, numbers: Sequence[int]) -> list[Thumbnail]:
+    """Those of several images, in their order."""
+    found = []
+    for number in numbers:
+        content = await thumbnail(services, at, number)
+        found.append(Thumbnail(at.opened.dataset.bytes_sha256[number], base64.b64encode(content).decode()))
     return found
 
 

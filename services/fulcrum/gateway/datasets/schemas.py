@@ -193,3 +193,28 @@ class ImportReport(Shown):
     n_leaking: dict[str, int] = Field(description="Split to images with a counterpart in another one.")
     leaks: list[LeakedImages] = Field(description="These sets.")
     warnings: list[str] = Field(description="What should be known before it is used.")
+
+
+class ImageName(Body):
+    """An image as a request names it."""
+
+    name: Annotated[str, StringConstraints(min_length=1, max_length=4000)] = Field(
+        description="Its id, number (as a text) or sha256."
+    )
+    by: Literal["id", "number", "sha256"] = Field("id", description="What the name is.")
+
+
+class ThumbnailsQuestion(Body):
+    """Which small pictures are wanted."""
+
+    images: list[ImageName] = Field(min_length=1, max_length=200, description="The images.")
+    digest: Annotated[str, StringConstraints(max_length=64)] | None = Field(
+        None, description="Content of the data set that is meant; the present one by default."
+    )
+
+
+class Thumbnail(Shown):
+    """A small picture."""
+
+    sha256: str = Field(description="Hash of the whole image's bytes.")
+    jpeg: str = Field(description="JPEG file of at most 256 x 256 pixels, in base64.")
