@@ -12,6 +12,7 @@ from tests.client.test_questions import CORRECTION
 
 from fulcrum.client import Client, ModelRef, Scale
 from fulcrum.domain.codec import to_json
+from fulcrum.domain.experts import ExpertRule
 from fulcrum.gateway.app import create_app
 
 # Of browsers and of those who watch the platform, not of programs that use it.
@@ -125,6 +126,17 @@ ASKED = {
     "GET /v1/evaluations/{}/table": lambda c: c.evaluations.table("evl_1"),
     "GET /v1/evaluations/{}/confusion": lambda c: c.evaluations.confusion("evl_1"),
     "GET /v1/evaluations/{}/slices": lambda c: c.evaluations.slices("evl_1"),
+    "POST /v1/saes/{}:find-experts": lambda c: c.experts.find_latents("sae_1", "dat_1", ["label"]),
+    "POST /v1/models/{}:find-experts": lambda c: c.experts.find_units("mdl_1", "dat_1", ["label"]),
+    "GET /v1/experts": lambda c: list(c.experts.list(units="latents")),
+    "GET /v1/experts/{}": lambda c: c.experts.get("exp_1"),
+    "GET /v1/experts/{}/units": lambda c: list(c.experts.units("exp_1", "cup")),
+    "GET /v1/experts/{}/units/{}": lambda c: c.experts.unit("exp_1", 3),
+    "GET /v1/experts/{}/counts": lambda c: c.experts.counts("exp_1", ExpertRule("top_k", 5)),
+    "GET /v1/experts/{}/profile": lambda c: c.experts.profile("exp_1", "cup"),
+    "GET /v1/experts/{}/distribution": lambda c: c.experts.distribution("exp_1", "cup"),
+    "GET /v1/experts/{}/structure": lambda c: c.experts.structure("exp_1"),
+    "GET /v1/experts/{}/stability": lambda c: c.experts.stability("exp_1", "exp_2"),
     "GET /v1/jobs": lambda c: list(c.jobs.list(state="running")),
     "GET /v1/jobs/{}": lambda c: c.jobs.get("job_1"),
     "POST /v1/jobs/{}:cancel": lambda c: c.jobs.cancel("job_1"),

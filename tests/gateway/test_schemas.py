@@ -10,12 +10,15 @@ from hypothesis import strategies as st
 
 from fulcrum.domain import (
     codec,
+    concept_sets,
     concepts,
     corrections,
     edits,
     engine,
     evaluations,
+    experts,
     hook_points,
+    jobs,
     models,
     provenance,
     records,
@@ -29,6 +32,7 @@ from fulcrum.gateway.corrections import schemas as correction_schemas
 from fulcrum.gateway.datasets import schemas as dataset_schemas
 from fulcrum.gateway.descriptions import schemas as description_schemas
 from fulcrum.gateway.evaluations import schemas as evaluation_schemas
+from fulcrum.gateway.experts import schemas as expert_schemas
 from fulcrum.gateway.models import schemas as model_schemas
 from fulcrum.gateway.results import schemas as stored_schemas
 from fulcrum.gateway.saes import schemas as sae_schemas
@@ -46,6 +50,7 @@ SCHEMA_MODULES = (
     correction_schemas,
     description_schemas,
     evaluation_schemas,
+    expert_schemas,
     concept_schemas,
     stored_schemas,
     sweep_schemas,
@@ -64,9 +69,10 @@ OWN_RECORDS = (
     records.EvaluationRecord,
     records.IndexRecord,
     records.DescriptionRecord,
+    records.ExpertsRecord,
 )
 # Values that no endpoint takes or gives yet: group search is a job.
-NOT_ON_THE_WIRE = {results.GroupSuggestion}
+NOT_ON_THE_WIRE = {results.GroupSuggestion, experts.Expertise}
 
 
 def dataclasses_of(module):
@@ -89,6 +95,9 @@ MIRRORED = [
     rpc_answers.DosePoints,
     *dataclasses_of(evaluations),
     *dataclasses_of(concepts),
+    *dataclasses_of(concept_sets),
+    *(c for c in dataclasses_of(experts) if c not in NOT_ON_THE_WIRE),
+    jobs.ImageConcept,
     *OWN_RECORDS,
 ]
 

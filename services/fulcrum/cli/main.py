@@ -11,6 +11,7 @@ from fulcrum.cli import (
     bench,
     demo,
     doctor,
+    experts,
     explain,
     import_images,
     index,
@@ -45,6 +46,7 @@ app.command("gateway")(services.gateway)
 app.command("worker")(services.worker)
 app.command("doctor")(doctor.doctor)
 app.add_typer(jobs.app, name="jobs")
+app.add_typer(experts.app, name="experts")
 app.add_typer(bench.app, name="bench")
 
 

@@ -13,6 +13,7 @@ from fulcrum.client.resources.concepts import Concepts
 from fulcrum.client.resources.corrections import Corrections
 from fulcrum.client.resources.datasets import Datasets
 from fulcrum.client.resources.evaluations import Evaluations
+from fulcrum.client.resources.experts import ExpertSearches
 from fulcrum.client.resources.images import Images
 from fulcrum.client.resources.jobs import Jobs
 from fulcrum.client.resources.latents import Latents
@@ -38,6 +39,7 @@ class _Resources(Questions[Side], Account[Side]):
         self.sessions: Sessions[Side] = Sessions(wire, driver)
         self.corrections: Corrections[Side] = Corrections(wire, driver)
         self.evaluations: Evaluations[Side] = Evaluations(wire, driver)
+        self.experts: ExpertSearches[Side] = ExpertSearches(wire, driver)
         self.jobs: Jobs[Side] = Jobs(wire, driver)
         self.concepts: Concepts[Side] = Concepts(wire, driver)
         self.latents: Latents[Side] = Latents(wire, driver)

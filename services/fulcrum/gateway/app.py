@@ -15,6 +15,7 @@ from fulcrum.gateway.datasets import endpoints as datasets
 from fulcrum.gateway.descriptions import endpoints as descriptions
 from fulcrum.gateway.errors import PROBLEM_RESPONSES, add_error_handlers, problem_schemas
 from fulcrum.gateway.evaluations import endpoints as evaluations
+from fulcrum.gateway.experts import endpoints as experts
 from fulcrum.gateway.explain import endpoints as explain
 from fulcrum.gateway.images import endpoints as images
 from fulcrum.gateway.jobs import endpoints as jobs
@@ -59,6 +60,7 @@ ROUTERS: tuple[APIRouter, ...] = (
     saes.router,
     concepts.router,
     descriptions.router,
+    experts.router,
     # Before data sets and corrections, whose `/{..._id}` would take a verb for a part of the id.
     evaluations.router,
     datasets.router,

@@ -1,4 +1,4 @@
-"""Files of indexes and descriptions, opened once and kept open: they never change under their name."""
+"""Files of indexes, descriptions and searches for experts, opened once: they never change under their name."""
 
 import tempfile
 import threading
@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import TypeVar
 
 from fulcrum.datasets.description import ConceptDescription
+from fulcrum.datasets.expert_table import ExpertTable
 from fulcrum.datasets.index import LatentIndex
 from fulcrum.datasets.index.opening import open_linked_index
-from fulcrum.domain.records import DescriptionRecord, IndexRecord
+from fulcrum.domain.records import DescriptionRecord, ExpertsRecord, IndexRecord
 from fulcrum.store.artifacts import Artifacts
 
 T = TypeVar("T")
@@ -27,6 +28,7 @@ class ConceptFiles:
         self._lock = threading.Lock()
         self._descriptions: OrderedDict[str, ConceptDescription] = OrderedDict()
         self._indexes: OrderedDict[str, LatentIndex] = OrderedDict()
+        self._experts: OrderedDict[str, ExpertTable] = OrderedDict()
 
     def description(self, record: DescriptionRecord) -> ConceptDescription:
         """Raises UnknownArtifact, CorruptArtifact, CorruptIndex."""
@@ -48,11 +50,20 @@ class ConceptFiles:
 
         return self._kept(self._indexes, record.key, opened)
 
+    def experts(self, record: ExpertsRecord) -> ExpertTable:
+        """Raises UnknownArtifact, CorruptArtifact, CorruptIndex."""
+        return self._kept(
+            self._experts,
+            record.sha256,
+            lambda: ExpertTable.open(self._artifacts.local_path(record.sha256)),
+        )
+
     def close(self) -> None:
         """Removes the links."""
         with self._lock:
             self._descriptions.clear()
             self._indexes.clear()
+            self._experts.clear()
             if self._folder is not None:
                 self._folder.cleanup()
                 self._folder = None

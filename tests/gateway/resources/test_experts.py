@@ -1,0 +1,166 @@
+"""Experts over HTTP and in the SDK: asked for, found by a worker, looked at from all sides."""
+
+import json
+
+import pytest
+from tests.worker.workshop import QUICK, stored_dataset
+
+from fulcrum.cli.main import run
+from fulcrum.client import Client
+from fulcrum.datasets.formats import load_dataset
+from fulcrum.demo.shipped import FOLDER_NAME, WEIGHTS
+from fulcrum.demo.world_dataset import write_demo_dataset
+from fulcrum.domain.concept_sets import built_from_templates
+from fulcrum.domain.errors import InvalidInput, InvalidRequest, UnknownDataset, UnknownExperts
+from fulcrum.domain.experts import ExpertRule
+from fulcrum.domain.jobs import ImageConcept, Where
+from fulcrum.worker.datasets import dataset_opener
+from fulcrum.worker.handlers.find_experts import FindExpertsHandler
+from fulcrum.worker.handlers.index_dataset import IndexDatasetHandler
+from fulcrum.worker.machine import Machine
+from fulcrum.worker.running import Runner
+
+WORDS = {"fruit": ("apple", "banana"), "vehicle": ("boat", "car"), "thing": ("cup", "key")}
+FRAMES = ("{adjective} {word}", "{a} {word} {place}", "my {adjective} {word} {place}")
+FILLERS = {"adjective": ("big", "red", "old", "new"), "place": ("here", "there", "at home", "in a box")}
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory):
+    n_pairs = {"discover": 36, "select": 12, "confirm": 12}
+    return load_dataset(
+        write_demo_dataset(
+            tmp_path_factory.mktemp("world"), n_pairs=n_pairs, n_right=6, n_neutral=6, n_cues=2
+        )
+    )
+
+
+@pytest.fixture
+def dataset(lab, world):
+    platform = lab.platform
+    record = stored_dataset(world, platform.artifacts, platform.project.id, platform.admin_user.id)
+    with platform.store.write() as tx:
+        return tx.datasets.add(record)
+
+
+@pytest.fixture
+def client(lab):
+    with Client(lab.platform.url, lab.platform.token_of(lab.platform.admin_user)) as client:
+        yield client
+
+
+@pytest.fixture
+def work(lab, tmp_path):
+    platform = lab.platform
+    machine = Machine(
+        platform.store, platform.artifacts, tmp_path / "scratch", folders={FOLDER_NAME: WEIGHTS}
+    )
+    opened = dataset_opener()
+    handlers = {"index_dataset": IndexDatasetHandler(opened), "find_experts": FindExpertsHandler(opened)}
+    return lambda: Runner(machine, handlers, terms=QUICK).run_until_idle()
+
+
+def test_experts_among_latents_are_asked_for_found_and_looked_at_from_all_sides(lab, client, dataset, work):
+    sticker = ImageConcept("any sticker", (Where("sticker", "word"),), domain="sticker")
+    asked = {"columns": ["label"], "concepts": [sticker], "n_pos": 8, "n_neg": 40, "name": "objects"}
+    job = client.experts.find_latents(lab.sae["id"], dataset, **asked)
+    assert client.experts.find_latents(lab.sae["id"], dataset, **asked).id == job.id
+    work()
+    job = client.jobs.wait(job)
+    assert job.state == "succeeded", job.error
+    (record,) = client.experts.list(sae=lab.sae["id"], units="latents")
+    assert (record.id, record.name, record.job_id) == (job.result["experts_id"], "objects", job.id)
+    found = client.experts.get(record)
+    assert found.record == record
+    assert len(found.concepts) == record.n_concepts == 13
+    assert found.one_base_rate
+    everyone = list(client.experts.units(record, "any sticker"))
+    assert len(everyone) == record.n_units
+    assert [u.rank for u in everyone] == list(range(1, len(everyone) + 1))
+    best = everyone[0]
+    concept = next(c for c in found.concepts if c.name == "any sticker")
+    assert (best.ap, best.unit, best.layer) == (concept.best_ap, concept.best_unit, "latents")
+    client.concepts.put(lab.sae["id"], best.unit, "a written word")
+    assert next(client.experts.units(record, "any sticker")).label == "a written word"
+    mine = client.experts.unit(record, best.number)
+    assert {u.concept: u.ap for u in mine}["any sticker"] == best.ap
+    assert len(mine) == 13
+    above = {c.concept: c for c in client.experts.counts(record, ExpertRule("tau", 0.6))}
+    assert above["any sticker"].n_experts == sum(u.ap > 0.6 for u in everyone)
+    profile = client.experts.profile(record, "any sticker", ExpertRule("top_k", 3))
+    assert [share.n_experts for share in profile.layers] == [3]
+    assert sum(client.experts.distribution(record, "cup").counts) == record.n_units
+    shown = client.experts.structure(record)
+    assert shown.experts.rule == found.shown_rule
+    assert len(shown.experts.similarity) == len(shown.concepts) == len(shown.experts.x) == 13
+    assert {b.of for b in shown.baselines} == {"mean_activation", "mean_embedding", "bare_word"}
+    assert shown.random_weights.similarity != shown.experts.similarity
+
+
+def test_the_command_asks_and_shows_the_same(lab, client, dataset, work, monkeypatch, capsys):
+    job = client.experts.find_latents(lab.sae["id"], dataset, ["label"])
+    work()
+    monkeypatch.setenv("FULCRUM_CLIENT_URL", lab.platform.url)
+    monkeypatch.setenv("FULCRUM_CLIENT_TOKEN", lab.platform.token_of(lab.platform.admin_user))
+    run(["experts", "find", "--dataset", dataset.id, "--sae", lab.sae["id"], "--column", "label", "--json"])
+    found = json.loads(capsys.readouterr().out)
+    assert found["record"]["id"] == client.jobs.get(job).job.result["experts_id"]
+    run(["experts", "units", found["record"]["id"], "cup", "--limit", "2", "--json"])
+    units = json.loads(capsys.readouterr().out)["units"]
+    assert [u["rank"] for u in units] == [1, 2]
+    run(["experts", "show", found["record"]["id"]])
+    assert "random weights" in capsys.readouterr().out
+    run(["experts", "list", "--json"])
+    assert len(json.loads(capsys.readouterr().out)["experts"]) == 1
+    with pytest.raises(SystemExit):
+        run(["experts", "find", "--dataset", dataset.id, "--column", "label", "--json"])
+    assert "either --sae" in json.loads(capsys.readouterr().out)["error"]["message"]
+
+
+def test_two_searches_over_other_images_of_the_same_concepts_are_compared(lab, client, dataset, work):
+    jobs = [
+        client.experts.find_units(lab.model["id"], dataset, ["label"], sites=["resid_post"], split=split)
+        for split in ("discover", "select")
+    ]
+    jobs.append(
+        client.experts.find_in_sentences(
+            lab.model["id"], built_from_templates("words", WORDS, 20, 40, frames=FRAMES, fillers=FILLERS)
+        )
+    )
+    work()
+    ids = [client.jobs.wait(job).result["experts_id"] for job in jobs]
+    rule = ExpertRule("top_k", 20)
+    found = client.experts.stability(ids[0], ids[1], rule)
+    assert (found.n_concepts, len(found.overlaps)) == (12, 12)
+    assert found.mean_overlap > found.different
+    same = client.experts.stability(ids[0], ids[0], rule)
+    assert (same.mean_overlap, same.rho) == (1.0, pytest.approx(1.0))
+    words = client.experts.stability(ids[2], ids[0], rule)
+    assert words.overlaps == ()
+    assert words.n_concepts == 6
+    texts = client.experts.get(ids[2])
+    assert texts.record.name == "words"
+    assert texts.record.dataset_id is None
+    assert {c.domain for c in texts.concepts} == set(WORDS)
+
+
+def test_questions_that_cannot_be_meant_are_refused_at_once(lab, client, dataset):
+    with pytest.raises(InvalidRequest, match="there is no concept"):
+        client.experts.find_latents(lab.sae["id"], dataset)
+    with pytest.raises(UnknownDataset):
+        client.experts.find_latents(lab.sae["id"], "dat_none", ["label"])
+    both = {
+        "sentences": ["a dog", "a cat"],
+        "concepts": [{"name": "dog", "positives": [0], "negatives": [1], "domain": ""}],
+        "name": "x",
+    }
+    place = f"/v1/models/{lab.model['id']}:find-experts"
+    answer = lab.client.post(place, json={"concept_set": both})
+    assert (answer.status_code, answer.json()["reason"]) == (422, InvalidInput.reason)
+    assert "at least two of each" in answer.json()["detail"]
+    answer = lab.client.post(place, json={"concept_set": both, "dataset_id": dataset.id})
+    assert "give either dataset_id" in answer.json()["detail"]
+    answer = lab.client.post(place, json={"concept_set": both, "columns": ["label"]})
+    assert "columns choose images" in answer.json()["detail"]
+    with pytest.raises(UnknownExperts):
+        client.experts.get("exp_none")
