@@ -5,7 +5,7 @@ import json
 import pytest
 from tests.worker.workshop import QUICK, stored_dataset
 
-from fulcrum.cli.main import run
+from fulcrum.cli.main import run as fulcrum
 from fulcrum.client import Client
 from fulcrum.datasets.formats import load_dataset
 from fulcrum.demo.shipped import FOLDER_NAME, WEIGHTS
@@ -27,7 +27,7 @@ FILLERS = {"adjective": ("big", "red", "old", "new"), "place": ("here", "there",
 
 @pytest.fixture(scope="module")
 def world(tmp_path_factory):
-    n_pairs = {"discover": 36, "select": 12, "confirm": 12}
+    n_pairs = {"discover": 36, "select": 36, "confirm": 12}
     return load_dataset(
         write_demo_dataset(
             tmp_path_factory.mktemp("world"), n_pairs=n_pairs, n_right=6, n_neutral=6, n_cues=2
@@ -102,19 +102,23 @@ def test_the_command_asks_and_shows_the_same(lab, client, dataset, work, monkeyp
     work()
     monkeypatch.setenv("FULCRUM_CLIENT_URL", lab.platform.url)
     monkeypatch.setenv("FULCRUM_CLIENT_TOKEN", lab.platform.token_of(lab.platform.admin_user))
-    run(["experts", "find", "--dataset", dataset.id, "--sae", lab.sae["id"], "--column", "label", "--json"])
-    found = json.loads(capsys.readouterr().out)
+
+    def run(*arguments):
+        with pytest.raises(SystemExit) as ended:
+            fulcrum(["experts", *arguments])
+        return ended.value.code, capsys.readouterr().out
+
+    status, text = run("find", "--dataset", dataset.id, "--sae", lab.sae["id"], "--column", "label", "--json")
+    assert status == 0
+    found = json.loads(text)
     assert found["record"]["id"] == client.jobs.get(job).job.result["experts_id"]
-    run(["experts", "units", found["record"]["id"], "cup", "--limit", "2", "--json"])
-    units = json.loads(capsys.readouterr().out)["units"]
+    units = json.loads(run("units", found["record"]["id"], "cup", "--limit", "2", "--json")[1])["units"]
     assert [u["rank"] for u in units] == [1, 2]
-    run(["experts", "show", found["record"]["id"]])
-    assert "random weights" in capsys.readouterr().out
-    run(["experts", "list", "--json"])
-    assert len(json.loads(capsys.readouterr().out)["experts"]) == 1
-    with pytest.raises(SystemExit):
-        run(["experts", "find", "--dataset", dataset.id, "--column", "label", "--json"])
-    assert "either --sae" in json.loads(capsys.readouterr().out)["error"]["message"]
+    assert "random_weights" in run("show", found["record"]["id"])[1]
+    assert len(json.loads(run("list", "--json")[1])["experts"]) == 1
+    status, text = run("find", "--dataset", dataset.id, "--column", "label", "--json")
+    assert status == 2
+    assert "either --sae" in json.loads(text)["error"]["message"]
 
 
 def test_two_searches_over_other_images_of_the_same_concepts_are_compared(lab, client, dataset, work):
