@@ -255,6 +255,18 @@ def test_a_validation_waits_for_its_index_and_a_sweep_runs_every_prefix_once(lab
     assert runs[-1].counts.prefix_images - before <= (lab.data.splits != "confirm").sum()
 
 
+def test_a_bank_of_prompts_is_watched_and_changes_no_other_number(lab):
+    plain = lab.report(lab.run(lab.ask(n_controls=0, split="discover")))
+    job = lab.run(lab.ask(n_controls=0, split="discover", concept_bank=("sale", "open", "a red thing")))
+    assert job.n_shards_reused == job.n_shards
+    report = lab.report(job)
+    assert {m["name"] for m in report["ripple"]["concepts"]} == {"sale", "open", "a red thing"}
+    for content in (plain, report):
+        content["ripple"]["concepts"] = []
+        content["provenance"]["time"] = ""
+    assert report == plain
+
+
 def test_a_recomputation_runs_every_part_again_and_comes_to_the_same_numbers(lab):
     first = lab.run(lab.ask())
     before = lab.n_forwards()

@@ -14,7 +14,7 @@ from fulcrum.datasets.samples import Dataset, Sample
 from fulcrum.demo.findings import Agreement, Findings, ImageTable, agreement_of, findings_of
 from fulcrum.demo.served import DATASET_NAME, Picture, Served, Tell
 from fulcrum.demo.shipped import WORLD_NAME
-from fulcrum.demo.world import CLASS_NAMES, WORDS
+from fulcrum.demo.world import CLASS_NAMES, NEUTRAL_WORDS, WORDS
 from fulcrum.demo.world_dataset import MANIFEST, WorldSize, drawn_world
 from fulcrum.domain.concepts import LatentCard
 from fulcrum.domain.corrections import Correction
@@ -109,6 +109,7 @@ def tell(
         where=ATTACK,
         same_cue_legitimate={"sticker_kind": "right"},
         specification=SPECIFICATION,
+        concept_bank=NEUTRAL_WORDS,
         seed=seed,
     )
     doses = client.evaluations.sweep(

@@ -110,6 +110,7 @@ class ValidateCorrection:
     same_cue_legitimate: tuple[Where, ...] = ()
     specification: dict[str, Any] = field(default_factory=dict)  # fields that differ from the default
     n_controls: int = 100
+    concept_bank: tuple[str, ...] = ()  # held-out prompts whose nearness to the images is watched
     task: ClassSet | None = None  # None: the correction's own, else the data set's labels
     seed: int = 0
     fresh: bool = False  # compute every part, whatever is stored

@@ -59,13 +59,15 @@ class Evaluations(Bound[Side]):
         number: int | None = None,
         same_cue_legitimate: Mapping[str, str] | None = None,
         specification: Mapping[str, Any] | None = None,
+        concept_bank: Sequence[str] = (),
         n_controls: int = 100,
         task: ClassSet | None = None,
         seed: int = 0,
     ) -> Flow[JobRecord]:
         """Asks for a validation: wait for the job with `client.jobs.wait`; its result names the evaluation.
 
-        `where` is the failure mode, such as `{"sticker": "word"}`; `specification` what differs from the default.
+        `where` is the failure mode, such as `{"sticker": "word"}`; `specification` what differs from the default,
+        `concept_bank` held-out prompts: which of them the images come nearer to is part of the report.
         """
         body = given(
             dataset_id=id_of(dataset),
@@ -74,6 +76,7 @@ class Evaluations(Bound[Side]):
             where=_where(where),
             same_cue_legitimate=_where(same_cue_legitimate),
             specification=None if specification is None else dict(specification),
+            concept_bank=list(concept_bank),
             n_controls=n_controls,
             task=None if task is None else to_json(task),
             seed=seed,

@@ -44,14 +44,18 @@ def validate(jobs: Submitter, asker: Asker, correction_id: str, body: Validation
 
     Raises UnknownCorrection, UnknownDataset, UnknownSae, InvalidDataset, SaeDoesNotFit, RateLimited.
     """
-    given = _given(body)
+    given = _given(body, {"concept_bank"})
     return _about_a_correction(
         jobs,
         asker,
         correction_id,
         body,
         lambda number: ValidateCorrection(
-            correction_id, number, same_cue_legitimate=_where(body.same_cue_legitimate), **given
+            correction_id,
+            number,
+            same_cue_legitimate=_where(body.same_cue_legitimate),
+            concept_bank=tuple(dict.fromkeys(body.concept_bank)),
+            **given,
         ),
     )
 

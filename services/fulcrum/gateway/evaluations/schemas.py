@@ -179,6 +179,9 @@ class ValidationQuestion(Body):
         default={}, max_length=40, description="Fields of the specification that differ from the default."
     )
     n_controls: int = Field(100, ge=0, le=1000, description="Matched controls; 0 leaves the gate out.")
+    concept_bank: list[Prompt] = Field(
+        default=[], max_length=1000, description="Held-out prompts whose nearness to the images is watched."
+    )
     task: ClassSet | None = Field(
         None, description="Class set; by default the correction's own, else the labels."
     )

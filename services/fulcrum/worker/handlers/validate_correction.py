@@ -1,7 +1,10 @@
 """`validate_correction`: what a version of a correction fixes and breaks on a split, with the verdict."""
 
 from collections.abc import Sequence
-from typing import Any
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from numpy.typing import NDArray
 
 from fulcrum.domain.identifiers import now
 from fulcrum.domain.jobs import Shard, ShardResult, SweepCorrection, ValidateCorrection, content_key
@@ -17,6 +20,9 @@ from fulcrum.worker.evaluations import (
 )
 from fulcrum.worker.questions import OpenRun, asked
 from fulcrum.worker.work import Work
+
+if TYPE_CHECKING:
+    from fulcrum.engine.dataset_runs import DatasetRun
 
 
 class ValidateCorrectionHandler:
@@ -56,6 +62,7 @@ class ValidateCorrectionHandler:
         spec = work.job.spec
         assert isinstance(spec, ValidateCorrection)
         run, question = asked(work, self._open_run)
+        question = replace(question, concept_bank=_bank(work, run, spec))
         planned = plan_validation(run, question)
         stored = [work.artifacts.read_bytes(r.sha256) for r in results]
         given = assemble(run, question, planned, stored, work.job.created_by)
@@ -97,6 +104,13 @@ class ValidateCorrectionHandler:
             "look": record.look,
             "report_sha256": record.report_sha256,
         } | record.numbers
+
+
+def _bank(work: Work, run: "DatasetRun", spec: ValidateCorrection) -> dict[str, NDArray[Any]]:
+    if not spec.concept_bank:
+        return {}
+    embeddings = work.engine.encode_texts(run.steerable.loaded.info.ref, spec.concept_bank)
+    return dict(zip(spec.concept_bank, embeddings, strict=True))
 
 
 def shard_key(work: Work, key: str) -> str:
