@@ -50,6 +50,7 @@ def _page(name: str) -> Callable[[], None]:
 
 
 def _run(name: str) -> None:
+    go.remember_here(name)
     try:
         importlib.import_module(f"fulcrum_ui.views.{name}").page()
     except FulcrumError as error:

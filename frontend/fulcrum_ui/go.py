@@ -5,7 +5,7 @@ from typing import Any
 
 import streamlit as st
 
-_PAGES = "_pages"
+_PAGES, _HERE = "_pages", "_here"
 
 
 def remember_pages(pages: Mapping[str, Any]) -> None:
@@ -13,17 +13,33 @@ def remember_pages(pages: Mapping[str, Any]) -> None:
     st.session_state[_PAGES] = dict(pages)
 
 
+def remember_here(name: str) -> None:
+    """Once in each run: the page that is shown."""
+    st.session_state[_HERE] = name
+
+
 def link(
-    name: str, label: str, *, icon: str | None = None, help: str | None = None, **query: str | None
+    name: str,
+    label: str,
+    *,
+    icon: str | None = None,
+    help: str | None = None,
+    place: str = "",
+    **query: str | None,
 ) -> None:
-    """A link to a page."""
-    st.page_link(
-        st.session_state[_PAGES][name],
-        label=label,
-        icon=None if icon is None else f":material/{icon}:",
-        help=help,
-        query_params={k: v for k, v in query.items() if v},
-    )
+    """A link to a page. `place` tells apart links of one page to the same view of it."""
+    asked = {k: v for k, v in query.items() if v}
+    shown = None if icon is None else f":material/{icon}:"
+    if name == st.session_state.get(_HERE):
+        # Streamlit's own link to the page that is shown leaves the address as it was, and a reload would lose the view.
+        key = f"go-{place}-{label}-{sorted(asked.items())}"
+        st.button(label, key=key, icon=shown, help=help, type="tertiary", on_click=_write, args=(asked,))
+        return
+    st.page_link(st.session_state[_PAGES][name], label=label, icon=shown, help=help, query_params=asked)
+
+
+def _write(query: Mapping[str, str]) -> None:
+    st.query_params.from_dict(query)
 
 
 def switch(name: str, **query: str | None) -> None:

@@ -63,7 +63,7 @@ def test_from_an_attacked_image_to_a_verdict(page, world, attacked):
     page.get_by_text("Look at the evaluation").click()
 
     page.wait_for_url(re.compile("evaluation=evl_"))
-    page.get_by_text("Images of the failure mode").wait_for()
+    page.get_by_text("Images of the failure mode", exact=True).wait_for()
     verdict = page.locator(".fu-banner").first.inner_text()
     assert re.search("generalises|harm|instance|inconclusive", verdict, re.IGNORECASE), verdict
     page.get_by_role("tab", name="Flip board").click()

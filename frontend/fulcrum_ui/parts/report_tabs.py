@@ -12,6 +12,7 @@ from fulcrum.domain.errors import FulcrumError
 from fulcrum.domain.evaluations import Evaluation, FlippedImage, Outcome
 from fulcrum_ui import charts, go, troubles
 from fulcrum_ui.bench_state import Bench
+from fulcrum_ui.parts import keeping
 from fulcrum_ui.parts.bars import banner
 from fulcrum_ui.parts.gallery import gallery
 from fulcrum_ui.parts.printing import printable
@@ -39,10 +40,8 @@ _PER_PAGE = 60
 def validation(client: Client, found: Evaluation, name: str, dataset: str) -> None:
     """The report of a validation."""
     report = found.report
-    tabs = st.tabs(
-        ["Verdict", "Flip board", "Slices", "Confusion", "Ripple", "Doses", "Details"],
-        key="report-tab",
-        on_change="rerun",
+    tabs = keeping.tabs(
+        ("Verdict", "Flip board", "Slices", "Confusion", "Ripple", "Doses", "Details"), "part"
     )
     parts = (_verdict, _flips, _slices, _confusion, _ripple, _doses, _details)
     for tab, part in zip(tabs, parts, strict=True):
@@ -140,15 +139,15 @@ def _flips(client: Client, found: Evaluation, report: Report) -> None:
     record = found.record
     line = st.columns([4, 3, 2], vertical_alignment="center")
     counts = report["overall"]
-    shown = line[0].segmented_control(
-        "Outcome",
-        list(_OUTCOMES),
-        default=st.session_state.get("flip-default", "Broken" if counts["broken"] else "Fixed"),
-        format_func=lambda o: f"{o} ({counts.get(_OUTCOMES[o], 0)})",
-        key="flip-outcome",
-        label_visibility="collapsed",
-        width="stretch",
-    )
+    with line[0]:
+        shown = keeping.segments(
+            list(_OUTCOMES),
+            "outcome",
+            "Broken" if counts["broken"] else "Fixed",
+            format_func=lambda o: f"{o} ({counts.get(_OUTCOMES[o], 0)})",
+            label_visibility="collapsed",
+            width="stretch",
+        )
     columns = {g["group"]["name"] for g in [*report.get("groups", ()), *report.get("classes", ())]}
     where = line[1].selectbox(
         "Only", ["all images", *sorted(columns)], key="flip-where", label_visibility="collapsed"
@@ -158,7 +157,7 @@ def _flips(client: Client, found: Evaluation, report: Report) -> None:
         key="flip-all",
         help="Images on which it was found, or that leaked, prove nothing and are left out",
     )
-    outcome = _OUTCOMES[shown or "Fixed"]
+    outcome = _OUTCOMES[shown]
     n = st.session_state.get("flips-shown", _PER_PAGE)
     images: list[FlippedImage] = remembered(
         ("evaluations", record.id, "images", outcome, where, everything, n),

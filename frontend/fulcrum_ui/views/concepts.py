@@ -315,6 +315,7 @@ def _neighbours(sae: SaeRecord, detail: LatentDetail) -> None:
                 go.link(
                     "concepts",
                     f"{latent_name(other.latent, other.label)}  ·  {number(other.score)}",
+                    place=title,
                     sae=sae.id,
                     latent=str(other.latent),
                 )
