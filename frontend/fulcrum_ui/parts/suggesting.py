@@ -14,11 +14,13 @@ from fulcrum_ui.parts.latent_cards import Known
 from fulcrum_ui.parts.words import edit_words, signed
 from fulcrum_ui.visitor import remembered
 
-_SHOWN = 6
+_SHOWN, _TAKEN = 6, "suggestion-taken"
 
 
 def suggest_panel(client: Client, why: Explanation, about: Known) -> None:
     """Which answer was wanted, and what would give it."""
+    if st.session_state.pop(_TAKEN, False):
+        st.rerun()  # the whole bench, not just this panel
     others = [c for c in why.task.names if c != why.prediction.top]
     if not others:
         st.caption("With one class there is nothing else to want.")
@@ -69,3 +71,4 @@ def _one(number: int, item: Suggestion, about: Known) -> None:
 def _use(item: Suggestion) -> None:
     gains = tuple((e.latent, e.gain) for e in item.edits if isinstance(e, Scale))
     state.change(lambda b: replace(b, gains=gains, region=()))
+    st.session_state[_TAKEN] = True

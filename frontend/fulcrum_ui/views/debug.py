@@ -175,6 +175,8 @@ def _image(why: Explanation, bench: Bench, about: Known) -> None:
         line = st.columns([3, 2], vertical_alignment="center")
         line[0].caption(f"Edits act in {len(bench.region)} of {grid[0] * grid[1]} patches.")
         line[1].button("Everywhere", on_click=_everywhere, width="stretch")
+    if found is not None:
+        st.caption("Orange patches speak for the answer through this latent, blue ones against it.")
     st.caption(f"{why.image.filename} · {why.image.width} × {why.image.height}")
 
 
@@ -314,10 +316,12 @@ def _evidence(client: Client, why: Explanation, bench: Bench, tried: Steering | 
             if tried is None:
                 st.caption("After an edit: the answer over all doses of it.")
             else:
-                effect_panel.dose(client, tried, latents, gains.pop() if len(gains) == 1 else None)
+                st.fragment(effect_panel.dose)(
+                    client, tried, latents, gains.pop() if len(gains) == 1 else None
+                )
     with tabs[3]:
         if tabs[3].open:
-            suggest_panel(client, why, about)
+            st.fragment(suggest_panel)(client, why, about)  # its search keeps nothing else waiting
     with tabs[4]:
         if tabs[4].open:
             expectation(client, why, tried)
