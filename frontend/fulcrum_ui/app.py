@@ -15,6 +15,7 @@ PAGES = (  # module of views, title, icon; the module's name is the address
     ("home", "Home", "home"),
     ("debug", "Debug", "science"),
     ("concepts", "Concepts", "hub"),
+    ("experts", "Experts", "school"),
     ("corrections", "Corrections", "healing"),
     ("validation", "Validation", "fact_check"),
     ("datasets", "Data sets", "photo_library"),

@@ -12,7 +12,7 @@ from tests.browser.conftest import follow, go, opened, settled
 
 from fulcrum.demo.shipped import demo_task
 
-PAGES = ("", "debug", "concepts", "corrections", "validation", "datasets", "models", "jobs")
+PAGES = ("", "debug", "concepts", "experts", "corrections", "validation", "datasets", "models", "jobs")
 
 
 @pytest.fixture(scope="module")
