@@ -9,6 +9,7 @@ over the prefixes, plus `aux_weight * sum |e_hat - e|^2 / n` where `e = u - x_ha
 decodes the `k_aux` largest dead latents (Gao et al. 2024, A.2).
 """
 
+import warnings
 from dataclasses import dataclass
 
 import torch
@@ -39,6 +40,7 @@ class SparseStep:
 
     def __init__(self, sae: Sae, config: TrainConfig, ranks: Ranks = ALONE) -> None:
         self._config, self._ranks = config, ranks
+        _hear_of_sparse_tensors()
         # Encoder rows per latent, like the decoder's, so that both gradients are rows per latent.
         self.encoder = sae.W_enc.detach().T.contiguous().clone()
         self.b_enc = sae.b_enc.detach().clone()
@@ -221,11 +223,25 @@ def _sampled_products(
     grad_out: Tensor, bags: Tensor, decoder: Tensor, latents: Tensor, offsets: Tensor
 ) -> Tensor:
     """`grad_out[bag] . decoder[latent]` per entry, by latent, without gathering the rows."""
+    if decoder.device.type == "cpu":
+        # 30 ms for 131 072 entries of 768 dimensions, and 48 ms the other way.
+        code = torch.sparse_csr_tensor(
+            offsets, bags, torch.zeros_like(bags, dtype=decoder.dtype), (decoder.shape[0], grad_out.shape[0])
+        )
+        sampled: Tensor = torch.sparse.sampled_addmm(code, decoder, grad_out.T, beta=0.0)
+        return sampled.values()
     # The gradient that an embedding bag over grad_out would have, were the decoder the gradient of its sums.
     products: Tensor = torch.ops.aten._embedding_bag_per_sample_weights_backward(
         decoder, grad_out, bags, offsets, latents, 0
     )
     return products
+
+
+def _hear_of_sparse_tensors() -> None:
+    """Lets torch say once, to nobody, that tensors in CSR are in beta."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        torch.sparse_csr_tensor([0, 1], [0], [1.0])
 
 
 def _offsets(counts: Tensor) -> Tensor:
