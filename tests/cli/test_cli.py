@@ -211,6 +211,37 @@ def test_train_sae_writes_an_sae_that_explain_can_use(fulcrum, world, photo, tmp
     assert found["hook_point"] == trained["hook_point"]
 
 
+def test_an_sae_of_another_trainer_is_imported_measured_and_used(fulcrum, world, photo, tmp_path):
+    import torch
+
+    from fulcrum.demo.shipped import demo_sae
+    from fulcrum.science.sae.storage import load_sae
+
+    demo = load_sae(Path(demo_sae()))
+    theirs = tmp_path / "theirs"
+    theirs.mkdir()
+    tensors = {
+        "encoder.weight": demo.W_enc.T.contiguous(),
+        "encoder.bias": demo.b_enc,
+        "decoder.weight": demo.W_dec.T.contiguous(),
+        "b_dec": demo.b_dec,
+    }
+    torch.save({name: t.detach() for name, t in tensors.items()}, theirs / "ae.pt")
+    k = demo.config.options["k"]
+    (theirs / "config.json").write_text(json.dumps({"trainer": {"dict_class": "AutoEncoderTopK", "k": k}}))
+    hook = demo.config.hook_point
+    ours = tmp_path / "ours"
+    imported = succeed(fulcrum("import-sae", theirs, "-o", ours, "--hook-point", hook, "-d", world, "--json"))
+    assert (imported["variant"], imported["d_sae"]) == ("topk", demo.config.d_sae)
+    assert imported["quality"]["fvu"] < imported["quality"]["untrained_fvu"]
+    found = succeed(fulcrum("explain", photo, "--sae", ours, "--json"))
+    shipped = succeed(fulcrum("explain", photo, "--json"))
+    assert [x["latent"] for x in found["latents"]] == [x["latent"] for x in shipped["latents"]]
+    fail(fulcrum("import-sae", world, "-o", ours, "--hook-point", hook, "--json"), "UNKNOWN_SAE")
+    elsewhere = ("--hook-point", "visual.blocks.99.resid_post")
+    fail(fulcrum("import-sae", theirs, "-o", ours, *elsewhere, "--json"), "INVALID_HOOK_POINT")
+
+
 def test_two_processes_under_torchrun_train_the_sae_of_one(fulcrum, world, tmp_path):
     options = [
         "--d-sae",

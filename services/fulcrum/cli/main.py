@@ -14,6 +14,7 @@ from fulcrum.cli import (
     experts,
     explain,
     import_images,
+    import_sae,
     index,
     jobs,
     services,
@@ -41,6 +42,7 @@ app.command("validate")(validate.validate)
 app.command("import")(import_images.import_images)
 app.command("index")(index.index)
 app.command("train-sae")(train_sae.train)
+app.command("import-sae")(import_sae.import_sae)
 app.command("inference")(services.inference)
 app.command("gateway")(services.gateway)
 app.command("worker")(services.worker)

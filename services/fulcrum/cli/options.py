@@ -203,3 +203,8 @@ def parse_target(text: str | None, task: ClassSet) -> "Target | None":
         case "cosine", [a]:
             return CosineTarget(a)
     raise InvalidInput(f"target {text!r}: expected 'margin:a,b', 'logit:a', 'log_prob:a' or 'cosine:a'")
+
+
+def shown_name(ref: ModelRef) -> str:
+    """The model's name without a path of this machine."""
+    return ref.model_name.replace("\\", "/").rpartition("/")[2] if ":" in ref.model_name else ref.model_name

@@ -142,7 +142,7 @@ def _train(
         seed=asked.seed,
         device=str(ranks.device),
         hook_point=str(hook),
-        model_name=_name(ref),
+        model_name=options.shown_name(ref),
         model_sha256=loaded.info.weights_sha256,
         preprocess_sha256=loaded.info.preprocess_sha256,
     )
@@ -186,8 +186,3 @@ def _train(
         "held_out": asked.split is not None,
         "quality": card.flat(),
     }
-
-
-def _name(ref: ModelRef) -> str:
-    """The model's name without a path of this machine."""
-    return ref.model_name.replace("\\", "/").rpartition("/")[2] if ":" in ref.model_name else ref.model_name
