@@ -222,7 +222,7 @@ def confusion(table: pd.DataFrame) -> Any:
             y=alt.Y("label:N", sort=None, title="label"),
             color=alt.Color(
                 "change:Q",
-                scale=alt.Scale(domain=[-most, 0, most], range=[theme.AGAINST, "#f1f3f7", theme.AFTER]),
+                scale=alt.Scale(domain=[-most, 0, most], range=[theme.AGAINST, "#f1f3f7", theme.AFTER], interpolate="rgb"),
                 legend=None,
             ),
             tooltip=["label", "answer", "change"],
@@ -281,7 +281,7 @@ def interactions(table: pd.DataFrame) -> Any:
             y=alt.Y("second:N", title=None),
             color=alt.Color(
                 "interaction:Q",
-                scale=alt.Scale(domain=[-most, 0, most], range=[theme.AFTER, "#f1f3f7", theme.AGAINST]),
+                scale=alt.Scale(domain=[-most, 0, most], range=[theme.AFTER, "#f1f3f7", theme.AGAINST], interpolate="rgb"),
                 legend=None,
             ),
             tooltip=["first", "second", alt.Tooltip("interaction:Q", format="+.2f")],
@@ -296,8 +296,8 @@ def similarity(table: pd.DataFrame, order: list[str]) -> Any:
         alt.Chart(table)
         .mark_rect()
         .encode(
-            x=alt.X("a:N", sort=order, title=None),
-            y=alt.Y("b:N", sort=order, title=None),
+            x=alt.X("a:N", sort=order, title=None, axis=alt.Axis(labelOverlap=False)),
+            y=alt.Y("b:N", sort=order, title=None, axis=alt.Axis(labelOverlap=False)),
             color=alt.Color("similarity:Q", scale=alt.Scale(scheme="viridis")),
             tooltip=["a", "b", alt.Tooltip("similarity:Q", format=".3f")],
         ),

@@ -113,7 +113,7 @@ def dose(client: Client, tried: Steering, latents: tuple[int, ...], at: float | 
     st.caption(
         f"The target is {words} in the gain. "
         + (
-            f"The answer flips between {min(flip):g} and {max(flip):g}."
+            f"The answer flips between {min(flip):.2g} and {max(flip):.2g}."
             if flip
             else "The answer does not flip in this range."
         )
