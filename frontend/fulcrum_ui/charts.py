@@ -222,7 +222,9 @@ def confusion(table: pd.DataFrame) -> Any:
             y=alt.Y("label:N", sort=None, title="label"),
             color=alt.Color(
                 "change:Q",
-                scale=alt.Scale(domain=[-most, 0, most], range=[theme.AGAINST, "#f1f3f7", theme.AFTER], interpolate="rgb"),
+                scale=alt.Scale(
+                    domain=[-most, 0, most], range=[theme.AGAINST, "#f1f3f7", theme.AFTER], interpolate="rgb"
+                ),
                 legend=None,
             ),
             tooltip=["label", "answer", "change"],
@@ -281,7 +283,9 @@ def interactions(table: pd.DataFrame) -> Any:
             y=alt.Y("second:N", title=None),
             color=alt.Color(
                 "interaction:Q",
-                scale=alt.Scale(domain=[-most, 0, most], range=[theme.AFTER, "#f1f3f7", theme.AGAINST], interpolate="rgb"),
+                scale=alt.Scale(
+                    domain=[-most, 0, most], range=[theme.AFTER, "#f1f3f7", theme.AGAINST], interpolate="rgb"
+                ),
                 legend=None,
             ),
             tooltip=["first", "second", alt.Tooltip("interaction:Q", format="+.2f")],
