@@ -48,7 +48,8 @@ class Dataset:
     """Samples in ascending order of their id; an image's *number* is its position in `samples`.
 
     The order is part of the contract: an index stores numbers and is found by the digest, which does not know
-    in which order a manifest lists its rows. Build with `Dataset.create`.
+    in which order a manifest lists its rows. Build with `Dataset.create`. `duplicates` names the cluster of each
+    image that has duplicates, where an import has looked for them.
     """
 
     name: str
@@ -56,6 +57,7 @@ class Dataset:
     samples: tuple[Sample, ...]
     class_names: tuple[str, ...]
     hashes: ByteHashes
+    duplicates: Mapping[str, str] = field(default_factory=dict, hash=False)  # id -> cluster
 
     @classmethod
     def create(
@@ -219,13 +221,18 @@ class Dataset:
         if chosen[0] < 0 or chosen[-1] >= len(self):
             raise InvalidDataset(f"numbers must be 0 .. {len(self) - 1}, got {chosen[0]} .. {chosen[-1]}")
         return Dataset(
-            self.name, self.root, tuple(self.samples[i] for i in chosen), self.class_names, self.hashes
+            self.name,
+            self.root,
+            tuple(self.samples[i] for i in chosen),
+            self.class_names,
+            self.hashes,
+            self.duplicates,
         )
 
     def with_samples(self, samples: Iterable[Sample]) -> "Dataset":
         """The same images with other columns (splits assigned, labels corrected)."""
         changed = Dataset.create(self.name, self.root, samples, class_names=self.class_names)
-        return Dataset(self.name, self.root, changed.samples, self.class_names, self.hashes)
+        return Dataset(self.name, self.root, changed.samples, self.class_names, self.hashes, self.duplicates)
 
     def number(self, sample_id: str) -> int:
         """Number of the image with this id. Raises UnknownDataset when there is none."""

@@ -150,7 +150,14 @@ def read_stored(content: bytes, name: str, read_artifact: ReadArtifact) -> Store
     except (ValueError, TypeError, KeyError) as error:
         raise CorruptArtifact(f"the manifest of the data set {name!r} cannot be read: {error}") from error
     hashes = StoredHashes(StoredSource(read_artifact))
-    return StoredDataset(Dataset(name, Path(), tuple(samples), class_names, hashes), columns)
+    duplicates = {} if columns is None else _duplicates(samples, columns.clusters)
+    return StoredDataset(Dataset(name, Path(), tuple(samples), class_names, hashes, duplicates), columns)
+
+
+def _duplicates(samples: Sequence[Sample], clusters: NDArray[np.int64]) -> dict[str, str]:
+    numbers, counts = np.unique(clusters, return_counts=True)
+    several = set(numbers[counts > 1].tolist())
+    return {s.id: str(c) for s, c in zip(samples, clusters.tolist(), strict=True) if c in several}
 
 
 def _columns(facts: Sequence[tuple[Any, ...]], head: dict[str, Any]) -> ImportedColumns:

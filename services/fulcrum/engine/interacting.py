@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from fulcrum.datasets.clusters import clusters_of
 from fulcrum.domain.corrections import Correction, together
 from fulcrum.domain.errors import InvalidDataset, InvalidEdit
 from fulcrum.engine.dataset_runs import DatasetRun, Numbers
@@ -93,7 +94,7 @@ def judge_interactions(
     base_embeddings = run.base_embeddings_of(numbers).cpu().numpy()
     base = run.base_logits_of(numbers)
     labels, was = run.labels[numbers], base.argmax(axis=1)
-    clusters = _clusters(run)[numbers]
+    clusters = clusters_of(run.dataset)[numbers]
     predictions: dict[str, NDArray[np.int64]] = {}
     alone = []
     for name, parts in planned.answers.items():
@@ -125,7 +126,7 @@ def _judged(
     if where is not None:
         inside &= where
     found_on: set[Any] = {sha256 for c in corrections.values() for sha256 in c.origin.image_sha256}
-    clusters = _clusters(run)
+    clusters = clusters_of(run.dataset)
     seen = np.array([sha256 in found_on for sha256 in dataset.bytes_sha256], dtype=bool)
     inside &= ~np.isin(clusters, clusters[seen])
     if not inside.any():
@@ -134,9 +135,3 @@ def _judged(
             f"{list(dataset.split_names)}"
         )
     return np.flatnonzero(inside).astype(np.int64)
-
-
-def _clusters(run: DatasetRun) -> NDArray[np.int64]:
-    """(n,) the same number for images of one pair."""
-    pairs = run.dataset.pair_ids
-    return np.unique(np.where(pairs == "", run.dataset.ids, pairs), return_inverse=True)[1].astype(np.int64)

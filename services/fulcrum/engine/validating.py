@@ -16,6 +16,7 @@ import torch
 from numpy.typing import NDArray
 
 import fulcrum
+from fulcrum.datasets.clusters import clusters_of
 from fulcrum.datasets.samples import Dataset
 from fulcrum.domain.corrections import Correction
 from fulcrum.domain.errors import InvalidDataset
@@ -186,7 +187,7 @@ def assemble(
     # Whatever the splits say now, an image on which the correction was found proves nothing about it.
     seen = np.isin(np.array(dataset.bytes_sha256), question.correction.origin.image_sha256)
     plan = EditPlan.of(question.correction)
-    legitimate, pairs = question.same_cue_legitimate, dataset.pair_ids[numbers]
+    legitimate = question.same_cue_legitimate
     return ValidationInput(
         base_logits=base,
         corrected_logits=corrected,
@@ -200,7 +201,7 @@ def assemble(
         condition_met=run.condition_met(plan, numbers) if plan.conditions else None,
         same_cue_legitimate=None if legitimate is None else legitimate[numbers],
         groups=slice_columns(dataset, numbers),
-        clusters=np.where(pairs == "", dataset.ids[numbers], pairs),
+        clusters=clusters_of(dataset)[numbers],
         base_embeddings=base_embeddings,
         corrected_embeddings=corrected_embeddings,
         concept_bank=question.concept_bank,

@@ -5,6 +5,7 @@ In a folder (`file:///data/artifacts`) or a bucket (`s3://bucket/prefix`, with t
 all, and is checked whenever it is read.
 """
 
+import errno
 import hashlib
 import os
 import re
@@ -255,6 +256,8 @@ class Artifacts:
                 f"the place of the artifacts is not there: {error}", RETRY_AFTER_S
             ) from error
         except self._failures as error:
+            if getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT):
+                raise ServiceUnavailable("the disk of the artifacts is full", RETRY_AFTER_S) from error
             raise ServiceUnavailable(f"the artifacts cannot be reached: {error}", RETRY_AFTER_S) from error
 
     def _sweep(self) -> None:
