@@ -24,7 +24,7 @@ def environment(folder: Path) -> dict[str, str]:
     kept = {k: v for k, v in os.environ.items() if not k.startswith("FULCRUM_")}
     # An absolute PYTHONPATH, one thread, and a client file that is nobody's.
     return kept | {
-        "PYTHONPATH": str(SERVICES),
+        "PYTHONPATH": os.pathsep.join((str(SERVICES), str(SERVICES.parent / "frontend"))),
         "OMP_NUM_THREADS": "1",
         "FULCRUM_CLIENT_FILE": str(folder / "client.json"),
     }
@@ -116,7 +116,7 @@ def redis_of_the_user(tmp_path):
 def test_from_an_empty_folder_to_a_served_platform_and_back_to_nothing(folder, redis_of_the_user):
     up = Up(folder)
     family = up.family()
-    assert len(family) == 10  # four services behind four guards, and the worker's pool with its process
+    assert len(family) == 12  # five services behind five guards, and the worker's pool with its process
     assert up.get("/readyz").status_code == 200
     assert up.url.startswith("http://127.0.0.1:")
     me = up.me()
@@ -131,9 +131,10 @@ def test_from_an_empty_folder_to_a_served_platform_and_back_to_nothing(folder, r
         assert browser.get("/v1/me").json()["id"] == me["id"]
         assert browser.post("/v1/auth/links:redeem", json={"link": link}).status_code == 401
 
-    # Only this machine can reach it, and the only port is the gateway's.
+    # Only this machine can reach it, and the only ports are those of the gateway and the frontend.
     listening = [c for p in family for c in p.net_connections(kind="inet") if c.status == psutil.CONN_LISTEN]
-    assert {(c.laddr.ip, c.laddr.port) for c in listening} == {("127.0.0.1", int(up.url.rpartition(":")[2]))}
+    ports = {int(up.said[name].rpartition(":")[2]) for name in ("url", "frontend_url")}
+    assert {(c.laddr.ip, c.laddr.port) for c in listening} == {("127.0.0.1", port) for port in ports}
 
     # A second one on the folder is refused, and says by whom.
     second = start(folder, "up")
@@ -166,7 +167,7 @@ def test_from_an_empty_folder_to_a_served_platform_and_back_to_nothing(folder, r
     # The same folder again: the same people and the same data, but a new link and a new token; and with a Redis of
     # the user's own.
     again = Up(folder, FULCRUM_REDIS_URL=redis_of_the_user)
-    assert len(again.family()) == 8
+    assert len(again.family()) == 10
     assert again.said["redis"] == "of FULCRUM_REDIS_URL"
     assert again.me()["id"] == me["id"]
     assert again.said["login_link"] != up.said["login_link"]

@@ -51,7 +51,8 @@ def told(tmp_path_factory):
         for name in [n for n in os.environ if n.startswith("FULCRUM_")]:
             patch.delenv(name)
         patch.setenv("FULCRUM_CLIENT_FILE", str(folder / "client.json"))
-        patch.setenv("PYTHONPATH", str(Path(fulcrum.__file__).parents[1]))
+        services = Path(fulcrum.__file__).parents[1]
+        patch.setenv("PYTHONPATH", os.pathsep.join((str(services), str(services.parent / "frontend"))))
         patch.setenv("OMP_NUM_THREADS", "1")
         patch.setattr(story_module, "tell", tell)
         command = ["demo", "--exit", "--json", "--seed", "1", "--out", str(folder), "--device", "cpu"]
