@@ -8,6 +8,7 @@ from fulcrum.cli import options
 from fulcrum.cli.output import emit_json, out
 
 if TYPE_CHECKING:
+    from fulcrum.client import Client
     from fulcrum.domain.jobs import JobRecord, JobStanding
 
 app = typer.Typer(help="Jobs of the running platform.", no_args_is_help=True)
@@ -58,21 +59,28 @@ def watch(job: JobId, json: options.Json = False) -> None:
     """Follow a job to its end; exit status 1 when it did not succeed. With --json the job at its end."""
     from fulcrum.client import Client
     from fulcrum.domain.codec import to_json
+
+    with Client() as client:
+        ended = follow(client, job, silent=json)
+    if json:
+        emit_json(to_json(ended))
+    if ended.state != "succeeded":
+        raise typer.Exit(1)
+
+
+def follow(client: "Client", job: str, *, silent: bool) -> "JobRecord":
+    """The job at its end; what it says is printed meanwhile."""
     from fulcrum.domain.jobs import JobStanding
 
-    with Client() as client, client.jobs.watch(job) as stream:
+    with client.jobs.watch(job) as stream:
         for item in stream:
-            if json:
+            if silent:
                 continue
             if isinstance(item, JobStanding):
                 _print_standing(item)
             elif getattr(item, "kind", "") == "log":
                 out.print(f"   {getattr(item, 'content', {}).get('text')}", highlight=False, markup=False)
-        ended = stream.result()
-    if json:
-        emit_json(to_json(ended))
-    if ended.state != "succeeded":
-        raise typer.Exit(1)
+        return stream.result()
 
 
 @app.command("logs")

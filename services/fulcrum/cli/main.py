@@ -21,6 +21,7 @@ from fulcrum.cli import (
     steer,
     suggest,
     train_sae,
+    train_sae_job,
     up,
     validate,
 )
@@ -47,6 +48,7 @@ app.command("inference")(services.inference)
 app.command("gateway")(services.gateway)
 app.command("worker")(services.worker)
 app.command("doctor")(doctor.doctor)
+jobs.app.command("train-sae")(train_sae_job.train)
 app.add_typer(jobs.app, name="jobs")
 app.add_typer(experts.app, name="experts")
 app.add_typer(bench.app, name="bench")
