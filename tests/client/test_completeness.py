@@ -12,6 +12,7 @@ from tests.client.test_questions import CORRECTION
 
 from fulcrum.client import Client, ModelRef, Scale
 from fulcrum.domain.codec import to_json
+from fulcrum.domain.concept_files import TripletChoices
 from fulcrum.domain.experts import ExpertRule
 from fulcrum.gateway.app import create_app
 
@@ -128,6 +129,7 @@ ASKED = {
     "GET /v1/evaluations/{}/slices": lambda c: c.evaluations.slices("evl_1"),
     "POST /v1/saes/{}:find-experts": lambda c: c.experts.find_latents("sae_1", "dat_1", ["label"]),
     "POST /v1/models/{}:find-experts": lambda c: c.experts.find_units("mdl_1", "dat_1", ["label"]),
+    "POST /v1/experts/{}:align": lambda c: c.experts.align("exp_1", [TripletChoices("a", (("a", "b", "c"),))]),
     "GET /v1/experts": lambda c: list(c.experts.list(units="latents")),
     "GET /v1/experts/{}": lambda c: c.experts.get("exp_1"),
     "GET /v1/experts/{}/units": lambda c: list(c.experts.units("exp_1", "cup")),

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from fulcrum.domain import (
     codec,
+    concept_files,
     concept_sets,
     concepts,
     corrections,
@@ -96,6 +97,8 @@ MIRRORED = [
     *dataclasses_of(evaluations),
     *dataclasses_of(concepts),
     *dataclasses_of(concept_sets),
+    concept_files.PairRatings,
+    concept_files.TripletChoices,
     *(c for c in dataclasses_of(experts) if c not in NOT_ON_THE_WIRE),
     jobs.ImageConcept,
     *OWN_RECORDS,

@@ -8,10 +8,11 @@ from fulcrum.datasets.concepts import image_examples
 from fulcrum.datasets.expert_table import ExpertTable
 from fulcrum.datasets.formats import load_dataset
 from fulcrum.demo.world_dataset import write_demo_dataset
+from fulcrum.domain.concept_files import PairRatings, TripletChoices, judgements_bytes
 from fulcrum.domain.concept_sets import built_from_templates, concept_set_bytes
 from fulcrum.domain.errors import InvalidInput, InvalidSettings, ServiceUnavailable, UnknownExperts
 from fulcrum.domain.experts import ExpertRule
-from fulcrum.domain.jobs import FindExperts, ImageConcept, IndexDataset, Where
+from fulcrum.domain.jobs import FindExperts, ImageConcept, IndexDataset, RatingsFile, Where
 from fulcrum.engine.image_batches import image_batches
 from fulcrum.worker.datasets import dataset_opener
 from fulcrum.worker.handlers.find_experts import FindExpertsHandler
@@ -231,3 +232,31 @@ def test_what_cannot_be_a_concept_ends_the_job_with_words(lab, fields, words):
     job = lab.find("latents", **fields)
     assert job.state == "failed"
     assert words in job.error
+
+
+def test_what_people_say_is_compared_with_experts_random_weights_and_baselines(lab):
+    built = built_from_templates("small", WORDS, 20, 40, frames=FRAMES, fillers=FILLERS, seed=1)
+    names = [c.name for c in built.concepts]
+    domain = {c.name: c.domain for c in built.concepts}
+    pairs = tuple((a, b) for i, a in enumerate(names) for b in names[:i])
+    alike = [5.0 * (domain[a] == domain[b]) + 0.1 * i for i, (a, b) in enumerate(pairs)]
+    rng = np.random.default_rng(0)
+    raters = tuple(tuple((r + rng.normal(0, 1, 4)).tolist()) for r in alike)
+    judged = [
+        PairRatings("mine", pairs, tuple(float(np.mean(r)) for r in raters), raters),
+        TripletChoices("odd", (("dog", "cat", "cup"), ("car", "key", "fish"))),
+    ]
+    files = tuple(RatingsFile(j.name, lab.shop.artifacts.put_bytes(judgements_bytes(j))) for j in judged)
+    first, plain, _ = lab.found("text", concept_set_sha256=lab.stored(built))
+    job, record, table = lab.found("text", concept_set_sha256=lab.stored(built), ratings=files)
+    assert job.n_shards_reused == first.n_shards
+    assert record.id != plain.id
+    mine, odd = table.about.alignments
+    assert (mine.kind, mine.n_used, odd.kind, odd.n_used) == ("pairs", 15, "triplets", 2)
+    of = {(c.of, c.rule): c for c in mine.correlations}
+    for rule in (ExpertRule("cosine_ap"), table.about.shown_rule):
+        assert {("experts", rule), ("random_weights", rule)} <= set(of)
+    assert {("mean_activation", None), ("mean_embedding", None), ("bare_word", None)} <= set(of)
+    assert all(c.n_pairs == 15 and c.ci_low <= c.ci_high for c in of.values())
+    assert {c.name for c in mine.ceilings} == {"leave_one_out", "pairwise", "split_half_spearman_brown"}
+    assert all(0 <= t.accuracy <= 1 for t in odd.triplets)

@@ -187,7 +187,7 @@ class ImageConcept:
 
 @dataclass(frozen=True)
 class RatingsFile:
-    """What people say of pairs or triplets of concepts: an artifact that `domain.concept_sets` reads."""
+    """What people say of pairs or triplets of concepts: an artifact that `domain.concept_files` reads."""
 
     name: str
     sha256: str

@@ -1,6 +1,6 @@
 """From ranked units to the file of a search: structure by every rule, beside random weights and baselines."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final
@@ -14,14 +14,15 @@ from fulcrum.datasets.expert_table import (
     AboutExperts,
     write_expert_table,
 )
+from fulcrum.domain.concept_files import HumanJudgements
 from fulcrum.domain.errors import InvalidPrompt, MissingDependency
 from fulcrum.domain.experts import (
     DomainAgreement,
     ExpertConcept,
     ExpertRule,
-    HumanAlignment,
     StructureSummary,
 )
+from fulcrum.engine.expert_alignment import Compared, alignment_of
 from fulcrum.engine.expert_search import Ranked, Said, Search
 from fulcrum.science.experts.comparing import rule_to_show, rules_for, similarity_by
 from fulcrum.science.experts.expert_sets import cosine_of_rows
@@ -32,8 +33,17 @@ Similarity = NDArray[np.float64]
 BARE_WORD: Final = "bare_word"
 
 
-def write_experts(search: Search, ranked: Mapping[str, Ranked], path: Path, say: Said) -> AboutExperts:
-    """Writes the file; what it says about itself. Raises ComputationFailed."""
+def write_experts(
+    search: Search,
+    ranked: Mapping[str, Ranked],
+    path: Path,
+    say: Said,
+    judgements: Sequence[HumanJudgements] = (),
+) -> AboutExperts:
+    """Writes the file; what it says about itself. `judgements` are about concepts of the search.
+
+    Raises ComputationFailed, and InvalidInput for judgements without an order.
+    """
     mine, control = ranked[EXPERTS], ranked[RANDOM_WEIGHTS]
     domains = search.examples.domains
     n = len(domains)
@@ -47,7 +57,11 @@ def write_experts(search: Search, ranked: Mapping[str, Ranked], path: Path, say:
     if n > 1:
         for name, rows in baselines(search, mine).items():
             compared.append(_compared(name, None, cosine_of_rows(rows), None, domains))
-    alignments: tuple[HumanAlignment, ...] = ()
+    alignments = []
+    for done, human in enumerate(judgements):
+        say("comparing with people", done, len(judgements), "sets of judgements")
+        everything = [Compared(s.of, s.rule, similarity) for s, similarity, _ in compared]
+        alignments.append(alignment_of(human, search.examples.names, everything, search.spec.seed))
     about = AboutExperts(
         layers=search.layers,
         concepts=tuple(_concepts(search, mine, control)),
@@ -55,7 +69,7 @@ def write_experts(search: Search, ranked: Mapping[str, Ranked], path: Path, say:
         rules=rules,
         shown_rule=rule_to_show(search.n_units) if rules else None,
         summaries=tuple(summary for summary, *_ in compared),
-        alignments=alignments,
+        alignments=tuple(alignments),
     )
     arrays: dict[str, NDArray[Any]] = {
         "ap": np.stack([[c.ap for c in of.concepts] for of in (mine, control)]),

@@ -10,6 +10,7 @@ from fulcrum.client import Client
 from fulcrum.datasets.formats import load_dataset
 from fulcrum.demo.shipped import FOLDER_NAME, WEIGHTS
 from fulcrum.demo.world_dataset import write_demo_dataset
+from fulcrum.domain.concept_files import read_ratings_csv
 from fulcrum.domain.concept_sets import built_from_templates
 from fulcrum.domain.errors import InvalidInput, InvalidRequest, UnknownDataset, UnknownExperts
 from fulcrum.domain.experts import ExpertRule
@@ -168,3 +169,22 @@ def test_questions_that_cannot_be_meant_are_refused_at_once(lab, client, dataset
     assert "columns choose images" in answer.json()["detail"]
     with pytest.raises(UnknownExperts):
         client.experts.get("exp_none")
+
+
+def test_a_search_is_compared_with_people_without_a_forward_pass(lab, client, work):
+    built = built_from_templates("words", WORDS, 20, 40, frames=FRAMES, fillers=FILLERS)
+    job = client.experts.find_in_sentences(lab.model["id"], built)
+    work()
+    search = client.jobs.wait(job).result["experts_id"]
+    text = "word_1,word_2,rating\napple,banana,9\nboat,car,8\ncup,key,4\napple,cup,2\nboat,sofa,1"
+    ratings = read_ratings_csv(text, "mine")
+    with pytest.raises(InvalidInput, match="sofa"):
+        client.experts.align(search, [ratings])
+    job = client.experts.align(search, [ratings], unknown_words="leave_out")
+    work()
+    done = client.jobs.wait(job)
+    assert done.state == "succeeded", done.error
+    assert done.n_shards_reused == done.n_shards
+    (found,) = client.experts.get(done.result["experts_id"]).alignments
+    assert (found.name, found.n_used) == ("mine", 4)
+    assert {"experts", "random_weights", "bare_word"} <= {c.of for c in found.correlations}

@@ -7,6 +7,7 @@ from fulcrum.client.resources.naming import Identified, given, id_of
 from fulcrum.client.steps import Flow
 from fulcrum.client.wire import path
 from fulcrum.domain.codec import to_json
+from fulcrum.domain.concept_files import HumanJudgements, UnknownWords
 from fulcrum.domain.concept_sets import ConceptSet
 from fulcrum.domain.experts import (
     ApDistribution,
@@ -95,6 +96,17 @@ class ExpertSearches(Bound[Side]):
         """As `find_latents`, among the units of the text tower. `fulcrum.domain.concept_sets` makes concept sets."""
         body = {"concept_set": to_json(concepts), "sites": [*sites], "name": name, "seed": seed}
         return (yield from self._wire.ask(JobRecord, "POST", _of_model(model), json=body))
+
+    @operation
+    def align(
+        self, search: Search, judgements: Sequence[HumanJudgements], *, unknown_words: UnknownWords = "refuse"
+    ) -> Flow[JobRecord]:
+        """Compares a search with what people say, as a job without a forward pass: its result names a search that has
+        `alignments`. `fulcrum.domain.concept_files.read_ratings_csv` reads files.
+        """
+        body = {"judgements": to_json([*judgements]), "unknown_words": unknown_words}
+        where = path("experts", f"{id_of(search)}:align")
+        return (yield from self._wire.ask(JobRecord, "POST", where, json=body))
 
     @listing(ExpertsRecord)
     def list(

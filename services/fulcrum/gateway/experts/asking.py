@@ -1,15 +1,26 @@
 """Asks for experts of concepts, as jobs."""
 
+import dataclasses
 from typing import Any
 
+from fulcrum.datasets.expert_table import ExpertTable
 from fulcrum.domain.codec import from_json, to_json
+from fulcrum.domain.concept_files import HumanJudgements, among_concepts, judgements_bytes
 from fulcrum.domain.concept_sets import ConceptSet, concept_set_bytes
-from fulcrum.domain.errors import InvalidRequest, SaeDoesNotFit, UnknownDataset, UnknownModel, UnknownSae
-from fulcrum.domain.jobs import FindExperts, JobRecord, content_key
+from fulcrum.domain.errors import (
+    Conflict,
+    InvalidRequest,
+    SaeDoesNotFit,
+    UnknownDataset,
+    UnknownExperts,
+    UnknownModel,
+    UnknownSae,
+)
+from fulcrum.domain.jobs import FindExperts, JobRecord, RatingsFile, content_key
 from fulcrum.domain.records import DatasetRecord
 from fulcrum.gateway.asking import Asker
 from fulcrum.gateway.evaluations.asking import add_after_index, check_ready
-from fulcrum.gateway.experts.schemas import LatentExpertsQuestion, TowerExpertsQuestion
+from fulcrum.gateway.experts.schemas import AlignmentQuestion, LatentExpertsQuestion, TowerExpertsQuestion
 from fulcrum.gateway.jobs.submitting import Submitter
 from fulcrum.gateway.reach import reach
 from fulcrum.store.artifacts import Artifacts
@@ -73,6 +84,49 @@ def among_units(
         job = jobs.add(tx, asker, model.project_id, spec, key=key)
     jobs.wake(job)
     return job
+
+
+def align(
+    jobs: Submitter,
+    artifacts: Artifacts,
+    asker: Asker,
+    experts_id: str,
+    table: ExpertTable,
+    body: AlignmentQuestion,
+) -> JobRecord:
+    """The search again with what people say beside it: no forward pass, since its parts are kept.
+
+    Raises UnknownExperts, InvalidInput for words that are no concept or ratings without an order, Conflict when the
+    data set is no more what it was, RateLimited.
+    """
+    names = [c.name for c in table.about.concepts]
+    files = []
+    for shown in body.judgements:
+        judgements = from_json(_Judged, {"judgements": shown.model_dump()}).judgements
+        kept = among_concepts(judgements, names, body.unknown_words)
+        files.append(RatingsFile(kept.name, artifacts.put_bytes(judgements_bytes(kept))))
+    with jobs.store.write() as tx:
+        record = reach(asker, tx, tx.experts, experts_id, "analyst", UnknownExperts, "search for experts")
+        spec = tx.jobs.get(record.job_id).spec
+        assert isinstance(spec, FindExperts)
+        digest = None
+        if record.dataset_id is not None:
+            digest = tx.datasets.get(record.dataset_id).digest
+            if digest != record.dataset_digest:
+                raise Conflict(
+                    "the data set of this search has changed since: search again, with the judgements"
+                )
+        spec = dataclasses.replace(spec, ratings=tuple(files), name=record.name)
+        job = jobs.add(
+            tx, asker, record.project_id, spec, key=content_key(asked=to_json(spec), digest=digest)
+        )
+    jobs.wake(job)
+    return job
+
+
+@dataclasses.dataclass(frozen=True)
+class _Judged:
+    judgements: HumanJudgements
 
 
 def _dataset(tx: Transaction, asker: Asker, dataset_id: str) -> DatasetRecord:

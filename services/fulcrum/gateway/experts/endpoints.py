@@ -19,6 +19,7 @@ from fulcrum.gateway.deps import (
 )
 from fulcrum.gateway.experts import asking, service
 from fulcrum.gateway.experts.schemas import (
+    AlignmentQuestion,
     ApDistribution,
     ConceptStructures,
     ExpertCount,
@@ -66,6 +67,24 @@ def find_unit_experts(
     Responses are kept: another search over the same images or sentences runs no forward pass.
     """
     return answer(asking.among_units(jobs, artifacts, asker, model_id, body), 202)
+
+
+@router.post("/v1/experts/{experts_id}:align", status_code=202, response_model=JobRecord)
+def align_experts(
+    experts_id: PathId,
+    body: AlignmentQuestion,
+    asker: AskerDep,
+    jobs: SubmitDep,
+    services: ServicesDep,
+    artifacts: ArtifactsDep,
+) -> JSONResponse:
+    """Compares the concepts of a search with what people say of them, as a job that runs no forward pass.
+
+    Its result names a search of the same name, with `alignments`: rank correlations with intervals, Mantel's p, the
+    ceilings, and all of it for random weights and baselines too.
+    """
+    found = service.find(services.store, services.concept_files, asker, experts_id)
+    return answer(asking.align(jobs, artifacts, asker, experts_id, found.table, body), 202)
 
 
 @router.get("/v1/experts", response_model=PageOf[ExpertsRecord])

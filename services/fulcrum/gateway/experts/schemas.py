@@ -259,6 +259,43 @@ class ExpertStability(Shown):
     rho: float | None = Field(description="Rank correlation of the concepts' similarities.")
 
 
+class PairRatings(Body):
+    """How alike people find pairs of concepts."""
+
+    name: ConceptName = Field(description="What the ratings are called.")
+    pairs: Annotated[
+        list[Annotated[list[ConceptName], Field(min_length=2, max_length=2)]], Field(max_length=20_000)
+    ] = Field(description="Two words each.")
+    ratings: Annotated[list[float], Field(max_length=20_000)] = Field(description="One for each pair.")
+    raters: Annotated[list[list[float]], Field(max_length=20_000)] = Field(
+        default=[], description="For each pair the ratings of single raters, where they are known."
+    )
+    kind: Literal["pairs"] = Field(description="Which judgements are meant.")
+
+
+class TripletChoices(Body):
+    """Odd ones out."""
+
+    name: ConceptName = Field(description="What the choices are called.")
+    triplets: Annotated[
+        list[Annotated[list[ConceptName], Field(min_length=3, max_length=3)]],
+        Field(min_length=1, max_length=50_000),
+    ] = Field(description="Three words each, the odd one last.")
+    kind: Literal["triplets"] = Field(description="Which judgements are meant.")
+
+
+class AlignmentQuestion(Body):
+    """What people say about the concepts of a search."""
+
+    judgements: Annotated[
+        list[Annotated[PairRatings | TripletChoices, Field(discriminator="kind", description="Judgements.")]],
+        Field(min_length=1, max_length=8),
+    ] = Field(description="Several sets: one alone is never the whole picture.")
+    unknown_words: Literal["refuse", "leave_out"] = Field(
+        "refuse", description="What happens with judgements about words that are no concept of the search."
+    )
+
+
 class ImageConcept(Body):
     """A concept of images."""
 

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from fulcrum.domain.concept_files import read_judgements_bytes
 from fulcrum.domain.concept_sets import ConceptSet, read_concept_set
 from fulcrum.domain.errors import Conflict, CorruptArtifact, InvalidInput, SaeDoesNotFit
 from fulcrum.domain.identifiers import new_id, now
@@ -82,7 +83,8 @@ class FindExpertsHandler:
         ranked = {v: rank(search, v, paths, work.folder, work.progress) for v, paths in files.items()}
         with tempfile.TemporaryDirectory(dir=work.folder) as folder:
             path = Path(folder) / "experts.arrays"
-            about = write_experts(search, ranked, path, work.progress)
+            judgements = [read_judgements_bytes(work.artifacts.read_bytes(r.sha256)) for r in spec.ratings]
+            about = write_experts(search, ranked, path, work.progress, judgements)
             sha256 = work.artifacts.put_bytes(path.read_bytes())
         numbers = summary_of(about)
         info = search.loaded.info
