@@ -53,7 +53,9 @@ h3 { font-size: 1.02rem !important; padding: 0.3rem 0 0.4rem 0 !important; line-
 .fu-track i.only { height: 100%; top: 0; }
 .fu-badge { display: inline-block; padding: 0.06rem 0.5rem; border-radius: 99px; font-size: 0.8rem; font-weight: 600;
   border: 1px solid currentColor; white-space: nowrap; }
-.fu-good { color: #1f8a5b; } .fu-bad { color: #c2410c; } .fu-plain { opacity: 0.75; } .fu-info { color: #2f6fed; }
+/* Mixed with the colour of the text, so that they are read on light and on dark. */
+.fu-good { color: color-mix(in srgb, #1f9d63 72%, currentColor); } .fu-bad { color: color-mix(in srgb, #d9480f 76%, currentColor); }
+.fu-plain { opacity: 0.75; } .fu-info { color: color-mix(in srgb, #2f6fed 76%, currentColor); }
 .fu-crops { display: grid; grid-template-columns: repeat(4, 1fr); gap: 4px; margin-top: 0.3rem; }
 .fu-crops img, .fu-tiles img { width: 100%; aspect-ratio: 1; object-fit: cover; border-radius: 5px; display: block;
   background: rgba(128, 140, 165, 0.14); image-rendering: auto; }

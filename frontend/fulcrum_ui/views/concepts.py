@@ -16,7 +16,7 @@ from fulcrum_ui import charts, go, troubles
 from fulcrum_ui.parts.choosing import usable_saes
 from fulcrum_ui.parts.latent_cards import crops, known
 from fulcrum_ui.parts.words import ago, latent_name, number, p_value, percent
-from fulcrum_ui.pictures import example_url
+from fulcrum_ui.pictures import example_url, image_url
 from fulcrum_ui.visitor import forget, remembered, visitor
 
 _PER_PAGE = 24
@@ -50,7 +50,7 @@ def page() -> None:
 
 
 def _overview(client: Client, sae: SaeRecord, saes: list[SaeRecord]) -> None:
-    line = st.columns([3, 4, 2.4, 2.4], vertical_alignment="bottom")
+    line = st.columns([2.2, 4, 1.3, 2.2, 2.2], vertical_alignment="bottom")
     line[0].title("Concepts", anchor=False)
     words = line[1].text_input(
         "Search",
@@ -59,11 +59,13 @@ def _overview(client: Client, sae: SaeRecord, saes: list[SaeRecord]) -> None:
         key="concept-words",
         label_visibility="collapsed",
     )
-    sort = line[2].selectbox("Sort", list(_SORTS), key="concept-sort", label_visibility="collapsed")
-    chosen = line[3].selectbox(
+    sort = line[3].selectbox("Sort", list(_SORTS), key="concept-sort", label_visibility="collapsed")
+    chosen = line[4].selectbox(
         "SAE", saes, saes.index(sae), format_func=lambda s: s.name, label_visibility="collapsed"
     )
-    query = {k: v for k, v in {"sae": chosen.id, "q": words}.items() if v}
+    with line[2].popover("", icon=":material/image_search:", width="stretch", help="Search by an image"):
+        by_image = _image_search(client)
+    query = {k: v for k, v in {"sae": chosen.id, "q": words, "image": by_image}.items() if v}
     if dict(st.query_params) != query:
         st.query_params.from_dict(query)
     if chosen.id != sae.id:
@@ -77,7 +79,7 @@ def _overview(client: Client, sae: SaeRecord, saes: list[SaeRecord]) -> None:
     with right:
         near = _map(drawn)
     with left:
-        _grid(client, sae, words.strip(), sort, near)
+        _grid(client, sae, words.strip(), by_image, sort, near)
 
 
 def _undescribed(client: Client, sae: SaeRecord) -> None:
@@ -128,15 +130,32 @@ def _map(drawn: LatentMap) -> list[int]:
     return [int(n) for n in inside.latent]
 
 
-def _grid(client: Client, sae: SaeRecord, words: str, sort: str, near: list[int]) -> None:
+def _image_search(client: Client) -> str | None:
+    """The id of the image that is searched by: those latents are found that fire most strongly in it."""
+    now = st.query_params.get("image")
+    dropped = st.file_uploader("Drop an image", type=["png", "jpg", "jpeg", "webp"], key="concept-image")
+    if dropped is not None and st.session_state.get("concept-dropped") != dropped.file_id:
+        st.session_state["concept-dropped"] = dropped.file_id
+        return client.images.upload(dropped.getvalue(), filename=dropped.name).id
+    if now and not st.button("Forget the image", key="concept-forget", width="stretch"):
+        st.html(f'<img src="{escape(image_url(now, 192))}" alt="the image that is searched by" width="128">')
+        return now
+    return None
+
+
+def _grid(
+    client: Client, sae: SaeRecord, words: str, by_image: str | None, sort: str, near: list[int]
+) -> None:
     shown = st.session_state.get("concepts-shown", _PER_PAGE)
     try:
-        found, more = _found(client, sae, words, sort, near, shown)
+        found, more = _found(client, sae, words, by_image, sort, near, shown)
     except FulcrumError as error:
         troubles.show(error, "search")
         return
     if near:
         st.caption(f"{len(near)} latents in the box")
+    elif by_image:
+        st.caption("Latents that fire most strongly in the image")
     if not found:
         st.info(f"No latent found for “{words}”." if words else "No latent fires on this data set.")
         return
@@ -172,10 +191,17 @@ def _grid(client: Client, sae: SaeRecord, words: str, sort: str, near: list[int]
 
 
 def _found(
-    client: Client, sae: SaeRecord, words: str, sort: str, near: list[int], n: int
+    client: Client, sae: SaeRecord, words: str, by_image: str | None, sort: str, near: list[int], n: int
 ) -> tuple[list[int], bool]:
     if near:
         return near[:n], len(near) > n
+    if by_image:
+        image = by_image
+        in_it: Sequence[LatentHit] = remembered(
+            ("latents", "search", sae.id, image),
+            lambda: client.latents.search(sae, client.images.get(image), n=50),
+        )
+        return [h.latent for h in in_it][:n], len(in_it) > n
     if words:
         by_meaning: Sequence[LatentHit] = remembered(
             ("latents", "search", sae.id, words), lambda: client.latents.search(sae, words, n=50)

@@ -18,6 +18,8 @@ from fulcrum_ui.parts.latent_cards import known
 from fulcrum_ui.parts.words import ago, badge, edit_words, percent, signed
 from fulcrum_ui.visitor import forget, remembered, visitor
 
+_CHECKED = 4  # newest evaluations that are asked whether they are stale
+
 
 def page() -> None:
     """The page."""
@@ -230,7 +232,7 @@ def _evidence(client: Client, record: CorrectionRecord) -> None:
         go.link("validation", "Validate it on a data set", icon="fact_check", correction=record.id)
         return
     datasets = {d.id: d.name for d in remembered(("datasets",), lambda: list(client.datasets.list()))}
-    for e in found[:30]:
+    for number, e in enumerate(found[:30]):
         with st.container(border=True):
             row = st.columns([4, 1], vertical_alignment="center")
             what = verdict_badge(e) if e.kind == "validation" else badge("dose-response", "info")
@@ -240,6 +242,8 @@ def _evidence(client: Client, record: CorrectionRecord) -> None:
             )
             with row[1]:
                 go.link("validation", "Open", evaluation=e.id)
+            if number < _CHECKED and (changes := client.evaluations.get(e).changes):
+                st.caption(f":material/history: Stale: {', '.join(c.part for c in changes)} changed since.")
 
 
 def _numbers(e: EvaluationRecord) -> str:

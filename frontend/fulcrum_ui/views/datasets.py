@@ -229,7 +229,8 @@ def _report(client: Client, record: DatasetRecord) -> None:
     for column, (name, value) in zip(columns, numbers, strict=True):
         column.metric(name, number(value))
     st.caption(
-        f"From {found.source} as {found.format}; splits {'as given' if found.splits == 'given' else 'divided anew'}; "
+        f"From {'an uploaded archive' if found.source.startswith('artifact:') else found.source} as "
+        f"{found.format.replace('_', ' ')}; splits {'as given' if found.splits == 'given' else 'divided anew'}; "
         f"{number(found.n_rotated)} turned upright, {number(found.n_converted)} converted to RGB."
     )
     for words in (*found.warnings, *found.mask_problems[:5]):

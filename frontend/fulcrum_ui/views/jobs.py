@@ -13,6 +13,7 @@ from fulcrum_ui.parts.words import ago, badge, duration
 from fulcrum_ui.visitor import Visitor, visitor
 
 _PER_PAGE = 20
+_EVERY_S = 2.0
 _FILTERS = {"All": None, "Running": "running", "Queued": "queued", "Failed": "failed"}
 
 
@@ -34,7 +35,7 @@ def page() -> None:
         width="stretch",
     )
     mine = line[1].toggle("Only mine", key="jobs-mine")
-    st.fragment(_list, run_every=2.0)(who, state or "All", mine)
+    st.fragment(_list, run_every=_EVERY_S)(who, state or "All", mine)
 
 
 def _list(who: Visitor, state: str, mine: bool) -> None:
@@ -94,11 +95,13 @@ def _one(client: Client, job_id: str) -> None:
     job_progress.watch(client, job_id, "one")
     job_progress.link_to_result(job)
     job_results.show(client, job)
-    job_progress.curves(client, job_id)
+    every = None if job.state in FINISHED else _EVERY_S
+    if job.kind != "suggest_correction" or job.state not in FINISHED:  # its path is part of what it found
+        st.fragment(job_progress.curves, run_every=every)(client, job_id)
     left, right = st.columns([3, 2], gap="large")
     with left:
         st.subheader("Log", anchor=False)
-        job_progress.log(client, job_id)
+        st.fragment(job_progress.log, run_every=every)(client, job_id)
     with right:
         st.subheader("What was asked", anchor=False)
         st.json(_plain(job.spec), expanded=1)
