@@ -5,6 +5,7 @@ import errno
 import io
 import json
 import tarfile
+from datetime import timedelta
 
 import numpy as np
 import pytest
@@ -25,6 +26,7 @@ from fulcrum.store.artifacts import Artifacts
 from fulcrum.store.job_tasks import TASKS
 from fulcrum.worker.handlers import import_dataset as handler_module
 from fulcrum.worker.handlers.import_dataset import ImportDatasetHandler
+from fulcrum.worker.reconciler import Reconciler
 
 
 def images(n, folder="{label}", first=0):
@@ -392,6 +394,38 @@ def test_a_folder_that_changes_while_it_is_imported_is_not_mixed(workshop, tmp_p
     ended = workshop.job(job)
     assert ended.error.startswith("INVALID_DATASET: folder:lab changed while it was imported")
     assert as_it_is(workshop, record) == record
+
+
+class Silent:
+    """A queue that wakes nobody."""
+
+    def wake(self, queue, n=1):
+        pass
+
+    def n_waiting(self, queue):
+        return 0
+
+
+def test_an_archive_is_removed_when_all_its_imports_are_long_over_and_the_images_stay(workshop, importing):
+    archive, other = zipped(images(6)), zipped(images(4))
+    sha256, sha256_of_other = (workshop.artifacts.put_bytes(a) for a in (archive, other))
+    record = new_dataset(workshop)
+    assert importing(record, archive).state == "succeeded"
+    assert importing(new_dataset(workshop), other).state == "succeeded"
+    waiting = workshop.submit(ImportDataset(record.id, f"artifact:{sha256_of_other}"))
+
+    def look(days):
+        Reconciler(workshop.machine, Silent(), ["cpu"], timedelta(days=30), timedelta(days=days)).look()
+        return workshop.artifacts.exists(sha256), workshop.artifacts.exists(sha256_of_other)
+
+    assert look(days=1) == (True, True)
+    assert look(days=0) == (False, True)  # the other one is needed by a job that waits
+    assert look(days=0) == (False, True)
+    dataset = stored_of(workshop, record).dataset
+    assert dataset.read_bytes(dataset.samples[0]) == images(6)[dataset.samples[0].id]
+    assert workshop.run(waiting).state == "succeeded"
+    again = workshop.submit(ImportDataset(record.id, f"artifact:{sha256}"))
+    assert workshop.run(again).error.startswith("UNKNOWN_ARTIFACT")
 
 
 def test_every_job_spec_that_is_kept_can_be_read_again(workshop):

@@ -21,6 +21,7 @@ Stage = Literal["plan", "shard", "reduce"]
 TaskState = Literal["waiting", "ready", "running", "done", "ended"]
 EventKind = Literal["log", "metric"]
 SplitName = Literal["discover", "select", "confirm"]
+ARTIFACT = "artifact:"  # before the hash of an uploaded archive, as the source of an import
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from sqlalchemy.orm import Mapped, mapped_column
 
 from fulcrum.domain.errors import JobFinished, JobUnfinished, NeededJobFailed, NotFound, UnknownJob
 from fulcrum.domain.identifiers import now
-from fulcrum.domain.jobs import FINISHED, JobRecord, JobState, QueueName, Stage
+from fulcrum.domain.jobs import ARTIFACT, FINISHED, JobRecord, JobState, QueueName, Stage
 from fulcrum.store.columns import Base, Kept, checked
 from fulcrum.store.repository import Listing
 
@@ -217,6 +217,19 @@ class Jobs(Listing[JobRecord]):
         if row is None:
             raise self._not_found(id)
         return self._from_row(row)
+
+    def archives_done_with(self, before: datetime) -> set[str]:
+        """Hashes of uploaded archives all of whose imports have ended before a time."""
+        c = self._table.c
+        rows = self._connection.execute(
+            select(c.spec, c.state, c.finished_at).where(c.kind == "import_dataset")
+        )
+        done: set[str] = set()
+        needed: set[str] = set()
+        for row in rows:
+            ended = row.state in FINISHED and row.finished_at is not None and row.finished_at < before
+            (done if ended else needed).add(str(row.spec["source"]))
+        return {s.removeprefix(ARTIFACT) for s in done - needed if s.startswith(ARTIFACT)}
 
     def set(self, id: str, **changes: Any) -> None:
         """Change fields of a locked job."""

@@ -23,11 +23,10 @@ from fulcrum.datasets.formats.paths import SPLIT_NAMES, relative_source
 from fulcrum.datasets.formats.registry import detect_format
 from fulcrum.datasets.samples import Dataset
 from fulcrum.domain.errors import InvalidDataset, PayloadTooLarge, UnknownDataset
-from fulcrum.domain.jobs import ImportDataset
+from fulcrum.domain.jobs import ARTIFACT, ImportDataset
 from fulcrum.store.buckets import BUCKET, Bucket, BucketObject
 from fulcrum.worker.work import Work
 
-ARTIFACT = "artifact:"
 _HELD = 2
 _FETCHES = 8  # objects on their way at once
 

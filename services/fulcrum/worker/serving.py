@@ -53,8 +53,13 @@ def serve(settings: Settings, environment: Mapping[str, str], pool: tuple[str, .
     with open_store(settings.database_url) as store:
         artifacts = open_artifacts(settings.artifacts_url, settings.scratch_dir / "artifacts")
         machine = Machine(store, artifacts, settings.scratch_dir)
-        keep = timedelta(days=settings.keep_events_days)
-        reconciler = Reconciler(machine, queue, settings.queue_names, keep)
+        reconciler = Reconciler(
+            machine,
+            queue,
+            settings.queue_names,
+            timedelta(days=settings.keep_events_days),
+            timedelta(days=settings.keep_archives_days),
+        )
         ended, hold = os.pipe()
         child = subprocess.Popen([*pool, str(ended)], pass_fds=[ended], env=dict(environment))
         os.close(ended)

@@ -59,6 +59,9 @@ class Settings(BaseSettings):
     keep_events_days: float = Field(
         default=30.0, gt=0, description="How long the log and curves of a finished job are kept."
     )
+    keep_archives_days: float = Field(
+        default=2.0, ge=0, description="How long an uploaded archive is kept after its last import has ended."
+    )
     health_file: Path | None = Field(
         default=None, description="File that is touched whenever the processes answer; None: none."
     )

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from fastapi import Request
 
 from fulcrum.domain.errors import InvalidDataset, QuotaExceeded, StaleVersion
-from fulcrum.domain.jobs import ImportDataset, JobRecord
+from fulcrum.domain.jobs import ARTIFACT, ImportDataset, JobRecord
 from fulcrum.domain.records import DatasetRecord
 from fulcrum.gateway.asking import Asker
 from fulcrum.gateway.datasets.schemas import ImportQuestion
@@ -81,7 +81,7 @@ async def from_archive(
         sha256, _ = await run_in_thread(file.commit)
     spec = ImportDataset(
         dataset_id,
-        f"artifact:{sha256}",
+        f"{ARTIFACT}{sha256}",
         wanted.format,
         wanted.new_splits,
         wanted.seed,
