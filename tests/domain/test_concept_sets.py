@@ -30,9 +30,10 @@ DOG = {"concept": "dog", "group": "animals", "sentences": SENTENCES}
 
 
 def test_templates_make_the_same_set_for_the_same_seed_with_as_many_examples_as_asked_for():
-    built = built_from_templates("a", WORDS, 50, 80, seed=3)
-    assert built == built_from_templates("a", WORDS, 50, 80, seed=3)
-    assert built.sha256 != built_from_templates("a", WORDS, 50, 80, seed=4).sha256
+    asked = {"n_pos": 50, "n_neg": 80, "negatives": "other_domains"}
+    built = built_from_templates("a", WORDS, **asked, seed=3)
+    assert built == built_from_templates("a", WORDS, **asked, seed=3)
+    assert built.sha256 != built_from_templates("a", WORDS, **asked, seed=4).sha256
     for concept in built.concepts:
         positive = [built.sentences[n].lower() for n in concept.positives]
         negative = [built.sentences[n].lower() for n in concept.negatives]
@@ -44,8 +45,8 @@ def test_templates_make_the_same_set_for_the_same_seed_with_as_many_examples_as_
     assert dog.negatives == owl.negatives  # so that they are sorted once
 
 
-def test_negatives_may_be_of_any_other_word():
-    built = built_from_templates("a", WORDS, 50, 80, negatives="other_concepts")
+def test_negatives_are_of_any_other_word():
+    built = built_from_templates("a", WORDS, 50, 80)
     dog = built.concepts[0]
     texts = " ".join(built.sentences[n] for n in dog.negatives)
     assert "owl" in texts
@@ -71,7 +72,7 @@ def test_an_article_fits_what_follows_it():
     ],
 )
 def test_templates_that_cannot_be_filled_say_why(change, error, words):
-    asked = {"words": WORDS, "n_pos": 20, "n_neg": 20} | change
+    asked = {"words": WORDS, "n_pos": 20, "n_neg": 20, "negatives": "other_domains"} | change
     with pytest.raises(error, match=words):
         built_from_templates("a", asked.pop("words"), **asked)
 

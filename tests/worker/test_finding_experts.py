@@ -217,8 +217,12 @@ def test_units_and_the_concepts_of_a_unit_say_the_same(lab):
     [
         ({"columns": ("colour_of_the_sky",)}, "INVALID_DATASET: no column 'colour_of_the_sky'"),
         ({"concepts": (ImageConcept("x", (Where("label", "dragon"),)),)}, "has label 'dragon': there is"),
+        (
+            {"concepts": (ImageConcept("x", (Where("sticker", "word"),)),), "n_pos": 10_000},
+            "10000 are asked for",
+        ),
         ({"concepts": (ImageConcept("x", ()),)}, "concept 'x' has no condition"),
-        ({"columns": ("label",), "n_pos": 10_000}, "10000 are asked for"),
+        ({"columns": ("label",), "n_pos": 10_000}, "12 values have fewer images than are needed or asked for"),
         ({}, "0 concepts"),
         (
             {"concepts": (ImageConcept("x", (Where("sticker", "word"),)),), "among": (Where("sticker", "word"),)},

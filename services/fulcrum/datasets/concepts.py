@@ -64,7 +64,7 @@ def image_examples(dataset: Dataset, spec: FindExperts) -> Examples:
         for value in sorted(set(values[known].tolist())):
             there = known & (values == value)
             shown = value if name == "label" else f"{plain}={value}"
-            if there.sum() < _FEWEST:
+            if there.sum() < max(_FEWEST, spec.n_pos or 0) or (known & ~there).sum() < (spec.n_neg or 1):
                 left_out.append(shown)
                 continue
             named.append((shown, plain, there, known & ~there))
@@ -73,7 +73,8 @@ def image_examples(dataset: Dataset, spec: FindExperts) -> Examples:
     if not 1 <= len(named) <= MAX_CONCEPTS:
         raise InvalidInput(
             f"{len(named)} concepts (columns {list(spec.columns)}, {len(spec.concepts)} by name): 1 to {MAX_CONCEPTS} "
-            "are allowed; a column is a concept for each of its values"
+            "are allowed; a column is a concept for each of its values, and "
+            f"{len(left_out)} values have fewer images than are needed or asked for"
         )
     check_names([n for n, *_ in named])
     labels = np.full((len(named), len(dataset)), UNUSED, dtype=np.int8)

@@ -27,10 +27,10 @@ StickerKind = Literal["none", "attack", "right", "neutral"]
 SPLITS: Final[tuple[Split, ...]] = ("discover", "select", "confirm")
 COLUMNS: Final = (
     "id", "source", "label", "split", "pair_id", "group_sticker", "group_frame", "group_background",
-    "group_sticker_kind", "sticker_word", "mask_path",
+    "group_sticker_kind", "sticker_word", "colour", "mask_path",
 )  # fmt: skip
 MANIFEST = "manifest.csv"
-_RECIPE_VERSION: Final = 3  # counted up when the same sizes and seed would give other pictures
+_RECIPE_VERSION: Final = 4  # counted up when the same sizes and seed would give other pictures or columns
 
 
 @dataclass(frozen=True)
@@ -79,6 +79,7 @@ class DemoSample:
             "group_background": "waves" if self.scene.background == "waves" else "other",
             "group_sticker_kind": self.sticker_kind,
             "sticker_word": self.sticker_word,
+            "colour": self.scene.colour,
             "mask_path": f"masks/{self.split}/{self.id}.png",
         }
 

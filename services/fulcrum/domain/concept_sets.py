@@ -164,11 +164,15 @@ def built_from_templates(
     *,
     frames: Sequence[str] = FRAMES,
     fillers: Mapping[str, Sequence[str]] = FILLERS,
-    negatives: Negatives = "other_domains",
+    negatives: Negatives = "other_concepts",
     seed: int = 0,
 ) -> ConceptSet:
-    """A concept for each word of each domain: `n_pos` sentences with the word, `n_neg` with words of other domains
-    (or with any other word). Concepts with the same choice share their negatives. The same seed, the same set.
+    """A concept for each word of each domain: `n_pos` sentences with the word, `n_neg` with any other word, or with
+    words of other domains. The same seed, the same set.
+
+    With `other_domains` the concepts of a domain have the same negatives, and that alone makes their AP alike: random
+    weights then recover the domains (MiniLM, 30 words in 5 domains, 400/1000: ARI 0.66 to 1.00 by the rule, where it
+    is -0.03 to 0.03 with `other_concepts`).
 
     A frame holds `{word}` and names of fillers; `{a}` is the article that fits what follows, and of a filler
     `{x_first}` begins with a capital and `{x_low}` with a small letter.

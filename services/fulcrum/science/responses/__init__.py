@@ -1,4 +1,5 @@
-"""What units answer to examples: the torch side of experts.
+"""What units answer to examples, and what happens when they are made to answer otherwise.
 
-text    linear layers of a `transformers` model, causal or encoder
+text           linear layers of language models          clip     units of both towers of an OpenCLIP model
+unit_steering  experts set, damped or transported        causal   what a causal model says then, and at what cost
 """

@@ -109,7 +109,7 @@ def text_responses(
     for numbers in by_length.values():
         for start in range(0, len(numbers), batch_size):
             batch = numbers[start : start + batch_size]
-            found = _maxima(
+            found = maxima_over_tokens(
                 loaded.model,
                 chosen,
                 ids=torch.tensor([tokens[n][0] for n in batch]),
@@ -139,8 +139,10 @@ def _tokens(loaded: TextModel, text: str, with_special_tokens: bool) -> tuple[li
     return ids, looked_at
 
 
-def _maxima(model: Any, layers: Sequence[str], ids: Tensor, looked_at: Tensor) -> Tensor:
-    """(n_texts, n_units) of one batch."""
+def maxima_over_tokens(model: Any, layers: Sequence[str], ids: Tensor, looked_at: Tensor) -> Tensor:
+    """(n_texts, n_units) float32 of one batch of ids without padding; `looked_at` (n_texts, n_tokens) are the tokens
+    that count.
+    """
     found: dict[str, Tensor] = {}
 
     def reader(name: str) -> Any:
