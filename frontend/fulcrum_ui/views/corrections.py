@@ -13,6 +13,7 @@ from fulcrum.domain.errors import FulcrumError, NotFound
 from fulcrum.domain.records import CorrectionRecord, CorrectionVersion, EvaluationRecord
 from fulcrum_ui import go, troubles
 from fulcrum_ui.parts.choosing import usable_saes
+from fulcrum_ui.parts.columns import columns_of
 from fulcrum_ui.parts.evidence_badges import STATE_KINDS, evidence, verdict_badge
 from fulcrum_ui.parts.latent_cards import known
 from fulcrum_ui.parts.words import ago, badge, edit_words, percent, signed
@@ -60,14 +61,7 @@ def _search(client: Client) -> None:
         line = st.columns(2)
         dataset = line[0].selectbox("Images", datasets, format_func=lambda d: d.name, key="search-data")
         sae = line[1].selectbox("SAE", saes, format_func=lambda s: s.name, key="search-sae")
-        facets = remembered(
-            ("samples", "facets", dataset.id, dataset.digest), lambda: client.datasets.facets(dataset)
-        )
-        columns = {
-            f.column.removeprefix("group_"): [v.value for v in f.values if v.value]
-            for f in (*facets.groups, facets.label)
-            if f.n_values > 1
-        }
+        columns = columns_of(client, dataset)
         if not columns:
             st.info("The images carry no groups by which a failure could be named.")
             return

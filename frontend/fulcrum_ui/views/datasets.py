@@ -11,12 +11,13 @@ import streamlit as st
 from streamlit.runtime.uploaded_file_manager import UploadedFile
 
 from fulcrum.client import Client
-from fulcrum.domain.datasets import DatasetImage, Facet, Facets
+from fulcrum.domain.datasets import DatasetImage, Facet
 from fulcrum.domain.errors import FulcrumError, NotFound
 from fulcrum.domain.jobs import JobRecord
 from fulcrum.domain.records import DatasetRecord
 from fulcrum_ui import charts, go, troubles
 from fulcrum_ui.parts.choosing import open_sample
+from fulcrum_ui.parts.columns import facets_of
 from fulcrum_ui.parts.gallery import gallery
 from fulcrum_ui.parts.words import ago, badge, number
 from fulcrum_ui.pictures import sample_url
@@ -141,9 +142,7 @@ def _one(client: Client, record: DatasetRecord) -> None:
 
 
 def _filters(client: Client, record: DatasetRecord) -> dict[str, str]:
-    whole: Facets = remembered(
-        ("samples", "facets", record.id, record.digest), lambda: client.datasets.facets(record)
-    )
+    whole = facets_of(client, record)
     chosen: dict[str, str] = {}
     query = st.query_params
     for facet in (whole.split, whole.label, *whole.groups):

@@ -12,6 +12,7 @@ from fulcrum.domain.records import ExpertsRecord
 from fulcrum_ui import charts, go, troubles
 from fulcrum_ui.parts import keeping
 from fulcrum_ui.parts.choosing import usable_saes
+from fulcrum_ui.parts.columns import columns_of
 from fulcrum_ui.parts.dendrogram import links_of
 from fulcrum_ui.parts.words import ago, number, p_value
 from fulcrum_ui.visitor import remembered, visitor
@@ -70,14 +71,11 @@ def _new(client: Client) -> None:
         sae = line[1].selectbox("SAE", saes, format_func=lambda s: s.name, key="experts-sae")
     else:
         model = line[1].selectbox("Model", models, format_func=lambda m: m.name, key="experts-model")
-    facets = remembered(
-        ("samples", "facets", dataset.id, dataset.digest), lambda: client.datasets.facets(dataset)
-    )
-    columns = [f.column.removeprefix("group_") for f in (facets.label, *facets.groups) if f.n_values > 1]
+    columns = list(columns_of(client, dataset))
     picked = st.multiselect(
         "Concepts: each value of",
         columns,
-        columns[:1],
+        ["label"] if "label" in columns else columns[:1],
         key="experts-columns",
         help="Each value against the column's other values",
     )

@@ -6,13 +6,13 @@ from typing import Literal
 import streamlit as st
 
 from fulcrum.client import Client
-from fulcrum.domain.datasets import Facets
 from fulcrum.domain.errors import FulcrumError, NotFound
 from fulcrum.domain.evaluations import Evaluation, EvaluationPlan
 from fulcrum.domain.jobs import SplitName
 from fulcrum.domain.records import CorrectionRecord, DatasetRecord, EvaluationRecord
 from fulcrum_ui import go, troubles
 from fulcrum_ui.parts import job_progress, job_results, report_tabs
+from fulcrum_ui.parts.columns import columns_of
 from fulcrum_ui.parts.evidence_badges import verdict_badge
 from fulcrum_ui.parts.sharing import share
 from fulcrum_ui.parts.words import ago, badge, number
@@ -83,10 +83,7 @@ def _new(client: Client, corrections: list[CorrectionRecord], datasets: list[Dat
     split = line[1].selectbox(
         "Split", splits or list(_SPLITS), format_func=lambda s: _SPLITS[s], key="validate-split"
     )
-    facets: Facets = remembered(
-        ("samples", "facets", dataset.id, dataset.digest), lambda: client.datasets.facets(dataset)
-    )
-    where, keep = _groups(facets)
+    where, keep = _groups(columns_of(client, dataset))
     try:
         plan = client.evaluations.plan(correction, dataset, split=split, number=version)
         _plan(plan, split)
@@ -141,14 +138,8 @@ def _new(client: Client, corrections: list[CorrectionRecord], datasets: list[Dat
         )
 
 
-def _groups(facets: Facets) -> tuple[dict[str, str] | None, dict[str, str] | None]:
+def _groups(columns: dict[str, list[str]]) -> tuple[dict[str, str] | None, dict[str, str] | None]:
     """The failure mode, and images with the same cue where it tells the truth."""
-    # Groups are asked for by their own name, without the manifest's prefix.
-    columns = {
-        f.column.removeprefix("group_"): [v.value for v in f.values if v.value]
-        for f in (*facets.groups, facets.label)
-    }
-    columns = {c: values for c, values in columns.items() if len(values) > 1}
     if not columns:
         st.caption("The images carry no groups: the whole split is the failure mode.")
         return None, None
