@@ -1,5 +1,6 @@
 """`fulcrum experts`: which units know which concepts, on the running platform, through the SDK."""
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -8,7 +9,8 @@ from fulcrum.cli import options
 from fulcrum.cli.output import emit_json, err, out
 
 if TYPE_CHECKING:
-    from fulcrum.domain.experts import Experts, ExpertUnit, StructureSummary
+    from fulcrum.client import Client
+    from fulcrum.domain.experts import ExpertRule, Experts, ExpertUnit, StructureSummary
     from fulcrum.domain.jobs import JobRecord, JobStanding
 
 app = typer.Typer(
@@ -45,8 +47,7 @@ def find(
 ) -> None:
     """Rank all units for every concept, beside random weights, and wait for the result."""
     from fulcrum.client import Client
-    from fulcrum.domain.codec import to_json
-    from fulcrum.domain.errors import ComputationFailed, InvalidSettings
+    from fulcrum.domain.errors import InvalidSettings
 
     if (sae is None) == (model is None):
         raise InvalidSettings("name either --sae, for its latents, or --model, for units of its vision tower")
@@ -60,14 +61,65 @@ def find(
             job = client.experts.find_units(
                 model, dataset, column, n_pos=n_pos, n_neg=n_neg, name=name, seed=seed
             )
-        job = client.jobs.wait(job, on_progress=None if json else _told)
-        if job.state != "succeeded" or job.result is None:
-            raise ComputationFailed(f"job {job.id} is {job.state}: {job.error}")
-        found = client.experts.get(job.result["experts_id"])
-    if json:
-        emit_json(to_json(found))
-        return
-    _print_search(found)
+        _wait_and_show(client, job, json)
+
+
+@app.command("find-in")
+def find_in(
+    files: Annotated[
+        list[Path],
+        typer.Argument(help="Concepts: JSON files in Suau's layout, or one CSV.", show_default=False),
+    ],
+    model: Annotated[
+        str, typer.Option("--model", "-m", help="Id of a model: experts among its text tower's units.")
+    ],
+    name: Annotated[str, typer.Option("--name", help="What the search is called.")] = "",
+    seed: Annotated[int, typer.Option("--seed", min=0, help="Of the random weights.")] = 0,
+    json: options.Json = False,
+) -> None:
+    """The same for concepts given by sentences."""
+    from fulcrum.client import Client
+    from fulcrum.domain.concept_files import read_concepts_csv, read_concepts_json
+    from fulcrum.domain.errors import InvalidSettings
+
+    title = name or files[0].stem
+    if files[0].suffix.lower() == ".csv":
+        if len(files) > 1:
+            raise InvalidSettings(f"{len(files)} files: concepts come from one CSV, or from JSON files")
+        concepts = read_concepts_csv(files[0].read_text(encoding="utf-8-sig"), title)
+    else:
+        concepts = read_concepts_json([file.read_bytes() for file in files], title)
+    with Client() as client:
+        job = client.experts.find_in_sentences(model, concepts, name=title, seed=seed)
+        _wait_and_show(client, job, json)
+
+
+@app.command("align")
+def align(
+    search: SearchId,
+    files: Annotated[
+        list[Path],
+        typer.Argument(
+            help="CSV files: word_1,word_2,rating (or a column for each rater), or word_1,word_2,odd.",
+            show_default=False,
+        ),
+    ],
+    leave_out: Annotated[
+        bool,
+        typer.Option(
+            "--leave-out", help="Leave out words that are no concept, instead of refusing the file."
+        ),
+    ] = False,
+    json: options.Json = False,
+) -> None:
+    """Compare a search with what people say: correlations beside ceilings, random weights and baselines."""
+    from fulcrum.client import Client
+    from fulcrum.domain.concept_files import read_ratings_csv
+
+    judgements = [read_ratings_csv(file.read_text(encoding="utf-8-sig"), file.stem) for file in files]
+    with Client() as client:
+        job = client.experts.align(search, judgements, unknown_words="leave_out" if leave_out else "refuse")
+        _wait_and_show(client, job, json)
 
 
 @app.command("list")
@@ -126,6 +178,21 @@ def units(
     _print_units(found)
 
 
+def _wait_and_show(client: "Client", job: "JobRecord", json: bool) -> None:
+    from fulcrum.domain.codec import to_json
+    from fulcrum.domain.errors import ComputationFailed
+
+    job = client.jobs.wait(job, on_progress=None if json else _told)
+    if job.state != "succeeded" or job.result is None:
+        raise ComputationFailed(f"job {job.id} is {job.state}: {job.error}")
+    found = client.experts.get(job.result["experts_id"])
+    if json:
+        emit_json(to_json(found))
+        return
+    _print_search(found)
+    _print_alignments(found)
+
+
 def _told(standing: "JobStanding") -> None:
     job: JobRecord = standing.job
     if job.progress is not None:
@@ -153,6 +220,33 @@ def _print_search(found: "Experts") -> None:
         for line in lines:
             structure.add_row(*_structure_row(line))
         out.print(structure)
+
+
+def _print_alignments(found: "Experts") -> None:
+    from rich.table import Table
+
+    for human in found.alignments:
+        table = Table(
+            header_style="bold", title=f"{human.name}: {human.n_used} {human.kind}", title_justify="left"
+        )
+        for heading in ("of", "rule", "rho, or share of odd ones out", "95 %", "p"):
+            table.add_column(heading, justify="left" if heading in ("of", "rule") else "right")
+        for c in human.correlations:
+            if c.rule in (None, found.shown_rule) or c.rule.value is None:
+                interval = f"{c.ci_low:.2f} .. {c.ci_high:.2f}"
+                table.add_row(c.of, _rule_words(c.rule), f"{c.rho:.2f}", interval, f"{c.p_value:.3f}")
+        for t in human.triplets:
+            if t.rule in (None, found.shown_rule) or t.rule.value is None:
+                table.add_row(t.of, _rule_words(t.rule), f"{t.accuracy:.2f}", "", "")
+        for ceiling in human.ceilings:
+            table.add_row("people", ceiling.name, f"{ceiling.value:.2f}", "", "")
+        out.print(table)
+
+
+def _rule_words(rule: "ExpertRule | None") -> str:
+    if rule is None:
+        return "baseline"
+    return rule.rule if rule.value is None else f"{rule.rule} {rule.value:g}"
 
 
 def _structure_row(line: "StructureSummary") -> tuple[str, str, str, str]:

@@ -447,3 +447,16 @@ def test_a_layout_with_impossible_sizes_is_refused(changes, message):
     sizes = {"n_images": 2, "n_tokens": 3, "d_sae": 4}
     with pytest.raises(InvalidSettings, match=message):
         IndexLayout(**{**sizes, **changes})
+
+
+@pytest.mark.parametrize("kind", ["all", "cls", "patches"])
+def test_maxima_of_all_latents_at_once_are_those_of_each(tmp_path, kind):
+    dense = random_dense()
+    index = build(tmp_path, dense)
+    latents, images, values = index.image_maxima(Scope(kind))
+    found = np.zeros((len(dense), dense.shape[2]), dtype=np.float32)
+    found[images, latents] = values
+    tokens = {"all": slice(None), "cls": slice(0, 1), "patches": slice(1, None)}[kind]
+    assert np.array_equal(found, dense[:, tokens].max(axis=1))
+    with pytest.raises(InvalidEdit, match="stored for all tokens"):
+        index.image_maxima(Scope("patch_list", (1,)))

@@ -171,7 +171,9 @@ def test_questions_that_cannot_be_meant_are_refused_at_once(lab, client, dataset
         client.experts.get("exp_none")
 
 
-def test_a_search_is_compared_with_people_without_a_forward_pass(lab, client, work):
+def test_a_search_is_compared_with_people_without_a_forward_pass(
+    lab, client, work, tmp_path, monkeypatch, capsys
+):
     built = built_from_templates("words", WORDS, 20, 40, frames=FRAMES, fillers=FILLERS)
     job = client.experts.find_in_sentences(lab.model["id"], built)
     work()
@@ -185,6 +187,14 @@ def test_a_search_is_compared_with_people_without_a_forward_pass(lab, client, wo
     done = client.jobs.wait(job)
     assert done.state == "succeeded", done.error
     assert done.n_shards_reused == done.n_shards
+    file = tmp_path / "mine.csv"
+    file.write_text(text)
+    monkeypatch.setenv("FULCRUM_CLIENT_URL", lab.platform.url)
+    monkeypatch.setenv("FULCRUM_CLIENT_TOKEN", lab.platform.token_of(lab.platform.admin_user))
+    with pytest.raises(SystemExit) as ended:
+        fulcrum(["experts", "align", search, str(file), "--leave-out"])
+    assert ended.value.code == 0
+    assert "mine: 4 pairs" in capsys.readouterr().out
     (found,) = client.experts.get(done.result["experts_id"]).alignments
     assert (found.name, found.n_used) == ("mine", 4)
     assert {"experts", "random_weights", "bare_word"} <= {c.of for c in found.correlations}
