@@ -63,7 +63,7 @@ class Processes:
         self.queue = CeleryQueue(self.redis.url)
         self.workers = []
 
-    def start(self, concurrency=1, *entry, folders=None):
+    def start(self, concurrency=1, *entry, folders=None, lease_s=1.5):
         environment = {
             **os.environ,
             "PYTHONPATH": f"{ROOT / 'services'}:{ROOT}",
@@ -73,7 +73,7 @@ class Processes:
             "FULCRUM_WORKER_SCRATCH_DIR": str(self.folder / "scratch"),
             "FULCRUM_WORKER_FOLDERS": json.dumps({FOLDER_NAME: str(WEIGHTS), **(folders or {})}),
             "FULCRUM_WORKER_CONCURRENCY": str(concurrency),
-            "FULCRUM_WORKER_LEASE_S": "1.5",
+            "FULCRUM_WORKER_LEASE_S": str(lease_s),
             "FULCRUM_WORKER_BEAT_S": "0.2",
             "FULCRUM_WORKER_RECONCILE_S": "0.3",
             "FULCRUM_WORKER_DRAIN_S": "0.2",

@@ -7,6 +7,9 @@ from fulcrum.datasets.formats import load_dataset
 from fulcrum.demo.world_dataset import write_demo_dataset
 from fulcrum.domain.jobs import TrainSae
 
+# On a busy machine a worker that trains may not come to say so for a second or two.
+LEASE_S = 5.0
+
 
 @pytest.fixture
 def processes(workshop, store_url, tmp_path):
@@ -15,7 +18,7 @@ def processes(workshop, store_url, tmp_path):
     processes.close()
 
 
-def test_a_training_that_was_killed_twice_ends_with_the_bits_of_one_that_was_not(processes, tmp_path):
+def test_a_training_that_was_killed_ends_with_the_bits_of_one_that_was_not(processes, tmp_path):
     workshop = processes.workshop
     n_pairs = {"discover": 30, "select": 10, "confirm": 20}
     world = load_dataset(write_demo_dataset(tmp_path / "world", n_pairs=n_pairs, seed=5))
@@ -35,22 +38,20 @@ def test_a_training_that_was_killed_twice_ends_with_the_bits_of_one_that_was_not
     def steps(job):
         return [m["step"] for m in workshop.metrics(job)]
 
-    worker = processes.start()
-    alone = sae(processes.until_ended(submit("alone"), seconds=120))
+    worker = processes.start(lease_s=LEASE_S)
+    alone = sae(processes.until_ended(submit("alone"), seconds=240))
     weights = alone.source.split(":")[2]
     workshop.artifacts.delete(weights)  # so that it is not answered from the store
 
     job = submit("killed")
-    seen = 0
-    for _ in range(2):
-        processes.until(lambda n=seen: len(steps(job)) >= n + 6, seconds=120)
-        processes.kill(worker)
-        told = steps(job)
-        seen = len(told)
-        assert told[-1] < 100_000 // 512, "it was over before it was killed"
-        assert workshop.job(job).state == "running"
-        worker = processes.start()
-    job = processes.until_ended(job, seconds=120)
+    checkpoints = workshop.folder / "jobs" / job.id
+    processes.until(lambda: any(checkpoints.glob("*/training.safetensors")) and steps(job), seconds=120)
+    processes.kill(worker)
+    seen = len(steps(job))
+    assert steps(job)[-1] < 100_000 // 512, "it was over before it was killed"
+    assert workshop.job(job).state == "running"
+    processes.start(lease_s=LEASE_S)
+    job = processes.until_ended(job, seconds=240)
     killed = sae(job)
     # A step may be told twice, but not from the first one on: it went on from a checkpoint.
     assert steps(job)[seen] > 1

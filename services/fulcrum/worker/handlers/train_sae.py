@@ -64,8 +64,8 @@ class TrainSaeHandler:
         folder = work.folder / shard.key[:16]
         try:
             weights = run_training(training, head, folder, telling, self._checkpoint_every_s)
-        except CorruptCheckpoint as error:
-            work.log(f"{error}: begins anew", "warning")
+        except CorruptCheckpoint:
+            work.log("the checkpoint cannot be read: the training begins anew", "warning")
             shutil.rmtree(folder, ignore_errors=True)
             weights = run_training(training, head, folder, telling, self._checkpoint_every_s)
         if telling.drained is not None:

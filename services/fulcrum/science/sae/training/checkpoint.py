@@ -33,7 +33,7 @@ def write_checkpoint(
             os.fsync(file.fileno())
         partial.replace(path)
     except SafetensorError as error:  # all that it says of a full disk
-        raise OSError(f"{path} could not be written: {error}") from error
+        raise OSError(f"the checkpoint {path.name} could not be written: {error}") from error
     finally:
         partial.unlink(missing_ok=True)
     return path
