@@ -19,14 +19,14 @@ class Bench:
     image: str | None = None
     sae: str | None = None
     classes: tuple[str, ...] = ()
-    template: str = "a photo of a {}"
+    template: str = "a photo of a {}"  # or several with "|" between them, whose embeddings are averaged
     gains: tuple[tuple[int, float], ...] = ()  # edited latents, in the order in which they were taken up
     region: tuple[int, ...] = ()  # patches in which the edits act; () is everywhere
 
     @property
     def task(self) -> ClassSet:
         """Raises EmptyPrompts, InvalidPrompt."""
-        return ClassSet(self.classes, (self.template,))
+        return ClassSet(self.classes, split_templates(self.template))
 
     @property
     def edits(self) -> tuple[Edit, ...]:
@@ -73,7 +73,7 @@ class Bench:
             image=query.get("image") or None,
             sae=query.get("sae") or None,
             classes=split_classes(query.get("classes", "")),
-            template=template if template.count("{}") == 1 else Bench.template,
+            template=template if are_templates(template) else Bench.template,
             gains=tuple(dict(gains).items()),
             region=tuple(sorted({int(p) for p in region})),
         )
@@ -82,6 +82,17 @@ class Bench:
 def split_classes(text: str) -> tuple[str, ...]:
     """'dog, cat' as ('dog', 'cat'), each once."""
     return tuple(dict.fromkeys(name.strip() for name in text.replace("\n", ",").split(",") if name.strip()))
+
+
+def split_templates(text: str) -> tuple[str, ...]:
+    """'a photo of a {} | a drawing of a {}' as the two."""
+    return tuple(dict.fromkeys(part.strip() for part in text.split("|") if part.strip()))
+
+
+def are_templates(text: str) -> bool:
+    """Whether each of them holds {} once."""
+    parts = split_templates(text)
+    return bool(parts) and all(part.count("{}") == 1 for part in parts)
 
 
 def _gain(text: str) -> float:

@@ -7,6 +7,7 @@ from typing import Any, cast
 import altair as alt
 import pandas as pd
 import streamlit as st
+from plotly import graph_objects
 
 from fulcrum_ui import theme
 
@@ -133,22 +134,54 @@ def curve(table: pd.DataFrame, x: str, y: str) -> Any:
 
 
 def latent_map(table: pd.DataFrame) -> Any:
-    """Latents on a plane; a box selects."""
-    box = alt.selection_interval(name="box")
-    return cast(
-        Any,
-        alt.Chart(table)
-        .mark_circle(stroke="white", strokeWidth=0.4)
-        .encode(
-            x=alt.X("x:Q", axis=None, scale=alt.Scale(zero=False, padding=12)),
-            y=alt.Y("y:Q", axis=None, scale=alt.Scale(zero=False, padding=12)),
-            size=alt.Size("share of images:Q", scale=alt.Scale(range=[18, 320]), legend=None),
-            color=alt.condition(box, alt.value(theme.AFTER), alt.value(theme.CONTROL)),
-            opacity=alt.value(0.7),
-            tooltip=["latent", "label", alt.Tooltip("share of images:Q", format=".1%")],
+    """Latents on a plane; a lasso or a box selects, the wheel zooms."""
+    largest = float(table["share of images"].max() or 1.0)
+    figure = graph_objects.Figure(
+        graph_objects.Scattergl(
+            x=table.x,
+            y=table.y,
+            mode="markers",
+            customdata=table[["latent", "label", "share of images"]],
+            hovertemplate="%{customdata[1]} (%{customdata[0]})<br>fires on %{customdata[2]:.1%}<extra></extra>",
+            marker={
+                "size": 5 + 17 * (table["share of images"] / largest) ** 0.5,
+                "color": theme.AFTER,
+                "opacity": 0.65,
+                "line": {"width": 0.5, "color": "white"},
+            },
+            unselected={"marker": {"opacity": 0.15}},
         )
-        .add_params(box),
-    ).properties(height=560)
+    )
+    axis = {"visible": False}
+    figure.update_layout(
+        height=600,
+        margin={"l": 0, "r": 0, "t": 0, "b": 0},
+        xaxis=axis,
+        yaxis=axis,
+        dragmode="lasso",
+        showlegend=False,
+    )
+    return figure
+
+
+def show_map(figure: Any, table: pd.DataFrame, name: str, caption: str) -> list[int]:
+    """The map with its downloads; the rows of `table` in the lasso or box."""
+    event = st.plotly_chart(
+        figure,
+        key=f"chart-{name}",
+        on_select="rerun",
+        selection_mode=("lasso", "box"),
+        config={
+            "scrollZoom": True,
+            "displaylogo": False,
+            "toImageButtonOptions": {"format": "svg", "filename": name},
+        },
+    )
+    line = st.columns([5, 1], vertical_alignment="center")
+    line[0].caption(caption)
+    with line[1].popover("", icon=":material/download:", type="tertiary", help="Download the numbers"):
+        downloads(table, name)
+    return [int(p["point_index"]) for p in event.selection.points] if event else []
 
 
 def histogram(table: pd.DataFrame) -> Any:
@@ -211,8 +244,9 @@ def slices(table: pd.DataFrame) -> Any:
 
 
 def confusion(table: pd.DataFrame) -> Any:
-    """Change of each cell: blue more, orange fewer."""
+    """Change of each cell: blue more, orange fewer; one can be picked."""
     most = max(1.0, float(table.change.abs().max()))
+    cell = alt.selection_point(name="cell", fields=["label", "answer"])
     return cast(
         Any,
         alt.Chart(table)
@@ -227,8 +261,10 @@ def confusion(table: pd.DataFrame) -> Any:
                 ),
                 legend=None,
             ),
+            opacity=alt.condition(cell, alt.value(1.0), alt.value(0.45)),
             tooltip=["label", "answer", "change"],
-        ),
+        )
+        .add_params(cell),
     ).properties(height=430)
 
 

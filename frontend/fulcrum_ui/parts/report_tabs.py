@@ -34,7 +34,7 @@ _STATE_ICONS = {
     "warn": ("!", "fu-bad"),
     "unknown": ("?", "fu-plain"),
 }
-_PER_PAGE = 60
+_PER_PAGE, _MOST_OF_A_CLASS = 60, 2000
 
 
 def validation(client: Client, found: Evaluation, name: str, dataset: str) -> None:
@@ -290,6 +290,7 @@ def _confusion(client: Client, found: Evaluation, report: Report) -> None:
     answer = remembered(
         ("evaluations", found.record.id, "confusion"), lambda: client.evaluations.confusion(found.record)
     )
+    cell: tuple[str, str] | None = None
     left, right = st.columns([3, 2], gap="large")
     with left:
         if answer.delta:
@@ -300,12 +301,16 @@ def _confusion(client: Client, found: Evaluation, report: Report) -> None:
                     for j, v in enumerate(row)
                 ]
             )
-            charts.show(
+            event = charts.show(
                 charts.confusion(table),
                 table,
                 "confusion",
-                caption="After minus before: rows are labels, columns answers. Blue is more, orange fewer.",
+                caption="After minus before: rows are labels, columns answers. Blue is more, orange fewer. Click a cell for its images.",
+                on_select="rerun",
+                selection_mode="cell",
             )
+            cells = event.selection.get("cell", []) if event else []
+            cell = (str(cells[0]["label"]), str(cells[0]["answer"])) if cells else None
         else:
             st.info("Too many classes for a matrix: see the pairs that changed most.")
     with right:
@@ -320,6 +325,31 @@ def _confusion(client: Client, found: Evaluation, report: Report) -> None:
                 width="stretch",
                 height=420,
             )
+    if cell is not None:
+        _images_of_cell(client, found, *cell)
+
+
+def _images_of_cell(client: Client, found: Evaluation, label: str, answer: str) -> None:
+    """Images of a label that left an answer, or came to it."""
+    st.markdown(f"**{label}, to or from {answer}**")
+    whole: list[FlippedImage] = remembered(
+        ("evaluations", found.record.id, "label", label),
+        lambda: list(
+            islice(client.evaluations.images(found.record, where=f"class={label}"), _MOST_OF_A_CLASS)
+        ),
+    )
+    moved = [f for f in whole if f.base != f.corrected and answer in (f.base, f.corrected)]
+    items = [
+        (
+            f.id,
+            sample_url(found.record.dataset_id, f.id),
+            f"{f.base} → {f.corrected}\nmargin {signed(f.margin_change)}",
+        )
+        for f in moved[:_PER_PAGE]
+    ]
+    taken = gallery("cell-images", items, height=320)
+    if taken is not None:
+        _to_bench(client, found, taken)
 
 
 def _ripple(client: Client, found: Evaluation, report: Report) -> None:

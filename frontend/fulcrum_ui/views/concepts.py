@@ -104,7 +104,7 @@ def _undescribed(client: Client, sae: SaeRecord) -> None:
 
 
 def _map(drawn: LatentMap) -> list[int]:
-    """The map; latents in the box that was drawn in it."""
+    """The map; latents that you drew around that was drawn in it."""
     table = pd.DataFrame(
         {
             "latent": drawn.latents,
@@ -114,20 +114,13 @@ def _map(drawn: LatentMap) -> list[int]:
             "label": [text or "no label" for text in drawn.labels],
         }
     )
-    event = charts.show(
+    picked = charts.show_map(
         charts.latent_map(table),
         table,
         "concept-map",
-        caption="Each dot is a latent; like meanings lie together. Drag a box to list what is in it, double-click to clear.",
-        on_select="rerun",
-        selection_mode="box",
+        "Each dot is a latent; like meanings lie together. Draw around some to list them, double-click to clear; the wheel zooms.",
     )
-    box = event.selection.get("box", {}) if event else {}
-    if not box or "x" not in box:
-        return []
-    (x0, x1), (y0, y1) = sorted(box["x"]), sorted(box["y"])
-    inside = table[table.x.between(x0, x1) & table.y.between(y0, y1)]
-    return [int(n) for n in inside.latent]
+    return [int(table.latent[i]) for i in picked]
 
 
 def _image_search(client: Client) -> str | None:
@@ -153,7 +146,7 @@ def _grid(
         troubles.show(error, "search")
         return
     if near:
-        st.caption(f"{len(near)} latents in the box")
+        st.caption(f"{len(near)} latents that you drew around")
     elif by_image:
         st.caption("Latents that fire most strongly in the image")
     if not found:

@@ -145,8 +145,7 @@ def _one(client: Client, correction_id: str) -> None:
         )
         version = next(v for v in versions if v.number == number)
         _content(client, record, version)
-        if len(versions) > 1:
-            _difference(client, record, versions, version)
+        _difference(client, record, versions, version)
     with right:
         st.subheader("What is known about it", anchor=False)
         _evidence(client, record)
@@ -192,12 +191,20 @@ def _content(client: Client, record: CorrectionRecord, version: CorrectionVersio
 def _difference(
     client: Client, record: CorrectionRecord, versions: list[CorrectionVersion], version: CorrectionVersion
 ) -> None:
-    others = [v.number for v in versions if v.number != version.number]
-    against = st.selectbox("Compare with", others, format_func=lambda n: f"version {n}", key="diff")
-    other = next(v for v in versions if v.number == against)
+    """Against another version of it, or the newest of another correction."""
+    own = {f"version {v.number}": v for v in versions if v.number != version.number}
+    others = {c.name: c for c in client.corrections.list() if c.id != record.id and c.sae_id == record.sae_id}
+    if not own and not others:
+        return
+    against = st.selectbox(
+        "Compare with", ["", *own, *others], format_func=lambda n: n or "nothing", key="diff"
+    )
+    if not against:
+        return
+    other = own[against] if against in own else client.corrections.version(others[against])
     lines = difference(other.correction, version.correction)
     if not lines:
-        st.caption("Same edits; the difference is in scope, conditions or task.")
+        st.caption("Same edits; the difference, if any, is in scope, conditions or task.")
         return
     st.dataframe(pd.DataFrame(lines), hide_index=True, width="stretch")
 

@@ -105,15 +105,18 @@ def _question(
         help="Names, with commas between them",
     )
     template = line[2].text_input(
-        "Prompt", bench.template, key=f"template-{bench.template}", help="{} is where the class name goes"
+        "Prompts",
+        bench.template,
+        key=f"template-{bench.template}",
+        help="{} is where the class name goes; several with | between them are averaged",
     )
     chosen = line[3].selectbox(
         "SAE", saes, saes.index(sae), format_func=lambda s: s.name, key=f"sae-{sae.id}"
     )
     classes = state.split_classes(text)
     if classes != bench.classes or chosen.id != bench.sae or template != bench.template:
-        if template.count("{}") != 1:
-            st.warning("The prompt must hold {} exactly once: it is where the class name goes.")
+        if not state.are_templates(template):
+            st.warning("Each prompt must hold {} exactly once: it is where the class name goes.")
             return
         other = chosen.id != sae.id
         state.change(
