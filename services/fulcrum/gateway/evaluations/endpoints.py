@@ -144,7 +144,7 @@ def list_flipped_images(
     outcome: Annotated[Outcome | None, Query(description="Images of this outcome only.")] = None,
     where: Annotated[
         list[Annotated[str, Query(max_length=400)]] | None,
-        Query(max_length=16, description="`column=value`; several must all hold."),
+        Query(max_length=16, description="`column=value`, also `label=NAME`; several must all hold."),
     ] = None,
     evaluated_only: Annotated[
         bool, Query(description="Leave out images of other splits and those that were seen before.")

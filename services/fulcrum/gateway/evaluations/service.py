@@ -87,12 +87,13 @@ def images(
 ) -> Page[FlippedImage]:
     """The flip board. Raises UnknownEvaluation, InvalidRequest for a column that is not there."""
     record, columns = _columns(store, artifacts, asker, evaluation_id)
-    rows = table.chosen(columns, outcome, where, evaluated_only)
+    names = _class_names(_report(artifacts, record))
+    rows = table.chosen(columns, outcome, where, evaluated_only, names)
     start = 0 if params.cursor is None else max(0, from_cursor(params.cursor, "flipped image", int)[0])
     part = rows[start : start + params.limit]
     end = start + len(part)
     return Page(
-        table.cards(columns, part, _class_names(_report(artifacts, record))),
+        table.cards(columns, part, names),
         to_cursor("flipped image", end) if end < len(rows) else None,
     )
 

@@ -24,7 +24,7 @@ OUTCOMES: tuple[Outcome, ...] = (
     "changed",
     "unchanged",
 )
-_GROUP = "group:"
+_GROUP, _LABELS = "group:", ("label", "class")
 _MOST_CLASSES = 100
 
 
@@ -38,17 +38,30 @@ def read_columns(artifacts: Artifacts, sha256: str) -> Columns:
 
 
 def chosen(
-    columns: Columns, outcome: Outcome | None, where: Sequence[str], evaluated_only: bool
+    columns: Columns,
+    outcome: Outcome | None,
+    where: Sequence[str],
+    evaluated_only: bool,
+    class_names: Sequence[str],
 ) -> NDArray[np.int64]:
-    """Rows, those whose margin changed most first. Raises InvalidRequest for a column that is not there."""
+    """Rows, those whose margin changed most first. Raises InvalidRequest for a column that is not there.
+
+    The label is a column too, `label` or, as reports call it, `class`.
+    """
     keep = columns["evaluated"].copy() if evaluated_only else np.ones(len(columns["id"]), dtype=bool)
     if outcome is not None:
         keep &= columns["outcome"] == OUTCOMES.index(outcome)
     for text in where:
         name, equals, value = text.partition("=")
-        column = columns.get(_GROUP + name.removeprefix("group_"))
+        column: NDArray[Any] | None
+        if name in _LABELS:
+            column = np.array(
+                [class_names[i] if i >= 0 else "" for i in columns["label"].tolist()], dtype=np.str_
+            )
+        else:
+            column = columns.get(_GROUP + name.removeprefix("group_"))
         if not equals or column is None:
-            there = sorted(n.removeprefix(_GROUP) for n in columns if n.startswith(_GROUP))
+            there = sorted({"label", *(n.removeprefix(_GROUP) for n in columns if n.startswith(_GROUP))})
             raise InvalidRequest(f"where is {text[:80]!r}: expected 'column=value' with a column of {there}")
         keep &= column == value
     rows = np.flatnonzero(keep)
