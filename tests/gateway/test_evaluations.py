@@ -163,7 +163,7 @@ def test_the_flip_board_shows_every_image_of_an_outcome_once_the_largest_change_
         of_class = {c.id for c in client.evaluations.images(record, where=f"{name}={NAMES[0]}")}
         assert of_class == set(table["id"][table["evaluated"] & (table["label"] == 0)])
         assert of_class
-    with pytest.raises(InvalidRequest, match="label.*light"):
+    with pytest.raises(InvalidRequest, match=r"label.*light"):
         list(client.evaluations.images(record, where="colour=red"))
 
 
