@@ -16,6 +16,7 @@ from fulcrum.cli.status import StatusBoard
 from fulcrum.cli.up import Port, as_json, greet, local_platform
 
 if TYPE_CHECKING:
+    from fulcrum.demo.served import Served
     from fulcrum.demo.story import Story
 
 
@@ -63,6 +64,7 @@ def demo(
         device=None if device == "auto" else device,
     )
     last = ""
+    running: list[Served] = []
     # Not `with` for the starter: its end would wait for a start that is to be stopped.
     starter = ThreadPoolExecutor(1)
     with stop_signals(interrupt=True) as stop, ExitStack() as undo:
@@ -88,7 +90,8 @@ def demo(
                 started = stop.result_of(starting)
                 # A busy machine may take its time; nobody waits at a keyboard for one answer here.
                 client = undo.enter_context(Client(started.url, started.token, timeout_s=300))
-                return Served(client, demo_task(), on_step)
+                running.append(Served(client, demo_task(), on_step))
+                return running[0]
 
             story = tell(folder, worlds, services, on_step, seed)
         report = (folder / "report.html").resolve()
@@ -106,9 +109,18 @@ def demo(
             if not exit_:
                 greet(started)
         if not exit_:
+            _go_on(running[0], story)
             stop.wait()
         if not json:
             err.print("stopping ...")
+
+
+def _go_on(served: "Served", story: "Story") -> None:
+    """What the platform computes while somebody reads: which units know what was planted in the world."""
+    from fulcrum.demo.experts import ask_for_planted_experts
+
+    dataset = served.client.datasets.get(story.evaluation.dataset_id)
+    ask_for_planted_experts(served.client, served.model, served.sae, dataset)
 
 
 def _print(story: "Story") -> None:

@@ -30,6 +30,27 @@ class PlantedExperts:
     best: dict[str, tuple[ExpertUnit, ...]]
 
 
+def ask_for_planted_experts(
+    client: Client,
+    model: ModelRecord,
+    sae: SaeRecord,
+    dataset: DatasetRecord,
+    *,
+    n_pos: int = N_POS,
+    n_neg: int = N_NEG,
+) -> dict[str, JobRecord]:
+    """Asks for the three searches and does not wait; asked again, the platform computes nothing again."""
+    return {
+        "latents": client.experts.find_latents(
+            sae, dataset, COLUMNS, split="discover", n_pos=n_pos, n_neg=n_neg, name=NAMES["latents"]
+        ),
+        "vision": client.experts.find_units(
+            model, dataset, COLUMNS, split="discover", n_pos=n_pos, n_neg=n_neg, name=NAMES["vision"]
+        ),
+        "text": client.experts.find_in_sentences(model, planted_sentences(), name=NAMES["text"]),
+    }
+
+
 def find_planted_experts(
     client: Client,
     model: ModelRecord,
@@ -45,15 +66,7 @@ def find_planted_experts(
 
     Raises what `ended` raises for a job that fails.
     """
-    jobs = {
-        "latents": client.experts.find_latents(
-            sae, dataset, COLUMNS, split="discover", n_pos=n_pos, n_neg=n_neg, name=NAMES["latents"]
-        ),
-        "vision": client.experts.find_units(
-            model, dataset, COLUMNS, split="discover", n_pos=n_pos, n_neg=n_neg, name=NAMES["vision"]
-        ),
-        "text": client.experts.find_in_sentences(model, planted_sentences(), name=NAMES["text"]),
-    }
+    jobs = ask_for_planted_experts(client, model, sae, dataset, n_pos=n_pos, n_neg=n_neg)
     found = {}
     for units, job in jobs.items():
         result = ended(job, f"experts ({units})").result
