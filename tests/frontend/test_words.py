@@ -36,3 +36,9 @@ def test_numbers_are_rounded_and_missing_ones_are_a_dash():
 
 def test_html_of_names_is_escaped():
     assert "<b>" not in words.badge("<b>x</b>")
+
+
+def test_what_people_wrote_is_shown_as_it_is_where_markdown_is_read():
+    assert words.plain("![x](http://a/b) *b* `c`") == r"\!\[x\]\(http\://a/b\) \*b\* \`c\`"
+    assert words.plain("no_stickers") == r"no\_stickers"
+    assert words.plain("two\nlines") == "two lines"

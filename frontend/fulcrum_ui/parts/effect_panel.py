@@ -9,7 +9,7 @@ from fulcrum.domain.errors import FulcrumError
 from fulcrum.domain.results import Effect
 from fulcrum_ui import charts, troubles
 from fulcrum_ui.parts.latent_cards import Known
-from fulcrum_ui.parts.words import p_value, signed
+from fulcrum_ui.parts.words import p_value, plain, signed
 from fulcrum_ui.visitor import remembered
 
 _KINDS = {"random_directions": "random directions", "matched_latents": "other latents"}
@@ -67,7 +67,9 @@ def unheard(effect: Effect, latents: tuple[int, ...], about: Known) -> None:
     silent = [n for n, fired in zip(latents, effect.diagnostics.fired, strict=False) if not fired]
     if silent:
         names = ", ".join(about.name(n) for n in silent)
-        st.warning(f"Silent here, so scaling it changes nothing: {names}.", icon=":material/volume_off:")
+        st.warning(
+            f"Silent here, so scaling it changes nothing: {plain(names)}.", icon=":material/volume_off:"
+        )
 
 
 def dose(client: Client, tried: Steering, latents: tuple[int, ...], at: float | None) -> None:

@@ -5,7 +5,7 @@ import streamlit as st
 from fulcrum.client import Client, Explanation, Steering
 from fulcrum.domain.errors import FulcrumError
 from fulcrum_ui import troubles
-from fulcrum_ui.parts.words import percent
+from fulcrum_ui.parts.words import percent, plain
 
 _HELD = "expectation"
 
@@ -18,7 +18,7 @@ def expectation(client: Client, why: Explanation, tried: Steering | None) -> Non
         return
     st.markdown(f"You expect **{held['answer']}** with {percent(held['confidence'], 0)} confidence.")
     if held["why"]:
-        st.caption(held["why"])
+        st.caption(plain(held["why"]))
     if tried is None:
         st.caption("Now make the edit.")
         return

@@ -7,7 +7,7 @@ from fulcrum.client import Client
 from fulcrum.domain.errors import FulcrumError
 from fulcrum.domain.jobs import FINISHED, JobRecord, JobStanding
 from fulcrum_ui import charts, go, troubles
-from fulcrum_ui.parts.words import duration, number
+from fulcrum_ui.parts.words import duration, number, plain
 from fulcrum_ui.visitor import forget
 
 KINDS = {
@@ -68,7 +68,7 @@ def show(client: Client, standing: JobStanding, key: str) -> None:
             _act(client.jobs.retry, job)
     if job.error:
         reason, _, words = job.error.partition(": ")
-        st.error(words or reason, icon=":material/error:")
+        st.error(plain(words or reason), icon=":material/error:")
 
 
 def _act(what: object, job: JobRecord) -> None:

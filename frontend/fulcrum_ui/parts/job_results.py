@@ -9,7 +9,7 @@ from fulcrum.client import Client
 from fulcrum.domain.errors import AlreadyExists, FulcrumError
 from fulcrum.domain.jobs import JobRecord
 from fulcrum_ui import charts, go, troubles
-from fulcrum_ui.parts.words import number, percent, signed
+from fulcrum_ui.parts.words import number, percent, plain, signed
 
 _KEPT = "saved-suggestion"
 
@@ -47,7 +47,7 @@ def _suggestion(client: Client, job: JobRecord, found: dict[str, Any]) -> None:
     st.caption("Found on these images, so it proves nothing about others yet: save it, then validate it.")
     saved = st.session_state.get(_KEPT, {}).get(job.id)
     if saved is not None:
-        st.success(f"Saved **{saved.name}**.")
+        st.success(f"Saved **{plain(saved.name)}**.")
         go.link("validation", "Validate it", icon="fact_check", correction=saved.id)
         return
     line = st.columns([3, 1], vertical_alignment="bottom")
@@ -60,7 +60,7 @@ def _suggestion(client: Client, job: JobRecord, found: dict[str, Any]) -> None:
         try:
             record = client.corrections.save_suggested(job, name.strip())
         except AlreadyExists:
-            st.error(f"There is a correction named {name.strip()!r} already: take another name.")
+            st.error(f"There is a correction named {plain(repr(name.strip()))} already: take another name.")
         except FulcrumError as error:
             troubles.show(error, "suggest-save")
         else:

@@ -16,7 +16,7 @@ from fulcrum_ui.parts import keeping
 from fulcrum_ui.parts.bars import banner
 from fulcrum_ui.parts.gallery import gallery
 from fulcrum_ui.parts.printing import printable
-from fulcrum_ui.parts.words import number, p_value, percent, signed
+from fulcrum_ui.parts.words import number, p_value, percent, plain, signed
 from fulcrum_ui.pictures import sample_url
 from fulcrum_ui.visitor import forget, remembered
 
@@ -331,7 +331,7 @@ def _confusion(client: Client, found: Evaluation, report: Report) -> None:
 
 def _images_of_cell(client: Client, found: Evaluation, label: str, answer: str) -> None:
     """Images of a label that left an answer, or came to it."""
-    st.markdown(f"**{label}, to or from {answer}**")
+    st.markdown(f"**{plain(label)}, to or from {plain(answer)}**")
     whole: list[FlippedImage] = remembered(
         ("evaluations", found.record.id, "label", label),
         lambda: list(

@@ -5,7 +5,7 @@ import streamlit as st
 from fulcrum.domain.errors import AlreadyExists, FulcrumError
 from fulcrum_ui import bench_state as state
 from fulcrum_ui import go
-from fulcrum_ui.parts.words import edit_words
+from fulcrum_ui.parts.words import edit_words, plain
 from fulcrum_ui.visitor import visitor
 
 
@@ -15,7 +15,7 @@ def save_dialog() -> None:
     client, bench = visitor().client, state.current()
     saved = st.session_state.get("saved-correction")
     if saved is not None:
-        st.success(f"Saved **{saved.name}**.", icon=":material/check:")
+        st.success(f"Saved **{plain(saved.name)}**.", icon=":material/check:")
         st.write("One image proves nothing about others. See what it fixes and what it breaks:")
         go.link("validation", "Validate it on a data set", icon="fact_check", correction=saved.id)
         go.link("corrections", "Look at it", icon="healing", correction=saved.id)
@@ -39,9 +39,9 @@ def save_dialog() -> None:
             name.strip(), tried, description=reason.strip()
         )
     except AlreadyExists:
-        st.error(f"There is a correction named {name.strip()!r} already: take another name.")
+        st.error(f"There is a correction named {plain(repr(name.strip()))} already: take another name.")
     except FulcrumError as error:
-        st.error(str(error))
+        st.error(plain(str(error)))
     else:
         st.rerun(scope="fragment")
 

@@ -1,10 +1,18 @@
 """Numbers, names and times as people read them; all HTML is escaped here."""
 
+import re
 from datetime import UTC, datetime
 from html import escape
 
 from fulcrum.domain.corrections import Correction
 from fulcrum.domain.edits import Add, Cap, Edit, Floor, MeanAblate, ProjectOut, Scale, SetTo
+
+_MARKDOWN = re.compile(r"([\\`*_{}\[\]()#+\-.!|<>$:~])")
+
+
+def plain(text: str) -> str:
+    """What a person or another service wrote, for places that read Markdown: shown as it is, no link, no image."""
+    return _MARKDOWN.sub(r"\\\1", " ".join(text.split("\n")))
 
 
 def percent(share: float | None, digits: int = 1) -> str:

@@ -15,7 +15,7 @@ from fulcrum.domain.records import SaeRecord
 from fulcrum_ui import charts, go, troubles
 from fulcrum_ui.parts.choosing import usable_saes
 from fulcrum_ui.parts.latent_cards import crops, known
-from fulcrum_ui.parts.words import ago, latent_name, number, p_value, percent
+from fulcrum_ui.parts.words import ago, latent_name, number, p_value, percent, plain
 from fulcrum_ui.pictures import example_url, image_url
 from fulcrum_ui.visitor import forget, remembered, visitor
 
@@ -219,7 +219,7 @@ def _details(client: Client, sae: SaeRecord, latents: list[int]) -> None:
                     ("latents", "one", sae.id, latent), partial(client.latents.get, sae, latent)
                 )
             except NotFound as error:
-                st.warning(str(error))
+                st.warning(plain(str(error)))
                 continue
             _detail(client, sae, detail, wide=len(latents) == 1)
 
@@ -228,7 +228,7 @@ def _detail(client: Client, sae: SaeRecord, detail: LatentDetail, *, wide: bool)
     one = detail.summary
     label = detail.concept.label if detail.concept and detail.concept.label else one.label
     head = st.columns([5, 1.6, 1.6] if wide else [3, 2, 2], vertical_alignment="center")
-    head[0].title(latent_name(one.latent, label), anchor=False)
+    head[0].title(plain(latent_name(one.latent, label)), anchor=False)
     with head[1].popover("Rename", icon=":material/edit:", width="stretch"):
         _rename(client, sae, detail)
     with head[2]:
@@ -350,7 +350,7 @@ def _history(detail: LatentDetail) -> None:
             f"{entry.get('label') or 'no label'} · {entry.get('label_source', '')} · {str(entry.get('at', ''))[:10]}"
         )
     if concept.note:
-        st.caption(f"Note: {concept.note}")
+        st.caption(f"Note: {plain(concept.note)}")
 
 
 def _rename(client: Client, sae: SaeRecord, detail: LatentDetail) -> None:
@@ -365,7 +365,7 @@ def _rename(client: Client, sae: SaeRecord, detail: LatentDetail) -> None:
                 st.error("A colleague renamed it meanwhile: look at their name first.")
                 forget("latents")
             except FulcrumError as error:
-                st.error(str(error))
+                st.error(plain(str(error)))
             else:
                 forget("latents", "known", "map")
                 st.rerun()

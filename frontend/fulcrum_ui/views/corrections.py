@@ -16,7 +16,7 @@ from fulcrum_ui.parts.choosing import usable_saes
 from fulcrum_ui.parts.columns import columns_of
 from fulcrum_ui.parts.evidence_badges import STATE_KINDS, evidence, verdict_badge
 from fulcrum_ui.parts.latent_cards import known
-from fulcrum_ui.parts.words import ago, badge, edit_words, percent, signed
+from fulcrum_ui.parts.words import ago, badge, edit_words, percent, plain, signed
 from fulcrum_ui.visitor import forget, remembered, visitor
 
 _CHECKED = 4  # newest evaluations that are asked whether they are stale
@@ -116,7 +116,7 @@ def _one(client: Client, correction_id: str) -> None:
         return
     versions = list(client.corrections.versions(record))
     line = st.columns([5, 1.5, 1.3, 1.3], vertical_alignment="center")
-    line[0].title(record.name, anchor=False)
+    line[0].title(plain(record.name), anchor=False)
     with line[1]:
         go.link("validation", "Validate", icon="fact_check", correction=record.id)
     newest = versions[0]
@@ -134,7 +134,7 @@ def _one(client: Client, correction_id: str) -> None:
         _more(client, record)
     st.html(badge(record.state.replace("_", " "), STATE_KINDS.get(record.state, "plain")))
     if record.description:
-        st.write(record.description)
+        st.write(plain(record.description))
     left, right = st.columns([3, 3], gap="large")
     with left:
         number = st.selectbox(
@@ -173,7 +173,7 @@ def _content(client: Client, record: CorrectionRecord, version: CorrectionVersio
         + f", at {correction.hook_point}."
     )
     if version.note:
-        st.caption(f"Note: {version.note}")
+        st.caption(f"Note: {plain(version.note)}")
     origin = correction.origin
     found = {
         "manual": "by hand",

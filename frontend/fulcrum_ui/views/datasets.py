@@ -19,7 +19,7 @@ from fulcrum_ui import charts, go, troubles
 from fulcrum_ui.parts.choosing import open_sample
 from fulcrum_ui.parts.columns import facets_of
 from fulcrum_ui.parts.gallery import gallery
-from fulcrum_ui.parts.words import ago, badge, number
+from fulcrum_ui.parts.words import ago, badge, number, plain
 from fulcrum_ui.pictures import sample_url
 from fulcrum_ui.visitor import forget, remembered, visitor
 
@@ -116,11 +116,11 @@ def _one(client: Client, record: DatasetRecord) -> None:
         st.query_params.clear()
         st.rerun()
     line = st.columns([6, 1.4], vertical_alignment="center")
-    line[0].title(record.name, anchor=False)
+    line[0].title(plain(record.name), anchor=False)
     with line[1].popover("More", width="stretch"):
         _more(client, record)
     st.caption(
-        (f"{record.description} · " if record.description else "")
+        (f"{plain(record.description)} · " if record.description else "")
         + f"{number(record.n_images)} images · "
         + (f"content `{record.digest[:12]}` · " if record.digest else "")
         + ago(record.created_at)

@@ -20,7 +20,7 @@ from fulcrum_ui.parts.expectation import expectation
 from fulcrum_ui.parts.latent_cards import Known, card_html, known, labels_note
 from fulcrum_ui.parts.patch_canvas import patch_canvas
 from fulcrum_ui.parts.suggesting import suggest_panel
-from fulcrum_ui.parts.words import number, signed
+from fulcrum_ui.parts.words import number, plain, signed
 from fulcrum_ui.pictures import image_url
 from fulcrum_ui.visitor import remembered, visitor
 
@@ -180,7 +180,7 @@ def _image(why: Explanation, bench: Bench, about: Known) -> None:
         line[1].button("Everywhere", on_click=_everywhere, width="stretch")
     if found is not None:
         st.caption("Orange patches speak for the answer through this latent, blue ones against it.")
-    st.caption(f"{why.image.filename} · {why.image.width} × {why.image.height}")
+    st.caption(f"{plain(why.image.filename)} · {why.image.width} × {why.image.height}")
 
 
 def _everywhere() -> None:

@@ -14,7 +14,7 @@ from fulcrum_ui.parts import keeping
 from fulcrum_ui.parts.choosing import usable_saes
 from fulcrum_ui.parts.columns import columns_of
 from fulcrum_ui.parts.dendrogram import links_of
-from fulcrum_ui.parts.words import ago, number, p_value
+from fulcrum_ui.parts.words import ago, number, p_value, plain
 from fulcrum_ui.visitor import remembered, visitor
 
 _UNITS = {"latents": "SAE latents", "vision": "vision tower", "text": "text tower"}
@@ -48,7 +48,7 @@ def _row(record: ExpertsRecord) -> None:
     with st.container(border=True):
         row = st.columns([5, 1.1], vertical_alignment="center")
         row[0].markdown(
-            f"**{record.name or 'Search'}**  \n:gray[{_UNITS.get(record.units, record.units)} · {ago(record.created_at)}]"
+            f"**{plain(record.name) or 'Search'}**  \n:gray[{_UNITS.get(record.units, record.units)} · {ago(record.created_at)}]"
         )
         with row[1]:
             go.link("experts", "Open", experts=record.id)
@@ -125,7 +125,7 @@ def _one(client: Client, search: str) -> None:
         st.warning("This search is not here (any more).")
         return
     record = found.record
-    st.title(record.name or "Experts", anchor=False)
+    st.title(plain(record.name) or "Experts", anchor=False)
     units = sum(layer.n_units for layer in found.layers)
     st.caption(
         f"{len(found.concepts)} concepts, {number(units)} units in {len(found.layers)} layers ({_UNITS.get(record.units, record.units)}) · {ago(record.created_at)}"
@@ -402,7 +402,7 @@ def _people(client: Client, found: Experts) -> None:
         ]
         st.dataframe(pd.DataFrame(rows), hide_index=True, width="stretch")
         for ceiling in alignment.ceilings:
-            st.caption(f"Ceiling, {ceiling.name.replace('_', ' ')}: {ceiling.value:.3f}")
+            st.caption(f"Ceiling, {plain(ceiling.name.replace('_', ' '))}: {ceiling.value:.3f}")
 
 
 def _stability(client: Client, found: Experts) -> None:
@@ -421,7 +421,7 @@ def _stability(client: Client, found: Experts) -> None:
     try:
         answer = client.experts.stability(found.record, other)
     except InvalidInput as error:
-        st.info(str(error))
+        st.info(plain(str(error)))
         return
     if answer.mean_overlap is not None:
         st.markdown(

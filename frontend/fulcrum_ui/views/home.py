@@ -10,7 +10,7 @@ from fulcrum_ui import go
 from fulcrum_ui.parts import job_progress
 from fulcrum_ui.parts.evidence_badges import verdict_badge
 from fulcrum_ui.parts.gallery import gallery
-from fulcrum_ui.parts.words import ago, badge
+from fulcrum_ui.parts.words import ago, badge, plain
 from fulcrum_ui.pictures import image_url
 from fulcrum_ui.visitor import account_url, visitor
 
@@ -52,7 +52,7 @@ def page() -> None:
     """The page."""
     who = visitor()
     line = st.columns([6, 1.5], vertical_alignment="center")
-    line[0].title(f"Welcome, {who.user.name}", anchor=False)
+    line[0].title(f"Welcome, {plain(who.user.name)}", anchor=False)
     line[1].link_button(
         "Account",
         account_url(),

@@ -9,7 +9,7 @@ from fulcrum.client import Client
 from fulcrum.domain.errors import NotFound
 from fulcrum.domain.jobs import FINISHED, JobRecord
 from fulcrum_ui.parts import job_progress, job_results
-from fulcrum_ui.parts.words import ago, badge, duration
+from fulcrum_ui.parts.words import ago, badge, duration, plain
 from fulcrum_ui.visitor import Visitor, visitor
 
 _PER_PAGE = 20
@@ -71,7 +71,7 @@ def _row(job: JobRecord) -> None:
                 left = "" if progress.eta_s is None else f", {duration(progress.eta_s)} left"
                 st.progress(min(1.0, progress.done / progress.total), text=f"{progress.what}{left}")
             elif job.error:
-                st.caption(job.error.partition(": ")[2] or job.error)
+                st.caption(plain(job.error.partition(": ")[2] or job.error))
             elif job.state == "queued":
                 st.caption("waits for another job" if job.after else "waits for a worker")
             elif job.started_at and job.finished_at:

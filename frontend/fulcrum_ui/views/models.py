@@ -12,7 +12,7 @@ from fulcrum.domain.errors import FulcrumError
 from fulcrum.domain.models import Variant
 from fulcrum.domain.records import ModelRecord, SaeRecord
 from fulcrum_ui import go, troubles
-from fulcrum_ui.parts.words import ago, badge, number
+from fulcrum_ui.parts.words import ago, badge, number, plain
 from fulcrum_ui.visitor import forget, visitor
 
 _STATES = {"ready": "good", "failed": "bad", "loading": "info", "registered": "plain"}
@@ -74,7 +74,7 @@ def _model(client: Client, model: ModelRecord) -> None:
     with row[2].popover("More", width="stretch"):
         _record(client.models, model, f"model-{model.id}")
     if model.error:
-        st.error(model.error)
+        st.error(plain(model.error))
     if model.state in ("registered", "loading"):
         st.fragment(_loading, run_every=1.0)(client, model)
 
@@ -110,7 +110,7 @@ def _sae(client: Client, sae: SaeRecord) -> None:
                 _describe(client, sae, dataset.id, words)
         _record(client.saes, sae, f"sae-{sae.id}")
     if sae.error:
-        st.error(sae.error)
+        st.error(plain(sae.error))
 
 
 def _quality(quality: dict[str, float]) -> str:

@@ -15,7 +15,7 @@ from fulcrum_ui.parts import job_progress, job_results, report_tabs
 from fulcrum_ui.parts.columns import columns_of
 from fulcrum_ui.parts.evidence_badges import verdict_badge
 from fulcrum_ui.parts.sharing import share
-from fulcrum_ui.parts.words import ago, badge, number
+from fulcrum_ui.parts.words import ago, badge, number, plain
 from fulcrum_ui.visitor import remembered, visitor
 
 _SPLITS: dict[SplitName, str] = {
@@ -264,7 +264,7 @@ def _one(client: Client, evaluation_id: str) -> None:
     record = found.record
     name = _name(client, record)
     line = st.columns([6, 1.2], vertical_alignment="center")
-    line[0].title(name, anchor=False)
+    line[0].title(plain(name), anchor=False)
     with line[1]:
         share()
     dataset = next(
