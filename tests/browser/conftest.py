@@ -35,7 +35,7 @@ class World:
     folder: Path
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def browser():
     if CHROMIUM is None:
         pytest.skip("there is no chromium on this machine: apt-get install chromium")
@@ -50,7 +50,7 @@ def browser():
         found.close()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def world(browser, tmp_path_factory):
     """`browser` first: without one nothing is started."""
     home = tmp_path_factory.mktemp("platform")
@@ -75,7 +75,7 @@ def _done(client, job):
     assert ended.state == "succeeded", ended.error
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def admin_state(browser, world):
     """Cookies of the administrator, who followed the link that `fulcrum up` prints."""
     context = browser.new_context()

@@ -122,7 +122,9 @@ def test_the_vision_tower_has_experts_of_objects_in_every_layer_beside_random_we
 
 
 def test_the_text_tower_tells_words_apart_and_another_search_runs_no_sentence_again(lab):
-    built = built_from_templates("small", WORDS, 20, 40, frames=FRAMES, fillers=FILLERS, seed=1)
+    built = built_from_templates(
+        "small", WORDS, 20, 40, frames=FRAMES, fillers=FILLERS, negatives="other_domains", seed=1
+    )
     job, record, table = lab.found("text", concept_set_sha256=lab.stored(built))
     assert {layer.name for layer in table.about.layers} == {
         f"text.blocks.{b}.{site}" for b in (0, 1) for site in ("resid_post", "mlp_in")
@@ -239,7 +241,9 @@ def test_what_cannot_be_a_concept_ends_the_job_with_words(lab, fields, words):
 
 
 def test_what_people_say_is_compared_with_experts_random_weights_and_baselines(lab):
-    built = built_from_templates("small", WORDS, 20, 40, frames=FRAMES, fillers=FILLERS, seed=1)
+    built = built_from_templates(
+        "small", WORDS, 20, 40, frames=FRAMES, fillers=FILLERS, negatives="other_domains", seed=1
+    )
     names = [c.name for c in built.concepts]
     domain = {c.name: c.domain for c in built.concepts}
     pairs = tuple((a, b) for i, a in enumerate(names) for b in names[:i])

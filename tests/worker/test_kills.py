@@ -20,6 +20,7 @@ from fulcrum.domain.identifiers import new_id, now
 from fulcrum.domain.jobs import (
     JOB_KINDS,
     DescribeConcepts,
+    FindExperts,
     ImportDataset,
     IndexDataset,
     InteractCorrections,
@@ -44,6 +45,7 @@ KINDS = (
     "sweep_correction",
     "interact_corrections",
     "describe_concepts",
+    "find_experts",
 )
 WITH_REDIS = "sweep_correction"  # its worker and Redis are killed at once
 
@@ -95,6 +97,9 @@ class Chain:
             ),
             "describe_concepts": lambda: DescribeConcepts(
                 sae, data, ("cup", "fish", "star", "key", "house"), n_top_images=4
+            ),
+            "find_experts": lambda: FindExperts(
+                "vision", self.sae.model_id, dataset_id=data, columns=("label",), n_pos=4, n_neg=20
             ),
         }[kind]()
 
