@@ -5,11 +5,13 @@ from dataclasses import dataclass, replace
 
 import streamlit as st
 
+from fulcrum.domain.corrections import Correction
 from fulcrum.domain.edits import Edit, Scale, Scope
 from fulcrum.domain.tasks import ClassSet
 
 _BENCH, _WRITTEN, _UNDO, _REDO = "_bench", "_bench_written", "_bench_undo", "_bench_redo"
 MAX_GAIN = 5.0
+BENCH_NOTE = "bench-note"  # what is said once above the bench by whoever led there
 
 
 @dataclass(frozen=True)
@@ -54,7 +56,7 @@ class Bench:
             "sae": self.sae or "",
             "classes": ",".join(self.classes),
             "template": "" if self.template == Bench.template else self.template,
-            "edits": ",".join(f"{n}:{g:g}" for n, g in self.gains),
+            "edits": ",".join(f"{n}:{_exact(g)}" for n, g in self.gains),
             "region": ".".join(map(str, self.region)),
         }
         return {k: v for k, v in query.items() if v}
@@ -95,11 +97,39 @@ def are_templates(text: str) -> bool:
     return bool(parts) and all(part.count("{}") == 1 for part in parts)
 
 
+def _exact(gain: float) -> str:
+    """All digits: an address must not bring back another correction."""
+    return repr(float(gain)).removesuffix(".0")
+
+
 def _gain(text: str) -> float:
     try:
         return min(MAX_GAIN, max(0.0, float(text)))
     except ValueError:
         return 0.0
+
+
+def of_correction(
+    correction: Correction, image: str, sae: str | None, classes: tuple[str, ...], templates: tuple[str, ...]
+) -> tuple[Bench, str | None]:
+    """An image with a correction on it; or without, and why: what the bench cannot do whole it does not show in part."""
+    bench = Bench(
+        image=image, sae=sae, classes=classes, template=" | ".join(templates) if templates else Bench.template
+    )
+    if any("," in name for name in classes) or not are_templates(bench.template):
+        bench = replace(bench, classes=(), template=Bench.template)
+        return bench, "its class names or prompts cannot be written into the bench's lines"
+    gains = tuple((e.latent, e.gain) for e in correction.edits if isinstance(e, Scale))
+    if len(gains) < len(correction.edits) or any(not 0 <= gain <= MAX_GAIN for _, gain in gains):
+        return (
+            bench,
+            f"the bench scales latents by 0 to {MAX_GAIN:g}, and this correction does something else",
+        )
+    if correction.conditions or correction.drop_error:
+        return bench, "the bench knows no conditions, and keeps what the SAE does not explain"
+    if correction.scope.kind not in ("all", "patch_list"):
+        return bench, f"the bench does not limit edits to {correction.scope.kind!r}"
+    return replace(bench, gains=gains, region=correction.scope.patches), None
 
 
 def current() -> Bench:

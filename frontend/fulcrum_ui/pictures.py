@@ -5,10 +5,9 @@ So a page sends addresses, images load when they come into view, and a slider se
 
 import asyncio
 import io
-import time
 from collections.abc import Callable
 from functools import lru_cache, partial
-from urllib.parse import quote
+from urllib.parse import quote, urlencode
 
 from PIL import Image, ImageOps, UnidentifiedImageError
 from starlette.requests import Request
@@ -21,34 +20,49 @@ from fulcrum.domain.errors import FulcrumError, NotFound, Unauthenticated
 from fulcrum_ui.visitor import COOKIE, client_of
 
 PREFIX = "/pictures"
-_KEPT_S = 300
+_SMALL = 256  # the longer side of the gateway's thumbnails
 _SIZES = (64, 96, 128, 192, 256, 384, 512, 768)
-_HEADERS = {"Cache-Control": "private, max-age=86400", "X-Content-Type-Options": "nosniff"}
+# By the cookie: who logs in after somebody else in the same browser sees none of their images.
+_HEADERS = {"Cache-Control": "private, max-age=86400", "Vary": "Cookie", "X-Content-Type-Options": "nosniff"}
 
 
 def image_url(image_id: str, size: int = 512) -> str:
-    """An uploaded image, as the square that the model sees."""
+    """An uploaded image, its middle as a square."""
     return f"{PREFIX}/images/{image_id}?size={size}"
 
 
-def sample_url(dataset_id: str, sample: str, size: int = 192) -> str:
-    """An image of a data set."""
-    return f"{PREFIX}/datasets/{dataset_id}/{quote(sample, safe='')}?size={size}"
+def sample_url(dataset_id: str, sample: str, digest: str | None, size: int = 192) -> str:
+    """An image of a content of a data set."""
+    query = urlencode({"size": size} | ({"digest": digest} if digest else {}))
+    return f"{PREFIX}/datasets/{dataset_id}/{quote(sample, safe='')}?{query}"
 
 
-def example_url(sae_id: str, latent: int, rank: int, dataset_id: str | None = None, size: int = 128) -> str:
-    """The image where the latent is strongest (rank 0) and following ones, with where in it."""
-    more = f"&dataset={dataset_id}" if dataset_id else ""
-    return f"{PREFIX}/latents/{sae_id}/{latent}/{rank}?size={size}{more}"
+def example_url(sae_id: str, latent: int, rank: int, example: TopImage, size: int = 128) -> str:
+    """`example` as the image where the latent is strongest (rank 0) and following ones, with where in it.
+
+    Its content stands in the address, so that a browser keeps no image of an older one.
+    """
+    query = urlencode({"size": size, "dataset": example.dataset_id, "digest": example.dataset_digest})
+    return f"{PREFIX}/latents/{sae_id}/{latent}/{rank}?{query}"
 
 
 async def _uploaded(request: Request) -> Response:
-    return await _answer(request, partial(_read_uploaded, image=request.path_params["image"]))
+    try:
+        small = _size(request) <= _SMALL
+    except ValueError:
+        small = True  # refused below
+    return await _answer(request, partial(_read_uploaded, image=request.path_params["image"], small=small))
 
 
 async def _sample(request: Request) -> Response:
     path = request.path_params
-    return await _answer(request, partial(_read_sample, dataset=path["dataset"], sample=path["sample"]))
+    read = partial(
+        _read_sample,
+        dataset=path["dataset"],
+        sample=path["sample"],
+        digest=request.query_params.get("digest"),
+    )
+    return await _answer(request, read)
 
 
 async def _example(request: Request) -> Response:
@@ -60,7 +74,8 @@ async def _example(request: Request) -> Response:
         sae=path["sae"],
         latent=path["latent"],
         rank=path["rank"],
-        dataset=request.query_params.get("dataset"),
+        dataset=request.query_params.get("dataset", ""),
+        digest=request.query_params.get("digest", ""),
     )
     return await _answer(request, read)
 
@@ -75,7 +90,7 @@ ROUTES = [
 async def _answer(request: Request, read: Callable[[Client], Image.Image]) -> Response:
     login = request.cookies.get(COOKIE, "")
     try:
-        size = min(_SIZES, key=lambda s: abs(s - int(request.query_params.get("size", "192")[:6])))
+        size = _size(request)
     except ValueError:
         return Response("size is no whole number", 422)
     try:
@@ -89,6 +104,12 @@ async def _answer(request: Request, read: Callable[[Client], Image.Image]) -> Re
     except (UnidentifiedImageError, OSError, Image.DecompressionBombError):
         return Response("the image cannot be decoded", 422)
     return Response(content, media_type="image/webp", headers=_HEADERS)
+
+
+def _size(request: Request) -> int:
+    """The size that is made and lies nearest to what was asked for. Raises ValueError."""
+    wanted = int(request.query_params.get("size", "192")[:6])
+    return min(_SIZES, key=lambda size: abs(size - wanted))
 
 
 def _drawn(read: Callable[[Client], Image.Image], login: str, size: int) -> bytes:
@@ -105,37 +126,34 @@ def _opened(content: bytes) -> Image.Image:
         return ImageOps.exif_transpose(found).convert("RGB")
 
 
-def _read_uploaded(client: Client, image: str) -> Image.Image:
-    return _opened(client.images.content(image))
+def _read_uploaded(client: Client, image: str, small: bool) -> Image.Image:
+    # The whole file only where its pixels are wanted.
+    return _opened(client.images.thumbnail(image) if small else client.images.content(image))
 
 
-def _read_sample(client: Client, dataset: str, sample: str) -> Image.Image:
-    return _opened(client.datasets.thumbnail(dataset, sample))
+def _read_sample(client: Client, dataset: str, sample: str, digest: str | None) -> Image.Image:
+    return _opened(client.datasets.thumbnail(dataset, sample, digest=digest))
 
 
 def _read_example(
-    client: Client, login: str, sae: str, latent: int, rank: int, by: str, dataset: str | None
+    client: Client, login: str, sae: str, latent: int, rank: int, by: str, dataset: str, digest: str
 ) -> Image.Image:
-    of, examples = _examples(login, sae, latent, by, dataset, int(time.time() // _KEPT_S))
+    examples = _examples(login, sae, latent, by, dataset, digest)
     if rank >= len(examples):
         raise NotFound(f"latent {latent} has {len(examples)} examples")
     example = examples[rank]
-    return heat_over(_opened(client.datasets.thumbnail(of, example)), example.heatmap)
+    return heat_over(_opened(client.datasets.thumbnail(dataset, example)), example.heatmap)
 
 
 @lru_cache(maxsize=4096)
-def _examples(
-    login: str, sae: str, latent: int, by: str, dataset: str | None, period: int
-) -> tuple[str, tuple[TopImage, ...]]:
-    """Of which data set, and which: a page asks for all images of a card at once, and this is their one answer."""
-    client = client_of(login)
-    of = dataset or next(iter(client.latents.descriptions(sae)), None)
-    if of is None:
-        raise NotFound("this SAE was not described yet")
-    name = of if isinstance(of, str) else of.dataset_id
-    return name, client.latents.top_images(
-        sae, latent, by="mean" if by == "mean" else "max", n=16, dataset=name
+def _examples(login: str, sae: str, latent: int, by: str, dataset: str, digest: str) -> tuple[TopImage, ...]:
+    """A page asks for all images of a card at once, and this is their one answer."""
+    found = client_of(login).latents.top_images(
+        sae, latent, by="mean" if by == "mean" else "max", n=16, dataset=dataset
     )
+    if any(example.dataset_digest != digest for example in found):
+        raise NotFound("these examples are of another content of the data set: load the page again")
+    return found
 
 
 def heat_over(picture: Image.Image, heatmap: tuple[tuple[float, ...], ...]) -> Image.Image:

@@ -23,7 +23,10 @@ class Settings(BaseSettings):
         "frontend is seen.",
     )
     max_upload_mb: int = Field(
-        default=50, ge=1, le=4096, description="Of one image that is dropped into a page."
+        default=512,
+        ge=1,
+        le=4096,
+        description="Of one file that is dropped into a page; it is held in memory meanwhile. Larger archives: fulcrum import.",
     )
     timeout_s: float = Field(default=60.0, gt=0, description="How long one answer of the gateway may take.")
 

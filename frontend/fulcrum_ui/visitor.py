@@ -1,5 +1,6 @@
 """Who is asking: the browser's login, as the gateway set it, and a client that asks with it and nothing else."""
 
+import time
 from collections import OrderedDict
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass
@@ -17,6 +18,7 @@ T = TypeVar("T")
 
 COOKIE = "fulcrum_session"
 _KEPT = 64  # answers that a visit remembers
+SHORT_S = 30.0  # for what colleagues or jobs may change: long enough for a few clicks
 
 
 @dataclass(frozen=True)
@@ -26,11 +28,6 @@ class Visitor:
     client: Client
     user: User
     projects: tuple[Project, ...]
-
-    @property
-    def project(self) -> Project | None:
-        """The one whose things are shown."""
-        return self.projects[0] if self.projects else None
 
 
 def login() -> str:
@@ -70,8 +67,8 @@ def _visitor(secret: str) -> Visitor:
 
 
 def forget_visitor() -> None:
-    """After a login ended or rights changed."""
-    _visitor_data.clear()
+    """After this visitor's login ended or rights changed; the others are not asked about again."""
+    _visitor_data.clear(login())
 
 
 def login_link() -> str:
@@ -84,16 +81,21 @@ def account_url() -> str:
     return f"{settings().public_url(st.context.url)}/"
 
 
-def remembered(key: Hashable, make: Callable[[], T]) -> T:
-    """`make()`, or what it gave for the same key earlier in this visit: answers to the same question do not change."""
-    kept: OrderedDict[Hashable, Any] = st.session_state.setdefault("_remembered", OrderedDict())
-    if key in kept:
+def remembered(key: Hashable, make: Callable[[], T], *, for_s: float = float("inf")) -> T:
+    """`make()`, or what it gave for the same key earlier in this visit, at most `for_s` seconds ago.
+
+    Without `for_s` only for answers that never change: what colleagues or jobs can change is asked again.
+    """
+    kept: OrderedDict[Hashable, tuple[float, Any]] = st.session_state.setdefault("_remembered", OrderedDict())
+    now = time.monotonic()
+    if key in kept and now - kept[key][0] <= for_s:
         kept.move_to_end(key)
     else:
-        kept[key] = make()
+        kept.pop(key, None)
+        kept[key] = now, make()
         while len(kept) > _KEPT:
             kept.popitem(last=False)
-    return kept[key]  # type: ignore[no-any-return]  # what this key's `make` gave
+    return kept[key][1]  # type: ignore[no-any-return]  # what this key's `make` gave
 
 
 def forget(*kinds: str) -> None:

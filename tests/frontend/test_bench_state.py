@@ -1,11 +1,21 @@
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fulcrum.domain.edits import Scale, Scope
-from fulcrum_ui.bench_state import MAX_GAIN, Bench, are_templates, split_classes, split_templates
+from fulcrum.domain.corrections import Correction
+from fulcrum.domain.edits import LatentCondition, Scale, Scope, SetTo
+from fulcrum.domain.tasks import ClassSet
+from fulcrum_ui.bench_state import (
+    MAX_GAIN,
+    Bench,
+    are_templates,
+    of_correction,
+    split_classes,
+    split_templates,
+)
 
 names = st.text("abc éß-'", min_size=1, max_size=8).map(str.strip).filter(lambda n: n and "," not in n)
-gains = st.floats(0, MAX_GAIN).map(lambda g: round(g, 2))
+gains = st.floats(0, MAX_GAIN).map(abs)  # -0.0 is 0.0
 
 
 @given(
@@ -57,3 +67,44 @@ def test_several_prompts_are_averaged_in_the_task():
     assert bench.task.templates == ("a photo of a {}", "a drawing of a {}")
     assert not are_templates("a photo | a {}")
     assert not are_templates(" | ")
+
+
+def correction(*edits, **more):
+    return Correction("m", "s", "visual.blocks.1.resid_post", edits, **more)
+
+
+def on_bench(found, classes=("dog", "cat")):
+    return of_correction(found, "img_1", "sae_1", classes, ("a {}", "the {}"))
+
+
+def test_a_correction_comes_whole_onto_the_bench():
+    edits = tuple(Scale(n, (2 * n + 1) / 100) for n in range(100))  # none of them 1, which is no edit
+    bench, missing = on_bench(correction(*edits, scope=Scope("patch_list", (3, 4))))
+    assert missing is None
+    assert bench.edits == edits
+    assert bench.scope == Scope("patch_list", (3, 4))
+    assert bench.task == ClassSet(("dog", "cat"), ("a {}", "the {}"))
+
+
+@pytest.mark.parametrize(
+    "found",
+    [
+        correction(Scale(1, 0.0), SetTo(2, 1.0)),
+        correction(Scale(1, 9.0)),
+        correction(Scale(1, -1.0)),
+        correction(Scale(1, 0.0), scope=Scope("cls")),
+        correction(Scale(1, 0.0), conditions=(LatentCondition(1, ">=", 0.5),)),
+        correction(Scale(1, 0.0), drop_error=True),
+    ],
+)
+def test_what_the_bench_cannot_do_whole_it_does_not_do_in_part(found):
+    bench, missing = on_bench(found)
+    assert missing
+    assert bench.edits == ()
+    assert bench.image == "img_1"
+
+
+def test_names_that_would_be_read_otherwise_are_left_out():
+    bench, missing = on_bench(correction(Scale(1, 0.0)), classes=("dog, small", "cat"))
+    assert missing
+    assert bench.classes == ()

@@ -1,6 +1,7 @@
 """Routes for images: only with a login, only what the gateway gives to it, and a heatmap where the latent fires."""
 
 import io
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -8,6 +9,7 @@ from PIL import Image
 from starlette.applications import Starlette
 from starlette.testclient import TestClient
 
+from fulcrum.domain.concepts import TopImage
 from fulcrum.domain.errors import ServiceUnavailable, UnknownImage
 from fulcrum_ui import pictures
 
@@ -19,6 +21,9 @@ def png(colour, size=(64, 48)):
 
 
 class Images:
+    def thumbnail(self, image):
+        return self.content(image)
+
     def content(self, image):
         if image == "img_gone":
             raise UnknownImage("image 'img_gone' does not exist")
@@ -46,6 +51,7 @@ def test_an_image_comes_square_small_and_to_be_kept(client):
     assert answer.status_code == 200
     assert Image.open(io.BytesIO(answer.content)).size == (128, 128)
     assert "private" in answer.headers["cache-control"]
+    assert answer.headers["vary"] == "Cookie"
     assert client.logins == ["log_1.a"]
 
 
@@ -84,3 +90,22 @@ def test_the_heatmap_keeps_bright_where_the_latent_fires():
 def test_a_silent_heatmap_leaves_the_image_as_it_is():
     grey = Image.new("RGB", (40, 40), (128, 128, 128))
     assert np.array_equal(np.asarray(pictures.heat_over(grey, ((0.0, 0.0),))), np.asarray(grey))
+
+
+def test_examples_of_an_older_content_are_not_shown(client, monkeypatch):
+    example = TopImage("dat_1", "new", 0, 1.0, 0, 0.0, ((1.0,),))
+
+    class Latents:
+        def top_images(self, *args, **kwargs):
+            return (example,)
+
+    class Datasets:
+        def thumbnail(self, *args, **kwargs):
+            return png("red")
+
+    monkeypatch.setattr(Gateway, "latents", Latents(), raising=False)
+    monkeypatch.setattr(Gateway, "datasets", Datasets(), raising=False)
+    client.cookies.set("fulcrum_session", "log_1.a")
+    assert client.get(pictures.example_url("sae_1", 3, 0, example)).status_code == 200
+    older = replace(example, dataset_digest="old")
+    assert client.get(pictures.example_url("sae_1", 3, 0, older)).status_code == 404

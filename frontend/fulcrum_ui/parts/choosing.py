@@ -36,8 +36,8 @@ def choose_image(client: Client, key: str) -> None:
             return
         forget("recent")
         _put(record.id)
-    recent = remembered(("recent",), lambda: list(islice(client.images.list(), 12)))
-    datasets = [d for d in remembered(("datasets",), lambda: list(client.datasets.list())) if d.n_images]
+    recent = list(islice(client.images.list(), 12))
+    datasets = [d for d in client.datasets.list() if d.n_images]
     if not recent and datasets:
         _from_dataset(client, datasets, key)
         return
@@ -81,7 +81,7 @@ def _from_dataset(client: Client, datasets: list[DatasetRecord], key: str) -> No
     except FulcrumError as error:
         troubles.show(error, "samples")
         return
-    items = [(s.id, sample_url(dataset.id, s.id), escape(s.label or s.id)) for s in found]
+    items = [(s.id, sample_url(dataset.id, s.id, dataset.digest), escape(s.label or s.id)) for s in found]
     picked = gallery(f"samples-{key}", items, height=340)
     if picked is not None:
         open_sample(client, dataset, picked)
@@ -89,7 +89,7 @@ def _from_dataset(client: Client, datasets: list[DatasetRecord], key: str) -> No
 
 def open_sample(client: Client, dataset: DatasetRecord, sample: str, *, elsewhere: bool = False) -> None:
     """An image of a data set onto the bench, with the classes of the data set; `elsewhere`: from another page."""
-    record = client.datasets.open_image(dataset, sample)
+    record = client.datasets.open_image(dataset, sample, digest=dataset.digest)
     forget("recent")
     _put(record.id, tuple(dataset.class_names), elsewhere)
 

@@ -1,5 +1,7 @@
 """A job as it goes: what it does, how far, how fast, and how it ended."""
 
+from collections.abc import Callable
+
 import pandas as pd
 import streamlit as st
 
@@ -71,9 +73,9 @@ def show(client: Client, standing: JobStanding, key: str) -> None:
         st.error(plain(words or reason), icon=":material/error:")
 
 
-def _act(what: object, job: JobRecord) -> None:
+def _act(what: Callable[[JobRecord], JobRecord], job: JobRecord) -> None:
     try:
-        what(job)  # type: ignore[operator]  # cancel or retry
+        what(job)
     except FulcrumError as error:
         st.toast(str(error))
     st.rerun()

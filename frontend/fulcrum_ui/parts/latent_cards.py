@@ -12,7 +12,7 @@ from fulcrum.domain.errors import NotFound
 from fulcrum.domain.results import LatentAttribution
 from fulcrum_ui.parts.words import latent_name, percent, signed
 from fulcrum_ui.pictures import example_url
-from fulcrum_ui.visitor import remembered
+from fulcrum_ui.visitor import SHORT_S, remembered
 
 N_EXAMPLES = 4
 
@@ -47,13 +47,13 @@ def known(client: Client, sae_id: str, latents: Sequence[int]) -> Known:
 
     if not latents:
         return Known({}, {})
-    return remembered(("known", sae_id, tuple(latents)), ask)
+    return remembered(("known", sae_id, tuple(latents)), ask, for_s=SHORT_S)
 
 
 def crops(sae_id: str, card: LatentCard) -> str:
     """Four examples with heatmaps, as HTML; they load when they come into view."""
     images = "".join(
-        f'<img loading="lazy" src="{escape(example_url(sae_id, card.summary.latent, rank))}" '
+        f'<img loading="lazy" src="{escape(example_url(sae_id, card.summary.latent, rank, example))}" '
         f'alt="example {rank + 1} of latent {card.summary.latent}" title="activation {example.value:.2f}">'
         for rank, example in enumerate(card.examples[:N_EXAMPLES])
     )

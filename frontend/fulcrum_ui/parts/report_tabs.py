@@ -11,14 +11,14 @@ from fulcrum.client import Client
 from fulcrum.domain.errors import FulcrumError
 from fulcrum.domain.evaluations import Evaluation, FlippedImage, Outcome
 from fulcrum_ui import charts, go, troubles
-from fulcrum_ui.bench_state import Bench
+from fulcrum_ui.bench_state import BENCH_NOTE, of_correction
 from fulcrum_ui.parts import keeping
 from fulcrum_ui.parts.bars import banner
 from fulcrum_ui.parts.gallery import gallery
 from fulcrum_ui.parts.printing import printable
 from fulcrum_ui.parts.words import number, p_value, percent, plain, signed
 from fulcrum_ui.pictures import sample_url
-from fulcrum_ui.visitor import forget, remembered
+from fulcrum_ui.visitor import SHORT_S, forget, remembered
 
 Report = dict[str, Any]
 _OUTCOMES: dict[str, Outcome] = {
@@ -31,8 +31,7 @@ _OUTCOMES: dict[str, Outcome] = {
 _STATE_ICONS = {
     "pass": ("✓", "fu-good"),
     "fail": ("✗", "fu-bad"),
-    "warn": ("!", "fu-bad"),
-    "unknown": ("?", "fu-plain"),
+    "undecided": ("?", "fu-plain"),
 }
 _PER_PAGE, _MOST_OF_A_CLASS = 60, 2000
 
@@ -64,10 +63,12 @@ def validation(client: Client, found: Evaluation, name: str, dataset: str) -> No
 
 def _verdict(client: Client, found: Evaluation, report: Report) -> None:
     verdict = report["verdict"]
-    key = str(verdict.get("name", found.record.verdict) if isinstance(verdict, dict) else verdict)
-    kind = "good" if key == "generalises" else ("bad" if "harm" in key else "plain")
-    words = found.record.badge or key
-    banner(words[:1].upper() + words[1:].replace("_", " "), kind)
+    name = str(verdict["name"])
+    kind = "good" if name == "generalises" else ("bad" if "harm" in name else "plain")
+    words = found.record.badge or name
+    banner(words[:1].upper() + words[1:], kind)
+    if (provisional := verdict.get("provisional")) and provisional != name:
+        st.caption(f"The gates alone say: {provisional}. Only the confirm split can prove that.")
     needs = found.record.numbers.get("needs_n")
     if needs:
         st.caption(f"About {number(needs)} images of the failure mode would decide.")
@@ -105,7 +106,7 @@ def _two_by_two(title: str, part: Report) -> None:
 def _gates(report: Report) -> None:
     rows = []
     for gate in report["gates"]:
-        icon, css = _STATE_ICONS.get(str(gate["state"]), ("?", "fu-plain"))
+        icon, css = _STATE_ICONS[str(gate["state"])]
         rows.append(
             f"<tr><td class='{css}'><b title='{escape(str(gate['state']))}'>{icon}</b></td><td><b>{escape(str(gate['name']).replace('_', ' '))}</b></td>"
             f"<td>{escape(str(gate['reason']))}</td></tr>"
@@ -182,7 +183,7 @@ def _flips(client: Client, found: Evaluation, report: Report) -> None:
     items = [
         (
             f.id,
-            sample_url(record.dataset_id, f.id),
+            sample_url(record.dataset_id, f.id, record.dataset_digest),
             f"{f.base} → {f.corrected}\n{f.label or 'no label'} · margin {signed(f.margin_change)}",
         )
         for f in images[:n]
@@ -196,15 +197,21 @@ def _flips(client: Client, found: Evaluation, report: Report) -> None:
 
 
 def _to_bench(client: Client, found: Evaluation, sample: str) -> None:
-    record = found.record
-    image = client.datasets.open_image(record.dataset_id, sample)
+    """The image as it was judged, with the correction that was judged, under its prompts."""
+    record, provenance = found.record, found.report.get("provenance", {})
+    image = client.datasets.open_image(record.dataset_id, sample, digest=record.dataset_digest)
     version = client.corrections.version(record.correction_id, record.number)
-    correction = version.correction
-    gains = tuple((e.latent, getattr(e, "gain", 0.0)) for e in correction.edits[:40])
-    names = tuple(found.report.get("provenance", {}).get("class_names", ()))
-    sae = client.corrections.get(record.correction_id).sae_id
+    bench, missing = of_correction(
+        version.correction,
+        image.id,
+        client.corrections.get(record.correction_id).sae_id,
+        tuple(provenance.get("class_names", ())),
+        tuple(provenance.get("templates", ())),
+    )
     forget("recent")
-    go.switch("debug", **Bench(image=image.id, sae=sae, classes=names, gains=gains).to_query())
+    if missing is not None:
+        st.session_state[BENCH_NOTE] = f"The image is here without the correction: {missing}."
+    go.switch("debug", **bench.to_query())
 
 
 def _slices(client: Client, found: Evaluation, report: Report) -> None:
@@ -342,7 +349,7 @@ def _images_of_cell(client: Client, found: Evaluation, label: str, answer: str) 
     items = [
         (
             f.id,
-            sample_url(found.record.dataset_id, f.id),
+            sample_url(found.record.dataset_id, f.id, found.record.dataset_digest),
             f"{f.base} → {f.corrected}\nmargin {signed(f.margin_change)}",
         )
         for f in moved[:_PER_PAGE]
@@ -405,7 +412,7 @@ def _doses(client: Client, found: Evaluation, report: Report) -> None:
         go.link("validation", "Ask for one", icon="show_chart", correction=record.correction_id)
         return
     for e in sweeps[:3]:
-        sweep(client, remembered(("evaluations", e.id), lambda e=e: client.evaluations.get(e)))  # type: ignore[misc]  # a default binds it
+        sweep(client, remembered(("evaluations", e.id), lambda e=e: client.evaluations.get(e), for_s=SHORT_S))  # type: ignore[misc]  # a default binds it
 
 
 def sweep(client: Client, found: Evaluation) -> None:

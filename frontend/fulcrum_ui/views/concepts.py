@@ -17,7 +17,7 @@ from fulcrum_ui.parts.choosing import usable_saes
 from fulcrum_ui.parts.latent_cards import crops, known
 from fulcrum_ui.parts.words import ago, latent_name, number, p_value, percent, plain
 from fulcrum_ui.pictures import example_url, image_url
-from fulcrum_ui.visitor import forget, remembered, visitor
+from fulcrum_ui.visitor import SHORT_S, forget, remembered, visitor
 
 _PER_PAGE = 24
 _SORTS: dict[str, tuple[LatentSort, bool]] = {
@@ -71,7 +71,7 @@ def _overview(client: Client, sae: SaeRecord, saes: list[SaeRecord]) -> None:
     if chosen.id != sae.id:
         st.rerun()
     try:
-        drawn: LatentMap = remembered(("map", sae.id), lambda: client.latents.map(sae))
+        drawn: LatentMap = remembered(("map", sae.id), lambda: client.latents.map(sae), for_s=SHORT_S)
     except NotFound:
         _undescribed(client, sae)
         return
@@ -193,17 +193,21 @@ def _found(
         in_it: Sequence[LatentHit] = remembered(
             ("latents", "search", sae.id, image),
             lambda: client.latents.search(sae, client.images.get(image), n=50),
+            for_s=SHORT_S,
         )
         return [h.latent for h in in_it][:n], len(in_it) > n
     if words:
         by_meaning: Sequence[LatentHit] = remembered(
-            ("latents", "search", sae.id, words), lambda: client.latents.search(sae, words, n=50)
+            ("latents", "search", sae.id, words),
+            lambda: client.latents.search(sae, words, n=50),
+            for_s=SHORT_S,
         )
         return [h.latent for h in by_meaning][:n], len(by_meaning) > n
     key, descending = _SORTS[sort]
     listed: list[DescribedLatent] = remembered(
         ("latents", sae.id, key, descending, n),
         lambda: list(islice(client.latents.list(sae, sort=key, descending=descending), n + 1)),
+        for_s=SHORT_S,
     )
     return [d.latent for d in listed[:n]], len(listed) > n
 
@@ -216,7 +220,9 @@ def _details(client: Client, sae: SaeRecord, latents: list[int]) -> None:
         with column:
             try:
                 detail: LatentDetail = remembered(
-                    ("latents", "one", sae.id, latent), partial(client.latents.get, sae, latent)
+                    ("latents", "one", sae.id, latent),
+                    partial(client.latents.get, sae, latent),
+                    for_s=SHORT_S,
                 )
             except NotFound as error:
                 st.warning(plain(str(error)))
@@ -272,10 +278,11 @@ def _top_images(client: Client, sae: SaeRecord, latent: int) -> None:
     found = remembered(
         ("latents", "top", sae.id, latent, by),
         lambda: client.latents.top_images(sae, latent, by="mean" if by == "Whole image" else "max", n=16),
+        for_s=SHORT_S,
     )
     mode = "&by=mean" if by == "Whole image" else ""
     tiles = "".join(
-        f'<figure><img loading="lazy" src="{escape(example_url(sae.id, latent, rank, size=192))}{mode}" alt="example {rank + 1}">'
+        f'<figure><img loading="lazy" src="{escape(example_url(sae.id, latent, rank, t, size=192))}{mode}" alt="example {rank + 1}">'
         f"<figcaption class='fu-num'>{number(t.value)}{' (CLS)' if t.peak_patch is None else ''}</figcaption></figure>"
         for rank, t in enumerate(found)
     )

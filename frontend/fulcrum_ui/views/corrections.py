@@ -1,6 +1,7 @@
 """Corrections: what was saved, in which versions, and what is known about each."""
 
 import json
+from collections.abc import Callable
 from html import escape
 
 import pandas as pd
@@ -17,7 +18,7 @@ from fulcrum_ui.parts.columns import columns_of
 from fulcrum_ui.parts.evidence_badges import STATE_KINDS, evidence, verdict_badge
 from fulcrum_ui.parts.latent_cards import known
 from fulcrum_ui.parts.words import ago, badge, edit_words, percent, plain, signed
-from fulcrum_ui.visitor import forget, remembered, visitor
+from fulcrum_ui.visitor import forget, visitor
 
 _CHECKED = 4  # newest evaluations that are asked whether they are stale
 
@@ -232,7 +233,7 @@ def _evidence(client: Client, record: CorrectionRecord) -> None:
         st.info("Nothing yet: one image proves nothing about others.")
         go.link("validation", "Validate it on a data set", icon="fact_check", correction=record.id)
         return
-    datasets = {d.id: d.name for d in remembered(("datasets",), lambda: list(client.datasets.list()))}
+    datasets = {d.id: d.name for d in client.datasets.list()}
     for number, e in enumerate(found[:30]):
         with st.container(border=True):
             row = st.columns([4, 1], vertical_alignment="center")
@@ -272,9 +273,9 @@ def _more(client: Client, record: CorrectionRecord) -> None:
         st.rerun()
 
 
-def _do(what: object) -> None:
+def _do(what: Callable[[], object]) -> None:
     try:
-        what()  # type: ignore[operator]  # a call without arguments
+        what()
     except FulcrumError as error:
         troubles.show(error, "correction")
         return

@@ -21,6 +21,7 @@ from fulcrum_ui.parts.columns import facets_of
 from fulcrum_ui.parts.gallery import gallery
 from fulcrum_ui.parts.words import ago, badge, number, plain
 from fulcrum_ui.pictures import sample_url
+from fulcrum_ui.settings import settings
 from fulcrum_ui.visitor import forget, remembered, visitor
 
 _PER_PAGE = 60
@@ -85,7 +86,10 @@ def _import(client: Client) -> None:
         archive = st.file_uploader(
             "Archive", type=["zip", "tar", "gz", "tgz"], key="import-archive", label_visibility="collapsed"
         )
-        st.caption("Class folders, a manifest (CSV, Parquet, JSON lines), COCO or a FiftyOne export inside.")
+        st.caption(
+            f"Class folders, a manifest (CSV, Parquet, JSON lines), COCO or a FiftyOne export inside. Above "
+            f"{settings().max_upload_mb} MB: `fulcrum import ARCHIVE`."
+        )
     if st.button(
         "Import", type="primary", key="import-go", disabled=not name.strip() or not (source or archive)
     ):
@@ -195,7 +199,8 @@ def _images(client: Client, record: DatasetRecord, chosen: dict[str, str]) -> No
         return
     st.caption("Click an image to debug it.")
     items = [
-        (i.id, sample_url(record.id, i.id), f"{i.label or 'no label'} · {i.split or ''}") for i in found[:n]
+        (i.id, sample_url(record.id, i.id, record.digest), f"{i.label or 'no label'} · {i.split or ''}")
+        for i in found[:n]
     ]
     taken = gallery("dataset-images", items, height=620)
     line = st.columns([1, 1, 4])

@@ -1,6 +1,7 @@
 """Debug: one image, its prediction, the latents that carried it, and what happens when one changes them."""
 
 from dataclasses import replace
+from html import escape
 from typing import Literal
 
 import streamlit as st
@@ -12,7 +13,7 @@ from fulcrum.domain.results import LatentAttribution
 from fulcrum.domain.tasks import MarginTarget, Target
 from fulcrum_ui import bench_state as state
 from fulcrum_ui import go, troubles
-from fulcrum_ui.bench_state import MAX_GAIN, Bench
+from fulcrum_ui.bench_state import BENCH_NOTE, MAX_GAIN, Bench
 from fulcrum_ui.parts import effect_panel, saving
 from fulcrum_ui.parts.bars import banner, prediction_bars, verdict_words
 from fulcrum_ui.parts.choosing import choose_image, usable_saes
@@ -35,6 +36,8 @@ def page() -> None:
     """The page."""
     client = visitor().client
     bench = state.current()
+    if (note := st.session_state.pop(BENCH_NOTE, None)) is not None:
+        st.warning(plain(note))
     saes = usable_saes(client)
     if not saes:
         _no_sae()
@@ -130,7 +133,7 @@ def _question(
 
 def _with_default_classes(client: Client, bench: Bench) -> Bench:
     """Those of the newest data set that has some: better than an empty line."""
-    found: list[DatasetRecord] = remembered(("datasets",), lambda: list(client.datasets.list()))
+    found: list[DatasetRecord] = list(client.datasets.list())
     names = next((d.class_names for d in found if d.class_names), ())
     if names:
         state.change(lambda b: replace(b, classes=tuple(names)))
@@ -254,7 +257,7 @@ def _sliders(bench: Bench, about: Known) -> None:
     for latent, gain in bench.gains:
         row = held.columns([3.2, 5, 0.8], vertical_alignment="center")
         row[0].html(
-            f'<div class="fu-num" style="overflow:hidden;text-overflow:ellipsis;white-space:nowrap">{_escaped(about.name(latent))}</div>'
+            f'<div class="fu-num" style="overflow:hidden;text-overflow:ellipsis;white-space:nowrap">{escape(about.name(latent))}</div>'
         )
         key = f"gain-{latent}"
         st.session_state[key] = float(gain)  # undo and links move it too
@@ -278,12 +281,6 @@ def _sliders(bench: Bench, about: Known) -> None:
             type="tertiary",
             help="Leave it as it was",
         )
-
-
-def _escaped(text: str) -> str:
-    from html import escape
-
-    return escape(text)
 
 
 def _reset() -> None:
@@ -389,7 +386,7 @@ def _cards(why: Explanation, bench: Bench, about: Known) -> None:
     where = "" if patch is None else f" in patch {patch}"
     line[0].subheader(f"{way} {target.class_name}{where}", anchor=False)
     labels_note(about)
-    found = [a for a in _sorted(why, sort or _SORTS[0], patch) if _is_on(side, a)]
+    found = [a for a in _sorted(why, sort or _SORTS[0], patch) if _is_on(side, _share(why, a, patch))]
     if not found:
         st.caption("No explained latent is on this side.")
     per_row = 4
@@ -400,20 +397,21 @@ def _cards(why: Explanation, bench: Bench, about: Known) -> None:
                 _card(why, item, about, bench, unit)
 
 
-def _is_on(side: str | None, a: LatentAttribution) -> bool:
-    """By what was measured, which is what the model does; by the score where nothing was."""
-    amount = a.score if a.measured_effect is None else a.measured_effect
+def _share(why: Explanation, a: LatentAttribution, patch: int | None) -> float:
+    """In a patch the score there; else what was measured, which is what the model does, or the score."""
+    if patch is not None:
+        return 0.0 if a.per_token is None else float(why.heatmap(a.latent).ravel()[patch])
+    return a.score if a.measured_effect is None else a.measured_effect
+
+
+def _is_on(side: str | None, amount: float) -> bool:
     return (side == _SIDES[0] and amount > 0) or (side == _SIDES[1] and amount < 0) or side not in _SIDES[:2]
 
 
 def _sorted(why: Explanation, sort: str, patch: int | None) -> list[LatentAttribution]:
     if patch is not None:
-        n_patches = why.attribution.grid[0] * why.attribution.grid[1]
-
-        def there(a: LatentAttribution) -> float:
-            return 0.0 if a.per_token is None else abs(float(a.per_token[-n_patches:][patch]))
-
-        return sorted((a for a in why.latents if there(a) > 0), key=lambda a: -there(a))
+        there = {a.latent: abs(_share(why, a, patch)) for a in why.latents}
+        return sorted((a for a in why.latents if there[a.latent] > 0), key=lambda a: -there[a.latent])
     if sort == _SORTS[1]:
         return sorted(why.latents, key=lambda a: -abs(a.measured_effect or 0.0))
     return list(why.latents)

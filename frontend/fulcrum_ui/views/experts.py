@@ -15,7 +15,7 @@ from fulcrum_ui.parts.choosing import usable_saes
 from fulcrum_ui.parts.columns import columns_of
 from fulcrum_ui.parts.dendrogram import links_of
 from fulcrum_ui.parts.words import ago, number, p_value, plain
-from fulcrum_ui.visitor import remembered, visitor
+from fulcrum_ui.visitor import SHORT_S, remembered, visitor
 
 _UNITS = {"latents": "SAE latents", "vision": "vision tower", "text": "text tower"}
 _SHOWN_UNITS = 50
@@ -120,7 +120,7 @@ def _one(client: Client, search: str) -> None:
         st.query_params.clear()
         st.rerun()
     try:
-        found: Experts = remembered(("experts", search), lambda: client.experts.get(search))
+        found: Experts = remembered(("experts", search), lambda: client.experts.get(search), for_s=SHORT_S)
     except NotFound:
         st.warning("This search is not here (any more).")
         return
@@ -189,6 +189,7 @@ def _units(client: Client, found: Experts, concept: str) -> None:
     units = remembered(
         ("experts", found.record.id, "units", concept),
         lambda: list(islice(client.experts.units(found.record, concept), _SHOWN_UNITS)),
+        for_s=SHORT_S,  # labels of latents change
     )
     table = pd.DataFrame(
         [

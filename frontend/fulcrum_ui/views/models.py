@@ -1,5 +1,6 @@
 """Models & SAEs: register, train with live curves, upload, and how good each SAE is."""
 
+import shutil
 import tempfile
 from html import escape
 from pathlib import Path
@@ -13,6 +14,7 @@ from fulcrum.domain.models import Variant
 from fulcrum.domain.records import ModelRecord, SaeRecord
 from fulcrum_ui import go, troubles
 from fulcrum_ui.parts.words import ago, badge, number, plain
+from fulcrum_ui.settings import settings
 from fulcrum_ui.visitor import forget, visitor
 
 _STATES = {"ready": "good", "failed": "bad", "loading": "info", "registered": "plain"}
@@ -246,8 +248,9 @@ def _upload(client: Client, models: list[ModelRecord]) -> None:
         weights = st.file_uploader("sae_weights.safetensors", type=["safetensors"])
         if st.form_submit_button("Upload", type="primary") and config and weights:
             with tempfile.TemporaryDirectory() as folder:
-                (Path(folder) / "cfg.json").write_bytes(config.getvalue())
-                (Path(folder) / "sae_weights.safetensors").write_bytes(weights.getvalue())
+                for kept_as, sent in (("cfg.json", config), ("sae_weights.safetensors", weights)):
+                    with (Path(folder) / kept_as).open("wb") as file:
+                        shutil.copyfileobj(sent, file)
                 try:
                     client.saes.upload(name.strip() or "uploaded SAE", model, folder)
                 except FulcrumError as error:
@@ -255,4 +258,6 @@ def _upload(client: Client, models: list[ModelRecord]) -> None:
                     return
             forget("known")
             st.rerun()
-    st.caption("The layout of SAELens. Only safetensors are read: nothing that could run code.")
+    st.caption(
+        f"The layout of SAELens, up to {settings().max_upload_mb} MB; larger ones by `client.saes.upload`. Only safetensors are read: nothing that could run code."
+    )

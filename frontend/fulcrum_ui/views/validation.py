@@ -1,6 +1,8 @@
 """Validation: what a correction fixes and what it breaks on a data set; what can be shown is said before it is run."""
 
+from collections.abc import Callable
 from html import escape
+from itertools import islice
 from typing import Literal
 
 import streamlit as st
@@ -16,13 +18,14 @@ from fulcrum_ui.parts.columns import columns_of
 from fulcrum_ui.parts.evidence_badges import verdict_badge
 from fulcrum_ui.parts.sharing import share
 from fulcrum_ui.parts.words import ago, badge, number, plain
-from fulcrum_ui.visitor import remembered, visitor
+from fulcrum_ui.visitor import SHORT_S, remembered, visitor
 
 _SPLITS: dict[SplitName, str] = {
     "select": "select: for choosing, each look is counted",
     "confirm": "confirm: once for each version, this is the proof",
     "discover": "discover: where it was found, proves nothing",
 }
+_PAST = 40
 _DOSES = (0.0, 0.1, 0.25, 0.5, 0.75, 1.0)
 
 
@@ -190,9 +193,10 @@ def _plan(plan: EvaluationPlan, split: str) -> None:
             st.caption(f"{plan.n_looks} looks at this split so far; the numbers are corrected for them.")
 
 
-def _start(ask: object) -> None:
+def _start(ask: Callable[[], str]) -> None:
+    """`ask` gives the id of a job."""
     try:
-        job = ask()  # type: ignore[operator]  # gives the id of a job
+        job = ask()
     except FulcrumError as error:
         troubles.show(error, "start")
         return
@@ -235,7 +239,7 @@ def _together(client: Client, corrections: list[CorrectionRecord], datasets: lis
 def _past(client: Client, corrections: list[CorrectionRecord], datasets: list[DatasetRecord]) -> None:
     st.subheader("Past evaluations", anchor=False)
     names, sets = {c.id: c.name for c in corrections}, {d.id: d.name for d in datasets}
-    found = list(client.evaluations.list())[:40]
+    found = list(islice(client.evaluations.list(), _PAST))
     if not found:
         st.caption("None yet.")
     for e in found:
@@ -256,8 +260,8 @@ def _one(client: Client, evaluation_id: str) -> None:
         st.rerun()
     try:
         found: Evaluation = remembered(
-            ("evaluations", evaluation_id), lambda: client.evaluations.get(evaluation_id)
-        )
+            ("evaluations", evaluation_id), lambda: client.evaluations.get(evaluation_id), for_s=SHORT_S
+        )  # it may become stale meanwhile
     except NotFound:
         st.warning("This evaluation is not here (any more).")
         return
