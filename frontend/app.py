@@ -1,5 +1,7 @@
-"""For `streamlit run frontend/app.py` in a checkout; the platform starts `python -m fulcrum_ui`."""
+"""`python frontend/app.py` in a checkout; the platform starts `python -m fulcrum_ui`, which is the same."""
 
-from fulcrum_ui.app import main
+import sys
 
-main()
+from fulcrum_ui.__main__ import main
+
+sys.exit(main())

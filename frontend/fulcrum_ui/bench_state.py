@@ -162,6 +162,11 @@ def write() -> None:
         st.query_params.from_dict(query)
 
 
+def amend(to: Callable[[Bench], Bench]) -> None:
+    """What the page itself fills in: no step of the person's, so nothing to undo."""
+    st.session_state[_BENCH] = to(st.session_state.get(_BENCH, Bench()))
+
+
 def change(to: Callable[[Bench], Bench]) -> None:
     """One step that can be undone. A callback, or called before `write`."""
     was: Bench = st.session_state.get(_BENCH, Bench())

@@ -12,6 +12,13 @@ from tests.browser.conftest import follow, go, opened, settled
 
 from fulcrum.demo.shipped import demo_task
 
+
+def choose(page, label, option):
+    page.get_by_role("combobox", name=label, exact=True).click()
+    page.get_by_role("option", name=option, exact=True).click()
+    settled(page)
+
+
 PAGES = ("", "debug", "concepts", "experts", "corrections", "validation", "datasets", "models", "jobs")
 
 
@@ -55,6 +62,9 @@ def test_from_an_attacked_image_to_a_verdict(page, world, attacked):
     page.wait_for_url(re.compile("validation.*correction=cor_"))
     page.get_by_text("What this can show").wait_for()
     settled(page)
+    choose(page, "Failure mode: column", "sticker_kind")
+    choose(page, "is", "attack")
+    choose(page, "Same cue, rightly", "right")
     controls = page.get_by_role("spinbutton", name="Controls")
     controls.fill("20")
     controls.press("Enter")

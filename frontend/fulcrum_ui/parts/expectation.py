@@ -14,6 +14,11 @@ def expectation(client: Client, why: Explanation, tried: Steering | None) -> Non
     """The box before, the verdict after."""
     held = st.session_state.get(_HELD)
     if held is None or held["image"] != why.image.id:
+        if tried is not None:
+            st.caption(
+                "What came of this edit is on the screen already. Reset it, and say first what you expect of the next."
+            )
+            return
         _ask(client, why)
         return
     st.markdown(f"You expect **{held['answer']}** with {percent(held['confidence'], 0)} confidence.")

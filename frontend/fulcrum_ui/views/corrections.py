@@ -67,12 +67,9 @@ def _search(client: Client) -> None:
             st.info("The images carry no groups by which a failure could be named.")
             return
         asked = st.columns([2, 2, 2], vertical_alignment="bottom")
-        named = list(columns).index("sticker_kind") if "sticker_kind" in columns else 0
-        column = asked[0].selectbox("The failure: column", list(columns), named, key="search-column")
+        column = asked[0].selectbox("The failure: column", list(columns), key="search-column")
         values = columns[column]
-        value = asked[1].selectbox(
-            "is", values, values.index("attack") if "attack" in values else 0, key=f"search-value-{column}"
-        )
+        value = asked[1].selectbox("is", values, key=f"search-value-{column}")
         loss = asked[2].number_input("Loss allowed on others, points", 0.0, 20.0, 1.0, 0.5, key="search-loss")
         if st.button("Search", type="primary", key="search-go"):
             try:

@@ -43,6 +43,10 @@ def page() -> None:
         _no_sae()
         return
     sae = next((s for s in saes if s.id == bench.sae), saes[0])
+    if sae.id != bench.sae:
+        # Edits name latents of one SAE: those of an SAE that is gone mean nothing for another.
+        state.amend(lambda b: replace(b, sae=sae.id, gains=() if b.sae else b.gains))
+        bench = state.current()
     if bench.image is None:
         _empty(client)
         return
@@ -117,7 +121,7 @@ def _question(
         "SAE", saes, saes.index(sae), format_func=lambda s: s.name, key=f"sae-{sae.id}"
     )
     classes = state.split_classes(text)
-    if classes != bench.classes or chosen.id != bench.sae or template != bench.template:
+    if classes != bench.classes or chosen.id != sae.id or template != bench.template:
         if not state.are_templates(template):
             st.warning("Each prompt must hold {} exactly once: it is where the class name goes.")
             return
@@ -127,8 +131,7 @@ def _question(
                 b, classes=classes, sae=chosen.id, template=template, gains=() if other else b.gains
             )
         )
-        if classes != bench.classes or other or template != bench.template:
-            st.rerun()
+        st.rerun()
 
 
 def _with_default_classes(client: Client, bench: Bench) -> Bench:
@@ -136,7 +139,7 @@ def _with_default_classes(client: Client, bench: Bench) -> Bench:
     found: list[DatasetRecord] = list(client.datasets.list())
     names = next((d.class_names for d in found if d.class_names), ())
     if names:
-        state.change(lambda b: replace(b, classes=tuple(names)))
+        state.amend(lambda b: replace(b, classes=tuple(names)))
     return state.current()
 
 

@@ -146,24 +146,20 @@ def _groups(columns: dict[str, list[str]]) -> tuple[dict[str, str] | None, dict[
     if not columns:
         st.caption("The images carry no groups: the whole split is the failure mode.")
         return None, None
-    named = "sticker_kind" if "sticker_kind" in columns else next(iter(columns))
     line = st.columns(3)
     column = line[0].selectbox(
         "Failure mode: column",
         ["(the whole split)", *columns],
-        1 + list(columns).index(named),
         key="validate-column",
     )
     if column not in columns:
         return None, None
     values = columns[column]
-    first = values.index("attack") if "attack" in values else 0
-    value = line[1].selectbox("is", values, first, key=f"validate-value-{column}")
+    value = line[1].selectbox("is", values, key=f"validate-value-{column}")
     rest = ["(none)", *(v for v in values if v != value)]
     keep = line[2].selectbox(
         "Same cue, rightly",
         rest,
-        rest.index("right") if "right" in rest else 0,
         key=f"validate-keep-{column}-{value}",
         help="Images with the same cue where it is legitimate, such as a sticker with the right word: they must not break",
     )
