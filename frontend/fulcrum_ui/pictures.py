@@ -17,6 +17,7 @@ from starlette.routing import Route
 from fulcrum.client import Client
 from fulcrum.domain.concepts import TopImage
 from fulcrum.domain.errors import FulcrumError, NotFound, Unauthenticated
+from fulcrum.domain.models import ResizeMode
 from fulcrum_ui.visitor import COOKIE, client_of
 
 PREFIX = "/pictures"
@@ -26,9 +27,9 @@ _SIZES = (64, 96, 128, 192, 256, 384, 512, 768)
 _HEADERS = {"Cache-Control": "private, max-age=86400", "Vary": "Cookie", "X-Content-Type-Options": "nosniff"}
 
 
-def image_url(image_id: str, size: int = 512) -> str:
-    """An uploaded image, its middle as a square."""
-    return f"{PREFIX}/images/{image_id}?size={size}"
+def image_url(image_id: str, size: int = 512, view: ResizeMode = "shortest") -> str:
+    """An uploaded image as the square that a model with this `view` sees."""
+    return f"{PREFIX}/images/{image_id}?size={size}&view={view}"
 
 
 def sample_url(dataset_id: str, sample: str, digest: str | None, size: int = 192) -> str:
@@ -37,12 +38,16 @@ def sample_url(dataset_id: str, sample: str, digest: str | None, size: int = 192
     return f"{PREFIX}/datasets/{dataset_id}/{quote(sample, safe='')}?{query}"
 
 
-def example_url(sae_id: str, latent: int, rank: int, example: TopImage, size: int = 128) -> str:
+def example_url(
+    sae_id: str, latent: int, rank: int, example: TopImage, view: ResizeMode = "shortest", size: int = 128
+) -> str:
     """`example` as the image where the latent is strongest (rank 0) and following ones, with where in it.
 
     Its content stands in the address, so that a browser keeps no image of an older one.
     """
-    query = urlencode({"size": size, "dataset": example.dataset_id, "digest": example.dataset_digest})
+    query = urlencode(
+        {"size": size, "view": view, "dataset": example.dataset_id, "digest": example.dataset_digest}
+    )
     return f"{PREFIX}/latents/{sae_id}/{latent}/{rank}?{query}"
 
 
@@ -76,6 +81,7 @@ async def _example(request: Request) -> Response:
         rank=path["rank"],
         dataset=request.query_params.get("dataset", ""),
         digest=request.query_params.get("digest", ""),
+        view=request.query_params.get("view", "shortest"),
     )
     return await _answer(request, read)
 
@@ -94,7 +100,8 @@ async def _answer(request: Request, read: Callable[[Client], Image.Image]) -> Re
     except ValueError:
         return Response("size is no whole number", 422)
     try:
-        content = await asyncio.to_thread(_drawn, read, login, size)
+        view = request.query_params.get("view", "shortest")
+        content = await asyncio.to_thread(_drawn, read, login, size, view)
     except Unauthenticated:
         return Response("log in", 401)
     except NotFound as error:
@@ -112,10 +119,10 @@ def _size(request: Request) -> int:
     return min(_SIZES, key=lambda size: abs(size - wanted))
 
 
-def _drawn(read: Callable[[Client], Image.Image], login: str, size: int) -> bytes:
+def _drawn(read: Callable[[Client], Image.Image], login: str, size: int, view: str) -> bytes:
     if not login:
         raise Unauthenticated("nobody is logged in")
-    picture = ImageOps.fit(read(client_of(login)), (size, size), Image.Resampling.BICUBIC)
+    picture = seen(read(client_of(login)), view).resize((size, size), Image.Resampling.BICUBIC)
     out = io.BytesIO()
     picture.save(out, "WEBP", quality=88)
     return out.getvalue()
@@ -136,13 +143,21 @@ def _read_sample(client: Client, dataset: str, sample: str, digest: str | None) 
 
 
 def _read_example(
-    client: Client, login: str, sae: str, latent: int, rank: int, by: str, dataset: str, digest: str
+    client: Client,
+    login: str,
+    sae: str,
+    latent: int,
+    rank: int,
+    by: str,
+    dataset: str,
+    digest: str,
+    view: str,
 ) -> Image.Image:
     examples = _examples(login, sae, latent, by, dataset, digest)
     if rank >= len(examples):
         raise NotFound(f"latent {latent} has {len(examples)} examples")
     example = examples[rank]
-    return heat_over(_opened(client.datasets.thumbnail(dataset, example)), example.heatmap)
+    return heat_over(seen(_opened(client.datasets.thumbnail(dataset, example)), view), example.heatmap)
 
 
 @lru_cache(maxsize=4096)
@@ -156,10 +171,22 @@ def _examples(login: str, sae: str, latent: int, by: str, dataset: str, digest: 
     return found
 
 
+def seen(picture: Image.Image, view: str) -> Image.Image:
+    """The square that a model sees, as large as the picture gives it; patches lie in it as in the model's grid."""
+    width, height = picture.size
+    if view == "squash":
+        side = max(width, height)
+        return picture.resize((side, side), Image.Resampling.BICUBIC)
+    if view == "longest":
+        side = max(width, height)
+        return ImageOps.pad(picture, (side, side), Image.Resampling.BICUBIC)
+    side = min(width, height)
+    return ImageOps.fit(picture, (side, side), Image.Resampling.BICUBIC)
+
+
 def heat_over(picture: Image.Image, heatmap: tuple[tuple[float, ...], ...]) -> Image.Image:
-    """The picture, dimmed but where the latent fires, smoothly over the patches."""
-    side = min(picture.size)
-    square = ImageOps.fit(picture, (side, side), Image.Resampling.BICUBIC)
+    """A square picture, dimmed but where the latent fires, smoothly over the patches."""
+    square, side = picture, picture.width
     top = max((v for row in heatmap for v in row), default=0.0)
     if top <= 0:
         return square

@@ -11,6 +11,7 @@ from starlette.testclient import TestClient
 
 from fulcrum.domain.concepts import TopImage
 from fulcrum.domain.errors import ServiceUnavailable, UnknownImage
+from fulcrum.science.vision.geometry import ViewGeometry
 from fulcrum_ui import pictures
 
 
@@ -109,3 +110,24 @@ def test_examples_of_an_older_content_are_not_shown(client, monkeypatch):
     assert client.get(pictures.example_url("sae_1", 3, 0, example)).status_code == 200
     older = replace(example, dataset_digest="old")
     assert client.get(pictures.example_url("sae_1", 3, 0, older)).status_code == 404
+
+
+@pytest.mark.parametrize("mode", ["shortest", "longest", "squash"])
+@pytest.mark.parametrize("size", [(384, 160), (160, 384), (256, 256)])
+def test_patches_lie_where_the_model_sees_them(mode, size):
+    """A bright patch of the model's grid is painted into the image; the square shows it in that place of the grid."""
+    width, height = size
+    rows = columns = 8
+    boxes = ViewGeometry((64, 64), mode).patch_boxes(width, height, (rows, columns))
+    inside = [
+        i for i, (x0, y0, x1, y1) in enumerate(boxes) if x0 >= 0 and y0 >= 0 and x1 <= width and y1 <= height
+    ]
+    assert inside
+    for i in inside:
+        x0, y0, x1, y1 = (round(v) for v in boxes[i])
+        picture = Image.new("RGB", size)
+        picture.paste((255, 255, 255), (x0, y0, x1, y1))
+        shown = np.asarray(pictures.seen(picture, mode).resize((64, 64)).convert("L")).astype(float)
+        blocks = shown.reshape(rows, 8, columns, 8).mean(axis=(1, 3))
+        assert int(blocks.argmax()) == i
+        assert blocks.ravel()[i] > 150

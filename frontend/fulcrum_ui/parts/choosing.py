@@ -1,7 +1,6 @@
 """Choosing an image: dropped, uploaded before, or from a data set. And the SAEs that can be asked."""
 
 from dataclasses import replace
-from html import escape
 from itertools import islice
 
 import streamlit as st
@@ -46,7 +45,7 @@ def choose_image(client: Client, key: str) -> None:
         if recent:
             picked = gallery(
                 f"recent-{key}",
-                [(i.id, image_url(i.id, 192), escape(i.filename)) for i in recent],
+                [(i.id, image_url(i.id, 192), i.filename) for i in recent],
                 height=320,
             )
             if picked is not None:
@@ -81,7 +80,7 @@ def _from_dataset(client: Client, datasets: list[DatasetRecord], key: str) -> No
     except FulcrumError as error:
         troubles.show(error, "samples")
         return
-    items = [(s.id, sample_url(dataset.id, s.id, dataset.digest), escape(s.label or s.id)) for s in found]
+    items = [(s.id, sample_url(dataset.id, s.id, dataset.digest), s.label or s.id) for s in found]
     picked = gallery(f"samples-{key}", items, height=340)
     if picked is not None:
         open_sample(client, dataset, picked)

@@ -9,6 +9,7 @@ import streamlit as st
 from fulcrum.client import Client
 from fulcrum.domain.concepts import LatentCard
 from fulcrum.domain.errors import NotFound
+from fulcrum.domain.models import ResizeMode
 from fulcrum.domain.results import LatentAttribution
 from fulcrum_ui.parts.words import latent_name, percent, signed
 from fulcrum_ui.pictures import example_url
@@ -23,6 +24,7 @@ class Known:
 
     labels: dict[int, str]
     cards: dict[int, LatentCard]  # empty where no data set was described yet
+    view: ResizeMode = "shortest"  # how its model sees an image
 
     def name(self, latent: int) -> str:
         """'sticker (12)' or 'latent 12'."""
@@ -43,17 +45,27 @@ def known(client: Client, sae_id: str, latents: Sequence[int]) -> Known:
             cards = client.latents.cards(sae_id, list(latents)[:100], n_examples=N_EXAMPLES)
         except NotFound:
             cards = ()
-        return Known(labels, {c.summary.latent: c for c in cards})
+        return Known(labels, {c.summary.latent: c for c in cards}, view_of(client, sae_id))
 
     if not latents:
-        return Known({}, {})
+        return Known({}, {}, view_of(client, sae_id))
     return remembered(("known", sae_id, tuple(latents)), ask, for_s=SHORT_S)
 
 
-def crops(sae_id: str, card: LatentCard) -> str:
+def view_of(client: Client, sae_id: str) -> ResizeMode:
+    """How the model of an SAE sees an image; that never changes."""
+
+    def ask() -> ResizeMode:
+        info = client.models.get(client.saes.get(sae_id).model_id).info
+        return "shortest" if info is None else info.resize_mode
+
+    return remembered(("view", sae_id), ask)
+
+
+def crops(sae_id: str, card: LatentCard, view: ResizeMode) -> str:
     """Four examples with heatmaps, as HTML; they load when they come into view."""
     images = "".join(
-        f'<img loading="lazy" src="{escape(example_url(sae_id, card.summary.latent, rank, example))}" '
+        f'<img loading="lazy" src="{escape(example_url(sae_id, card.summary.latent, rank, example, view))}" '
         f'alt="example {rank + 1} of latent {card.summary.latent}" title="activation {example.value:.2f}">'
         for rank, example in enumerate(card.examples[:N_EXAMPLES])
     )
@@ -73,7 +85,7 @@ def card_html(sae_id: str, found: LatentAttribution, about: Known, unit: str) ->
         f'<span class="{way}" title="{escape(unit)} with it minus without it, by running the model">'
         f"measured <b>{signed(effect)}</b></span></div>"
         f'<div class="fu-scores fu-quiet">{rate}<span>{found.n_tokens_active} tokens here</span></div>'
-        + (crops(sae_id, card) if card else "")
+        + (crops(sae_id, card, about.view) if card else "")
     )
 
 

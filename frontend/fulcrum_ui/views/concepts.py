@@ -14,7 +14,7 @@ from fulcrum.domain.errors import FulcrumError, NotFound, StaleVersion
 from fulcrum.domain.records import SaeRecord
 from fulcrum_ui import charts, go, troubles
 from fulcrum_ui.parts.choosing import usable_saes
-from fulcrum_ui.parts.latent_cards import crops, known
+from fulcrum_ui.parts.latent_cards import crops, known, view_of
 from fulcrum_ui.parts.words import ago, latent_name, number, p_value, percent, plain
 from fulcrum_ui.pictures import example_url, image_url
 from fulcrum_ui.visitor import SHORT_S, forget, remembered, visitor
@@ -162,7 +162,7 @@ def _grid(
                 rate = f"fires on {percent(card.summary.image_rate)}" if card else ""
                 st.html(
                     f'<div class="fu-card-head"><b title="{name}">{name}</b></div><div class="fu-scores fu-quiet">{rate}</div>'
-                    + (crops(sae.id, card) if card else "")
+                    + (crops(sae.id, card, about.view) if card else "")
                 )
                 row = st.columns([2, 1], vertical_alignment="center")
                 if row[0].button("Open", key=f"open-{latent}", width="stretch"):
@@ -280,9 +280,10 @@ def _top_images(client: Client, sae: SaeRecord, latent: int) -> None:
         lambda: client.latents.top_images(sae, latent, by="mean" if by == "Whole image" else "max", n=16),
         for_s=SHORT_S,
     )
+    view = view_of(client, sae.id)
     mode = "&by=mean" if by == "Whole image" else ""
     tiles = "".join(
-        f'<figure><img loading="lazy" src="{escape(example_url(sae.id, latent, rank, t, size=192))}{mode}" alt="example {rank + 1}">'
+        f'<figure><img loading="lazy" src="{escape(example_url(sae.id, latent, rank, t, view, size=192))}{mode}" alt="example {rank + 1}">'
         f"<figcaption class='fu-num'>{number(t.value)}{' (CLS)' if t.peak_patch is None else ''}</figcaption></figure>"
         for rank, t in enumerate(found)
     )

@@ -158,7 +158,7 @@ def _image(why: Explanation, bench: Bench, about: Known) -> None:
     )
     now = patch_canvas(
         "canvas",
-        image_url(why.image.id, 768),
+        image_url(why.image.id, 768, about.view),
         grid,
         heat=heat,
         picked=picked,

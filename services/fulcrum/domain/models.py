@@ -20,6 +20,10 @@ class ModelRef:
     seed: int = 0  # of the random weights
 
 
+# How an image becomes the square that the model sees: its middle, all of it with margins, or all of it distorted.
+ResizeMode = Literal["shortest", "longest", "squash"]
+
+
 @dataclass(frozen=True)
 class ModelInfo:
     """A loaded model as the user may see it. `weights_sha256` identifies it in every result."""
@@ -42,6 +46,7 @@ class ModelInfo:
     dtype: str
     text_context_length: int = 77
     hook_points: tuple[str, ...] = ()
+    resize_mode: ResizeMode = "shortest"
 
 
 Variant = Literal["relu", "topk", "batch_topk", "jumprelu", "gated", "matryoshka"]

@@ -5,6 +5,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, StringConstraints
 
+from fulcrum.domain.models import ResizeMode
 from fulcrum.gateway.body import Body
 from fulcrum.gateway.schemas import Id, Name, Seed, Shown
 
@@ -45,6 +46,11 @@ class ModelInfo(Shown):
     dtype: str = Field(description="Number format of the weights.")
     text_context_length: int = Field(77, description="Tokens of a prompt.")
     hook_points: list[str] = Field(default=[], description="Where an SAE may read and write.")
+    resize_mode: ResizeMode = Field(
+        "shortest",
+        description="How an image becomes the square that the model sees: its middle, all of it with margins, or "
+        "all of it distorted.",
+    )
 
 
 class ModelRecord(Shown):

@@ -19,6 +19,34 @@ else:
 
 DESCRIPTOR: _descriptor.FileDescriptor
 
+class _ResizeMode:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _ResizeModeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ResizeMode.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    RESIZE_MODE_UNSPECIFIED: _ResizeMode.ValueType  # 0
+    """As RESIZE_MODE_SHORTEST, of services that do not say it."""
+    RESIZE_MODE_SHORTEST: _ResizeMode.ValueType  # 1
+    """Its middle."""
+    RESIZE_MODE_LONGEST: _ResizeMode.ValueType  # 2
+    """All of it, with margins."""
+    RESIZE_MODE_SQUASH: _ResizeMode.ValueType  # 3
+    """All of it, distorted."""
+
+class ResizeMode(_ResizeMode, metaclass=_ResizeModeEnumTypeWrapper):
+    """How an image becomes the square that the model sees."""
+
+RESIZE_MODE_UNSPECIFIED: ResizeMode.ValueType  # 0
+"""As RESIZE_MODE_SHORTEST, of services that do not say it."""
+RESIZE_MODE_SHORTEST: ResizeMode.ValueType  # 1
+"""Its middle."""
+RESIZE_MODE_LONGEST: ResizeMode.ValueType  # 2
+"""All of it, with margins."""
+RESIZE_MODE_SQUASH: ResizeMode.ValueType  # 3
+"""All of it, distorted."""
+Global___ResizeMode: _TypeAlias = ResizeMode  # noqa: Y015
+
 class _Tower:
     ValueType = _typing.NewType("ValueType", _builtins.int)
     V: _TypeAlias = ValueType  # noqa: Y015
@@ -219,6 +247,7 @@ class ModelInfo(_message.Message):
     DTYPE_FIELD_NUMBER: _builtins.int
     TEXT_CONTEXT_LENGTH_FIELD_NUMBER: _builtins.int
     HOOK_POINTS_FIELD_NUMBER: _builtins.int
+    RESIZE_MODE_FIELD_NUMBER: _builtins.int
     weights_sha256: _builtins.str
     """Identity of the weights."""
     preprocess_sha256: _builtins.str
@@ -249,6 +278,8 @@ class ModelInfo(_message.Message):
     """Type of its activations."""
     text_context_length: _builtins.int
     """Tokens of the longest prompt."""
+    resize_mode: Global___ResizeMode.ValueType
+    """How an image becomes the square that the model sees."""
     @_builtins.property
     def ref(self) -> Global___ModelRef:
         """The name it was asked for under."""
@@ -282,10 +313,11 @@ class ModelInfo(_message.Message):
         dtype: _builtins.str | None = ...,
         text_context_length: _builtins.int | None = ...,
         hook_points: _abc.Iterable[_builtins.str] | None = ...,
+        resize_mode: Global___ResizeMode.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_d_embed", b"_d_embed", "_d_model", b"_d_model", "_device", b"_device", "_dtype", b"_dtype", "_has_cls", b"_has_cls", "_image_size", b"_image_size", "_logit_bias", b"_logit_bias", "_logit_scale", b"_logit_scale", "_n_blocks", b"_n_blocks", "_n_parameters", b"_n_parameters", "_n_tokens", b"_n_tokens", "_pooling", b"_pooling", "_preprocess_sha256", b"_preprocess_sha256", "_text_context_length", b"_text_context_length", "_weights_sha256", b"_weights_sha256", "d_embed", b"d_embed", "d_model", b"d_model", "device", b"device", "dtype", b"dtype", "grid", b"grid", "has_cls", b"has_cls", "image_size", b"image_size", "logit_bias", b"logit_bias", "logit_scale", b"logit_scale", "n_blocks", b"n_blocks", "n_parameters", b"n_parameters", "n_tokens", b"n_tokens", "pooling", b"pooling", "preprocess_sha256", b"preprocess_sha256", "ref", b"ref", "text_context_length", b"text_context_length", "weights_sha256", b"weights_sha256"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_d_embed", b"_d_embed", "_d_model", b"_d_model", "_device", b"_device", "_dtype", b"_dtype", "_has_cls", b"_has_cls", "_image_size", b"_image_size", "_logit_bias", b"_logit_bias", "_logit_scale", b"_logit_scale", "_n_blocks", b"_n_blocks", "_n_parameters", b"_n_parameters", "_n_tokens", b"_n_tokens", "_pooling", b"_pooling", "_preprocess_sha256", b"_preprocess_sha256", "_text_context_length", b"_text_context_length", "_weights_sha256", b"_weights_sha256", "d_embed", b"d_embed", "d_model", b"d_model", "device", b"device", "dtype", b"dtype", "grid", b"grid", "has_cls", b"has_cls", "hook_points", b"hook_points", "image_size", b"image_size", "logit_bias", b"logit_bias", "logit_scale", b"logit_scale", "n_blocks", b"n_blocks", "n_parameters", b"n_parameters", "n_tokens", b"n_tokens", "pooling", b"pooling", "preprocess_sha256", b"preprocess_sha256", "ref", b"ref", "text_context_length", b"text_context_length", "weights_sha256", b"weights_sha256"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_d_embed", b"_d_embed", "_d_model", b"_d_model", "_device", b"_device", "_dtype", b"_dtype", "_has_cls", b"_has_cls", "_image_size", b"_image_size", "_logit_bias", b"_logit_bias", "_logit_scale", b"_logit_scale", "_n_blocks", b"_n_blocks", "_n_parameters", b"_n_parameters", "_n_tokens", b"_n_tokens", "_pooling", b"_pooling", "_preprocess_sha256", b"_preprocess_sha256", "_text_context_length", b"_text_context_length", "_weights_sha256", b"_weights_sha256", "d_embed", b"d_embed", "d_model", b"d_model", "device", b"device", "dtype", b"dtype", "grid", b"grid", "has_cls", b"has_cls", "hook_points", b"hook_points", "image_size", b"image_size", "logit_bias", b"logit_bias", "logit_scale", b"logit_scale", "n_blocks", b"n_blocks", "n_parameters", b"n_parameters", "n_tokens", b"n_tokens", "pooling", b"pooling", "preprocess_sha256", b"preprocess_sha256", "ref", b"ref", "resize_mode", b"resize_mode", "text_context_length", b"text_context_length", "weights_sha256", b"weights_sha256"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__d_embed: _TypeAlias = _typing.Literal["d_embed"]  # noqa: Y015
     _WhichOneofArgType__d_embed: _TypeAlias = _typing.Literal["_d_embed", b"_d_embed"]  # noqa: Y015

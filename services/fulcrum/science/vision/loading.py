@@ -62,6 +62,7 @@ def load_model(
         dtype=str(dtype).removeprefix("torch."),
         text_context_length=tokenizer.context_length,
         hook_points=tuple(str(point) for point in hook_points_of(model)),
+        resize_mode=preprocess.config.resize_mode,
         **_tower_facts(model),
     )
     return LoadedModel(
