@@ -10,6 +10,7 @@ from fulcrum.domain.errors import FulcrumError
 from fulcrum.domain.records import DatasetRecord, SaeRecord
 from fulcrum_ui import bench_state as state
 from fulcrum_ui import go, troubles
+from fulcrum_ui.parts.card_grid import PATCH
 from fulcrum_ui.parts.gallery import gallery
 from fulcrum_ui.pictures import image_url, sample_url
 from fulcrum_ui.visitor import forget, remembered
@@ -95,7 +96,7 @@ def open_sample(client: Client, dataset: DatasetRecord, sample: str, *, elsewher
 
 def _put(image_id: str, classes: tuple[str, ...] = (), elsewhere: bool = False) -> None:
     state.change(lambda b: replace(b, image=image_id, classes=classes or b.classes, gains=(), region=()))
-    st.session_state.pop("debug-patch", None)
+    st.session_state.pop(PATCH, None)
     if elsewhere:
         go.switch("debug", **state.current().to_query())
     st.rerun()

@@ -1,7 +1,6 @@
 """An evaluation, part by part: verdict and gates, flip board, slices, confusion, ripple, doses, provenance."""
 
 from html import escape
-from itertools import islice
 from typing import Any
 
 import pandas as pd
@@ -9,31 +8,22 @@ import streamlit as st
 
 from fulcrum.client import Client
 from fulcrum.domain.errors import FulcrumError
-from fulcrum.domain.evaluations import Evaluation, FlippedImage, Outcome
-from fulcrum_ui import charts, go, troubles
-from fulcrum_ui.bench_state import BENCH_NOTE, of_correction
+from fulcrum.domain.evaluations import Evaluation
+from fulcrum_ui import charts, troubles
 from fulcrum_ui.parts import keeping
 from fulcrum_ui.parts.bars import banner
-from fulcrum_ui.parts.gallery import gallery
+from fulcrum_ui.parts.dose_report import doses_of_it
+from fulcrum_ui.parts.flip_board import flip_board, images_of_cell
 from fulcrum_ui.parts.printing import printable
-from fulcrum_ui.parts.words import number, p_value, percent, plain, signed
-from fulcrum_ui.pictures import sample_url
-from fulcrum_ui.visitor import SHORT_S, forget, remembered
+from fulcrum_ui.parts.words import number, p_value, percent, signed
+from fulcrum_ui.visitor import remembered
 
 Report = dict[str, Any]
-_OUTCOMES: dict[str, Outcome] = {
-    "Broken": "broken",
-    "Fixed": "fixed",
-    "Moved": "moved",
-    "Still wrong": "still_wrong",
-    "Still right": "still_right",
-}
 _STATE_ICONS = {
     "pass": ("✓", "fu-good"),
     "fail": ("✗", "fu-bad"),
     "undecided": ("?", "fu-plain"),
 }
-_PER_PAGE, _MOST_OF_A_CLASS = 60, 2000
 
 
 def validation(client: Client, found: Evaluation, name: str, dataset: str) -> None:
@@ -42,7 +32,7 @@ def validation(client: Client, found: Evaluation, name: str, dataset: str) -> No
     tabs = keeping.tabs(
         ("Verdict", "Flip board", "Slices", "Confusion", "Ripple", "Doses", "Details"), "part"
     )
-    parts = (_verdict, _flips, _slices, _confusion, _ripple, _doses, _details)
+    parts = (_verdict, flip_board, _slices, _confusion, _ripple, doses_of_it, _details)
     for tab, part in zip(tabs, parts, strict=True):
         with tab:
             if tab.open:
@@ -134,84 +124,6 @@ def _controls(report: Report) -> None:
             f"{c['n_controls']} corrections of {kinds.get(c['kind'], c['kind'])}: 95 % gain at most {signed(100 * c['p95'], 1)} points, "
             f"this one {signed(100 * c['gain'], 1)}; {p_value(c['p'])}."
         )
-
-
-def _flips(client: Client, found: Evaluation, report: Report) -> None:
-    record = found.record
-    line = st.columns([4, 3, 2], vertical_alignment="center")
-    counts = report["overall"]
-    with line[0]:
-        shown = keeping.segments(
-            list(_OUTCOMES),
-            "outcome",
-            "Broken" if counts["broken"] else "Fixed",
-            format_func=lambda o: f"{o} ({counts.get(_OUTCOMES[o], 0)})",
-            label_visibility="collapsed",
-            width="stretch",
-        )
-    columns = {g["group"]["name"] for g in [*report.get("groups", ()), *report.get("classes", ())]}
-    where = line[1].selectbox(
-        "Only", ["all images", *sorted(columns)], key="flip-where", label_visibility="collapsed"
-    )
-    everything = line[2].toggle(
-        "Also not judged",
-        key="flip-all",
-        help="Images on which it was found, or that leaked, prove nothing and are left out",
-    )
-    outcome = _OUTCOMES[shown]
-    n = st.session_state.get("flips-shown", _PER_PAGE)
-    images: list[FlippedImage] = remembered(
-        ("evaluations", record.id, "images", outcome, where, everything, n),
-        lambda: list(
-            islice(
-                client.evaluations.images(
-                    record,
-                    outcome=outcome,
-                    where=None if where == "all images" else where,
-                    evaluated_only=not everything,
-                ),
-                n + 1,
-            )
-        ),
-    )
-    if not images:
-        st.info("No image here. For *broken*, that is good news.")
-        return
-    st.caption(
-        "By change of margin, largest first. Click an image to open it on the bench with this correction."
-    )
-    items = [
-        (
-            f.id,
-            sample_url(record.dataset_id, f.id, record.dataset_digest),
-            f"{f.base} → {f.corrected}\n{f.label or 'no label'} · margin {signed(f.margin_change)}",
-        )
-        for f in images[:n]
-    ]
-    taken = gallery("flips", items, height=560)
-    if len(images) > n and st.button("More images"):
-        st.session_state["flips-shown"] = n + _PER_PAGE
-        st.rerun()
-    if taken is not None:
-        _to_bench(client, found, taken)
-
-
-def _to_bench(client: Client, found: Evaluation, sample: str) -> None:
-    """The image as it was judged, with the correction that was judged, under its prompts."""
-    record, provenance = found.record, found.report.get("provenance", {})
-    image = client.datasets.open_image(record.dataset_id, sample, digest=record.dataset_digest)
-    version = client.corrections.version(record.correction_id, record.number)
-    bench, missing = of_correction(
-        version.correction,
-        image.id,
-        client.corrections.get(record.correction_id).sae_id,
-        tuple(provenance.get("class_names", ())),
-        tuple(provenance.get("templates", ())),
-    )
-    forget("recent")
-    if missing is not None:
-        st.session_state[BENCH_NOTE] = f"The image is here without the correction: {missing}."
-    go.switch("debug", **bench.to_query())
 
 
 def _slices(client: Client, found: Evaluation, report: Report) -> None:
@@ -333,30 +245,7 @@ def _confusion(client: Client, found: Evaluation, report: Report) -> None:
                 height=420,
             )
     if cell is not None:
-        _images_of_cell(client, found, *cell)
-
-
-def _images_of_cell(client: Client, found: Evaluation, label: str, answer: str) -> None:
-    """Images of a label that left an answer, or came to it."""
-    st.markdown(f"**{plain(label)}, to or from {plain(answer)}**")
-    whole: list[FlippedImage] = remembered(
-        ("evaluations", found.record.id, "label", label),
-        lambda: list(
-            islice(client.evaluations.images(found.record, where=f"class={label}"), _MOST_OF_A_CLASS)
-        ),
-    )
-    moved = [f for f in whole if f.base != f.corrected and answer in (f.base, f.corrected)]
-    items = [
-        (
-            f.id,
-            sample_url(found.record.dataset_id, f.id, found.record.dataset_digest),
-            f"{f.base} → {f.corrected}\nmargin {signed(f.margin_change)}",
-        )
-        for f in moved[:_PER_PAGE]
-    ]
-    taken = gallery("cell-images", items, height=320)
-    if taken is not None:
-        _to_bench(client, found, taken)
+        images_of_cell(client, found, *cell)
 
 
 def _ripple(client: Client, found: Evaluation, report: Report) -> None:
@@ -398,81 +287,6 @@ def _ripple(client: Client, found: Evaluation, report: Report) -> None:
 
 def _science() -> dict[str, Any]:
     return {c: st.column_config.NumberColumn(format="scientific") for c in ("p", "q")}
-
-
-def _doses(client: Client, found: Evaluation, report: Report) -> None:
-    record = found.record
-    sweeps = [
-        e
-        for e in client.evaluations.list(kind="sweep", correction=record.correction_id)
-        if e.number == record.number
-    ]
-    if not sweeps:
-        st.info("No dose-response of this version yet: it shows what each gain fixes and breaks.")
-        go.link("validation", "Ask for one", icon="show_chart", correction=record.correction_id)
-        return
-    for e in sweeps[:3]:
-        sweep(client, remembered(("evaluations", e.id), lambda e=e: client.evaluations.get(e), for_s=SHORT_S))  # type: ignore[misc]  # a default binds it
-
-
-def sweep(client: Client, found: Evaluation) -> None:
-    """The report of a dose-response."""
-    report = found.report
-    doses = pd.DataFrame([g["dose"] | {"on front": g["on_front"]} for g in report["gains"]])
-    curve = report["curves"][0] if report.get("curves") else {}
-    chosen = (curve.get("chosen") or {}).get("gain")
-    left, right = st.columns(2, gap="large")
-    with left:
-        st.markdown("**What each dose fixes and breaks**")
-        names = {"fix_rate": "fixed", "nfr": "broken", "worst_group_accuracy": "worst group"}
-        long = doses.melt(
-            id_vars=["gain"], value_vars=[c for c in names if c in doses], var_name="what", value_name="share"
-        )
-        long["what"] = long["what"].map(names)
-        charts.show(
-            charts.dose_curve(long, "gain", "share", "what", at=chosen),
-            long,
-            f"doses-{found.record.id}",
-            caption="Dashed: the chosen dose" if chosen is not None else None,
-        )
-        harm = curve.get("first_harm")
-        st.caption(
-            (
-                f"Chosen gain {chosen:g}. "
-                if chosen is not None
-                else "No dose keeps within the margin of harm. "
-            )
-            + (
-                f"The first dose that harms: {harm if not isinstance(harm, dict) else harm.get('gain')}."
-                if harm is not None
-                else "No dose harms beyond the margin."
-            )
-        )
-    with right:
-        st.markdown("**Efficacy against side effects**")
-        points = [
-            {
-                "fixed": g["dose"]["fix_rate"],
-                "broken": g["dose"]["nfr"],
-                "what": "this correction",
-                "gain": g["gain"],
-            }
-            for g in report["gains"]
-        ]
-        points += [
-            {"fixed": c["fix_rate"], "broken": c["nfr"], "what": "controls", "gain": None}
-            for c in report.get("controls", ())
-        ]
-        table = pd.DataFrame(points)
-        charts.show(
-            charts.pareto(table),
-            table,
-            f"pareto-{found.record.id}",
-            caption="Up and left is better; grey are corrections of the same size made of other latents.",
-        )
-    st.caption(
-        f"{number(report['n'])} images, {number(report['n_target'])} of the failure mode, split {found.record.split}."
-    )
 
 
 def _details(client: Client, found: Evaluation, report: Report) -> None:

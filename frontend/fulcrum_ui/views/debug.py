@@ -9,16 +9,16 @@ import streamlit as st
 from fulcrum.client import Client, Explanation, Steering
 from fulcrum.domain.errors import FulcrumError, NotFound
 from fulcrum.domain.records import DatasetRecord, ImageRecord, SaeRecord
-from fulcrum.domain.results import LatentAttribution
 from fulcrum.domain.tasks import MarginTarget, Target
 from fulcrum_ui import bench_state as state
 from fulcrum_ui import go, troubles
 from fulcrum_ui.bench_state import BENCH_NOTE, MAX_GAIN, Bench
 from fulcrum_ui.parts import effect_panel, saving
 from fulcrum_ui.parts.bars import banner, prediction_bars, verdict_words
+from fulcrum_ui.parts.card_grid import PATCH, SELECTED, card_grid, drop
 from fulcrum_ui.parts.choosing import choose_image, usable_saes
 from fulcrum_ui.parts.expectation import expectation
-from fulcrum_ui.parts.latent_cards import Known, card_html, known, labels_note
+from fulcrum_ui.parts.latent_cards import Known, known
 from fulcrum_ui.parts.patch_canvas import patch_canvas
 from fulcrum_ui.parts.suggesting import suggest_panel
 from fulcrum_ui.parts.words import number, plain, signed
@@ -26,10 +26,8 @@ from fulcrum_ui.pictures import image_url
 from fulcrum_ui.visitor import remembered, visitor
 
 N_LATENTS = 24
-_SIDES = ("For it", "Against it", "Both")
-_SORTS = ("Score", "Measured effect")
 N_CONTROLS = 20
-_SELECTED, _PATCH, _SORT, _MODE = "debug-selected", "debug-patch", "debug-sort", "debug-mode"
+_MODE = "debug-mode"
 
 
 def page() -> None:
@@ -96,7 +94,7 @@ def _bench(client: Client, why: Explanation, about: Known) -> None:
     with right:
         _evidence(client, why, bench, tried, about)
     st.divider()
-    _cards(why, bench, about)
+    card_grid(why, bench, about)
 
 
 def _question(
@@ -144,12 +142,12 @@ def _with_default_classes(client: Client, bench: Bench) -> Bench:
 
 
 def _image(why: Explanation, bench: Bench, about: Known) -> None:
-    selected = st.session_state.get(_SELECTED)
+    selected = st.session_state.get(SELECTED)
     found = next((a for a in why.latents if a.latent == selected), None)
     mode: Literal["pick", "brush"] = "brush" if st.session_state.get(_MODE) == "Limit the edit" else "pick"
     grid = why.attribution.grid
     heat = () if found is None or found.per_token is None else why.heatmap(found.latent).ravel().tolist()
-    patch = st.session_state.get(_PATCH)
+    patch = st.session_state.get(PATCH)
     picked = bench.region if mode == "brush" else (() if patch is None else (patch,))
     hint = (
         "drag to mark where the edit acts"
@@ -170,7 +168,7 @@ def _image(why: Explanation, bench: Bench, about: Known) -> None:
         if mode == "brush":
             state.change(lambda b: replace(b, region=now))
         else:
-            st.session_state[_PATCH] = now[0] if now else None
+            st.session_state[PATCH] = now[0] if now else None
         st.rerun(scope="fragment")
     st.segmented_control(
         "Click",
@@ -279,7 +277,7 @@ def _sliders(bench: Bench, about: Known) -> None:
             "",
             icon=":material/close:",
             key=f"drop-{latent}",
-            on_click=_drop,
+            on_click=drop,
             args=(latent,),
             type="tertiary",
             help="Leave it as it was",
@@ -293,10 +291,6 @@ def _reset() -> None:
 def _slid(latent: int, key: str) -> None:
     gain = float(st.session_state[key])
     state.change(lambda b: b.with_gain(latent, gain))
-
-
-def _drop(latent: int) -> None:
-    state.change(lambda b: b.without(latent))
 
 
 def _evidence(client: Client, why: Explanation, bench: Bench, tried: Steering | None, about: Known) -> None:
@@ -368,96 +362,6 @@ def _controls(client: Client, why: Explanation, bench: Bench, tried: Steering | 
             troubles.show(error, "controls")
             return
     effect_panel.controls(judged.effect)
-
-
-def _cards(why: Explanation, bench: Bench, about: Known) -> None:
-    line = st.columns([4.4, 2.6, 2.6, 1.2], vertical_alignment="center")
-    patch = st.session_state.get(_PATCH)
-    side = line[1].segmented_control(
-        "Side", _SIDES, default=_SIDES[0], key="debug-side", label_visibility="collapsed", width="stretch"
-    )
-    sort = line[2].segmented_control(
-        "Sort", _SORTS, default=_SORTS[0], key=_SORT, label_visibility="collapsed", width="stretch"
-    )
-    many = line[3].toggle("All", key="debug-all", help=f"All {len(why.latents)} explained latents")
-    target = why.attribution.target
-    over = f" over {target.versus}" if isinstance(target, MarginTarget) else ""
-    unit = f"{'logit' if over else target.kind} of {target.class_name}{over}"
-    way = {_SIDES[0]: "What spoke for", _SIDES[1]: "What spoke against"}.get(
-        side or "", "What spoke for or against"
-    )
-    where = "" if patch is None else f" in patch {patch}"
-    line[0].subheader(f"{way} {target.class_name}{where}", anchor=False)
-    labels_note(about)
-    found = [a for a in _sorted(why, sort or _SORTS[0], patch) if _is_on(side, _share(why, a, patch))]
-    if not found:
-        st.caption("No explained latent is on this side.")
-    per_row = 4
-    shown = found if many else found[: 2 * per_row]
-    for start in range(0, len(shown), per_row):
-        for column, item in zip(st.columns(per_row), shown[start : start + per_row], strict=False):
-            with column, st.container(border=True):
-                _card(why, item, about, bench, unit)
-
-
-def _share(why: Explanation, a: LatentAttribution, patch: int | None) -> float:
-    """In a patch the score there; else what was measured, which is what the model does, or the score."""
-    if patch is not None:
-        return 0.0 if a.per_token is None else float(why.heatmap(a.latent).ravel()[patch])
-    return a.score if a.measured_effect is None else a.measured_effect
-
-
-def _is_on(side: str | None, amount: float) -> bool:
-    return (side == _SIDES[0] and amount > 0) or (side == _SIDES[1] and amount < 0) or side not in _SIDES[:2]
-
-
-def _sorted(why: Explanation, sort: str, patch: int | None) -> list[LatentAttribution]:
-    if patch is not None:
-        there = {a.latent: abs(_share(why, a, patch)) for a in why.latents}
-        return sorted((a for a in why.latents if there[a.latent] > 0), key=lambda a: -there[a.latent])
-    if sort == _SORTS[1]:
-        return sorted(why.latents, key=lambda a: -abs(a.measured_effect or 0.0))
-    return list(why.latents)
-
-
-def _card(why: Explanation, found: LatentAttribution, about: Known, bench: Bench, unit: str) -> None:
-    st.html(card_html(why.sae.id, found, about, unit))
-    gains = dict(bench.gains)
-    latent = found.latent
-    selected = st.session_state.get(_SELECTED) == latent
-    buttons = st.columns([2.2, 2.1, 1], gap="small")
-    if latent in gains:
-        buttons[0].button("Restore", key=f"restore-{latent}", on_click=_drop, args=(latent,), width="stretch")
-    else:
-        buttons[0].button(
-            "Suppress", key=f"suppress-{latent}", on_click=_take, args=(latent, 0.0), width="stretch"
-        )
-    buttons[1].button(
-        "Amplify",
-        key=f"amplify-{latent}",
-        on_click=_take,
-        args=(latent, 2.0),
-        width="stretch",
-        disabled=gains.get(latent) == 2.0,
-    )
-    buttons[2].button(
-        "",
-        icon=":material/visibility_off:" if selected else ":material/visibility:",
-        key=f"look-{latent}",
-        on_click=_look,
-        args=(latent,),
-        help="Where in the image it carries the answer",
-        width="stretch",
-        type="primary" if selected else "secondary",
-    )
-
-
-def _take(latent: int, gain: float) -> None:
-    state.change(lambda b: b.with_gain(latent, gain))
-
-
-def _look(latent: int) -> None:
-    st.session_state[_SELECTED] = None if st.session_state.get(_SELECTED) == latent else latent
 
 
 def _empty(client: Client) -> None:

@@ -13,7 +13,7 @@ from fulcrum.domain.evaluations import Evaluation, EvaluationPlan
 from fulcrum.domain.jobs import SplitName
 from fulcrum.domain.records import CorrectionRecord, DatasetRecord, EvaluationRecord
 from fulcrum_ui import go, troubles
-from fulcrum_ui.parts import job_progress, job_results, report_tabs
+from fulcrum_ui.parts import dose_report, job_progress, job_results, report_tabs
 from fulcrum_ui.parts.columns import columns_of
 from fulcrum_ui.parts.evidence_badges import verdict_badge
 from fulcrum_ui.parts.sharing import share
@@ -276,7 +276,7 @@ def _one(client: Client, evaluation_id: str) -> None:
         changes = "; ".join(f"{c.part} was {c.then[:12]}, is {c.now[:12]}" for c in found.changes)
         st.warning(f"Stale: {changes}. Validate again to know what holds now.", icon=":material/history:")
     if record.kind == "sweep":
-        report_tabs.sweep(client, found)
+        dose_report.sweep(client, found)
         return
     report_tabs.validation(client, found, name, dataset)
 

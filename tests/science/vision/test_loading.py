@@ -39,6 +39,11 @@ def folder(folder_of: Write) -> Path:
     return folder
 
 
+def test_a_model_says_how_it_sees_an_image(folder):
+    loaded = load_model(ModelRef(f"local-dir:{folder}"))
+    assert loaded.info.resize_mode == loaded.preprocess.geometry.resize_mode == "squash"
+
+
 def ref(folder: Path, **options: Any) -> ModelRef:
     return ModelRef(f"local-dir:{folder}", **options)
 

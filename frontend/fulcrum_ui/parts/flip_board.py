@@ -1,0 +1,127 @@
+"""The flip board: images by what a correction did to them, each a click away from the bench."""
+
+from itertools import islice
+from typing import Any
+
+import streamlit as st
+
+from fulcrum.client import Client
+from fulcrum.domain.evaluations import Evaluation, FlippedImage, Outcome
+from fulcrum_ui import go
+from fulcrum_ui.bench_state import BENCH_NOTE, of_correction
+from fulcrum_ui.parts import keeping
+from fulcrum_ui.parts.gallery import gallery
+from fulcrum_ui.parts.words import plain, signed
+from fulcrum_ui.pictures import sample_url
+from fulcrum_ui.visitor import forget, remembered
+
+_OUTCOMES: dict[str, Outcome] = {
+    "Broken": "broken",
+    "Fixed": "fixed",
+    "Moved": "moved",
+    "Still wrong": "still_wrong",
+    "Still right": "still_right",
+}
+_PER_PAGE, _MOST_OF_A_CLASS = 60, 2000
+
+
+def flip_board(client: Client, found: Evaluation, report: dict[str, Any]) -> None:
+    """The page of an evaluation."""
+    record = found.record
+    line = st.columns([4, 3, 2], vertical_alignment="center")
+    counts = report["overall"]
+    with line[0]:
+        shown = keeping.segments(
+            list(_OUTCOMES),
+            "outcome",
+            "Broken" if counts["broken"] else "Fixed",
+            format_func=lambda o: f"{o} ({counts.get(_OUTCOMES[o], 0)})",
+            label_visibility="collapsed",
+            width="stretch",
+        )
+    columns = {g["group"]["name"] for g in [*report.get("groups", ()), *report.get("classes", ())]}
+    where = line[1].selectbox(
+        "Only", ["all images", *sorted(columns)], key="flip-where", label_visibility="collapsed"
+    )
+    everything = line[2].toggle(
+        "Also not judged",
+        key="flip-all",
+        help="Images on which it was found, or that leaked, prove nothing and are left out",
+    )
+    outcome = _OUTCOMES[shown]
+    n = st.session_state.get("flips-shown", _PER_PAGE)
+    images: list[FlippedImage] = remembered(
+        ("evaluations", record.id, "images", outcome, where, everything, n),
+        lambda: list(
+            islice(
+                client.evaluations.images(
+                    record,
+                    outcome=outcome,
+                    where=None if where == "all images" else where,
+                    evaluated_only=not everything,
+                ),
+                n + 1,
+            )
+        ),
+    )
+    if not images:
+        st.info("No image here. For *broken*, that is good news.")
+        return
+    st.caption(
+        "By change of margin, largest first. Click an image to open it on the bench with this correction."
+    )
+    items = [
+        (
+            f.id,
+            sample_url(record.dataset_id, f.id, record.dataset_digest),
+            f"{f.base} → {f.corrected}\n{f.label or 'no label'} · margin {signed(f.margin_change)}",
+        )
+        for f in images[:n]
+    ]
+    taken = gallery("flips", items, height=560)
+    if len(images) > n and st.button("More images"):
+        st.session_state["flips-shown"] = n + _PER_PAGE
+        st.rerun()
+    if taken is not None:
+        _to_bench(client, found, taken)
+
+
+def images_of_cell(client: Client, found: Evaluation, label: str, answer: str) -> None:
+    """Images of a label that left an answer, or came to it."""
+    st.markdown(f"**{plain(label)}, to or from {plain(answer)}**")
+    whole: list[FlippedImage] = remembered(
+        ("evaluations", found.record.id, "label", label),
+        lambda: list(
+            islice(client.evaluations.images(found.record, where=f"class={label}"), _MOST_OF_A_CLASS)
+        ),
+    )
+    moved = [f for f in whole if f.base != f.corrected and answer in (f.base, f.corrected)]
+    items = [
+        (
+            f.id,
+            sample_url(found.record.dataset_id, f.id, found.record.dataset_digest),
+            f"{f.base} → {f.corrected}\nmargin {signed(f.margin_change)}",
+        )
+        for f in moved[:_PER_PAGE]
+    ]
+    taken = gallery("cell-images", items, height=320)
+    if taken is not None:
+        _to_bench(client, found, taken)
+
+
+def _to_bench(client: Client, found: Evaluation, sample: str) -> None:
+    """The image as it was judged, with the correction that was judged, under its prompts."""
+    record, provenance = found.record, found.report.get("provenance", {})
+    image = client.datasets.open_image(record.dataset_id, sample, digest=record.dataset_digest)
+    version = client.corrections.version(record.correction_id, record.number)
+    bench, missing = of_correction(
+        version.correction,
+        image.id,
+        client.corrections.get(record.correction_id).sae_id,
+        tuple(provenance.get("class_names", ())),
+        tuple(provenance.get("templates", ())),
+    )
+    forget("recent")
+    if missing is not None:
+        st.session_state[BENCH_NOTE] = f"The image is here without the correction: {missing}."
+    go.switch("debug", **bench.to_query())
