@@ -281,13 +281,23 @@ def test_bench_steer_reports_its_ratios(fulcrum):
 
 def test_bench_validate_compares_answers_before_times(fulcrum):
     result = succeed(
-        fulcrum("bench", "validate", "--n-images", 200, "--rounds", 1, "--depths", "mid", "--json")
+        fulcrum(
+            "bench", "validate", "--in-process", "--n-images", 200, "--depths", "mid", "--rounds", 1, "--json"
+        )
     )
     assert result["ratios"]["predictions_equal"] is True
     singles = {f"single_{share}_mid" for share in ("2pct", "20pct", "100pct")}
     assert set(result["ratios"]) == singles | {"sweep_controls_mid", "predictions_equal"}
     assert result["cases"]["2pct_mid"]["n_affected"] < 50
     assert result["cases"]["2pct_mid"]["job"]["again_forward_images"] == 0
+
+
+def test_bench_validate_asks_a_platform_and_compares_its_table(fulcrum):
+    result = succeed(fulcrum("bench", "validate", "--n-images", 200, "--depths", "mid", "--json"))
+    assert result["ratios"]["predictions_equal"] is True
+    singles = {f"single_{share}_mid" for share in ("2pct", "20pct", "100pct")}
+    assert set(result["ratios"]) == singles | {"again_mid", "sweep_controls_mid", "predictions_equal"}
+    assert result["cases"]["2pct_mid"]["n_affected"] < 50 < result["cases"]["100pct_mid"]["n_affected"]
 
 
 def test_bad_input_is_one_clear_line(fulcrum, photo, tmp_path, world):

@@ -4,7 +4,7 @@ import time
 import pytest
 from tests.worker.counting import Counting, numbers
 
-from fulcrum.domain.errors import InvalidRequest, OutOfMemory, UnknownModel
+from fulcrum.domain.errors import InvalidRequest, LeaseLost, OutOfMemory, UnknownModel
 from fulcrum.domain.jobs import Shard
 from fulcrum.worker.held import Stopping, Terms
 from fulcrum.worker.machine import Machine
@@ -201,6 +201,35 @@ def test_a_stage_that_kills_its_workers_is_given_up_after_three_attempts(worksho
     job = workshop.job(job)
     assert job.state == "failed"
     assert job.error.startswith("TOO_MANY_ATTEMPTS: the plan of job")
+
+
+def test_a_stage_that_keeps_what_it_did_may_lose_its_workers_as_often_as_it_likes(workshop):
+    class Killed(Counting):
+        def run_shard(self, work, shard):
+            if keeps:
+                work.kept()
+            work.beat()
+            raise LeaseLost("killed")
+
+    job = workshop.submit(numbers(1))
+    planner = workshop.runner(with_handler(Counting()))
+    planner.run(planner._claim(["gpu"]))
+
+    def lose():
+        runner = workshop.runner(with_handler(Killed()), terms=Terms(lease_s=-1.0, beat_s=60.0))
+        runner.run(runner._claim(["gpu"]))
+        with workshop.store.write() as tx:
+            assert tx.job_tasks.take_over() == 1
+
+    keeps = True
+    for _ in range(5):
+        lose()
+    keeps = False  # and from then on it comes no further
+    for _ in range(2):
+        assert workshop.job(job).state == "running"
+        lose()
+    job = workshop.job(job)
+    assert (job.state, job.error.partition(":")[0]) == ("failed", "TOO_MANY_ATTEMPTS")
 
 
 def test_the_scratch_of_a_job_survives_attempts_and_goes_with_the_job(workshop):

@@ -15,7 +15,7 @@ from fulcrum.domain.records import SaeRecord
 from fulcrum.engine.sae_training import MAX_JUDGED, divide, header_of
 from fulcrum.worker.datasets import dataset_opener
 from fulcrum.worker.handlers.train_sae import TrainSaeHandler
-from fulcrum.worker.held import Stopping, Terms
+from fulcrum.worker.held import Held, Stopping, Terms
 
 SMALL = {"discover": 40, "select": 16, "confirm": 24}
 SHAPE = {"d_sae": 96, "k": 8, "n_tokens": 40_000, "batch_size": 512}
@@ -52,6 +52,14 @@ class Lab:
 @pytest.fixture
 def lab(workshop, small_world):
     return Lab(workshop, small_world)
+
+
+def test_a_checkpoint_on_the_way_makes_earlier_attempts_count_no_more(lab, monkeypatch):
+    kept = []
+    monkeypatch.setattr(Held, "kept", lambda held: kept.append(held.job.kind))
+    job = lab.train()
+    # After every step but the last, which is no checkpoint on the way.
+    assert kept == ["train_sae"] * (job.result["n_tokens"] // SHAPE["batch_size"] - 1)
 
 
 def test_a_training_ends_as_an_sae_of_the_project_that_can_be_loaded(lab, tmp_path):

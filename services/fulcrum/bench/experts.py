@@ -7,7 +7,6 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-import torch
 from sklearn.metrics import average_precision_score
 
 from fulcrum.bench.measure import environment, spread
@@ -28,7 +27,6 @@ def bench_experts(
     `vs_sklearn` is one concept from raw responses; `vs_sklearn_shared_negatives` one of five concepts with the same
     negatives. Raises ComputationFailed when an AP differs from sklearn's by more than 1e-12.
     """
-    torch.set_num_threads(1)
     rng = np.random.default_rng(0)
     responses = rng.standard_normal((n_units, n_examples), dtype=np.float32)
     n_pos = round(_POSITIVE_SHARE * n_examples)

@@ -7,8 +7,6 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
-import torch
-
 
 def interleaved(contenders: Mapping[str, Callable[[], object]], rounds: int) -> dict[str, dict[str, Any]]:
     """Per contender `wall_s` and `cpu_s`: min, median, max over the rounds, the warm-up left out."""
@@ -18,8 +16,7 @@ def interleaved(contenders: Mapping[str, Callable[[], object]], rounds: int) -> 
         for name, run in contenders.items():
             started, cpu_started = time.perf_counter(), time.process_time()
             run()
-            if torch.cuda.is_available():
-                torch.cuda.synchronize()
+            _finish()
             if round_:
                 wall[name].append(time.perf_counter() - started)
                 cpu[name].append(time.process_time() - cpu_started)
@@ -41,7 +38,7 @@ def environment(threads: int, device: str) -> dict[str, Any]:
     """What the numbers were measured with."""
     return {
         "threads": threads,
-        "device": torch.cuda.get_device_name(device) if device.startswith("cuda") else "cpu",
+        "device": _device_name(device),
         "processor": platform.processor() or platform.machine(),
         "python": platform.python_version(),
         "versions": {
@@ -49,3 +46,19 @@ def environment(threads: int, device: str) -> dict[str, Any]:
             for name in ("fulcrum", "torch", "open_clip_torch", "numpy")
         },
     }
+
+
+def _finish() -> None:
+    """Waits for what was asked of a GPU."""
+    import torch
+
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+
+
+def _device_name(device: str) -> str:
+    if not device.startswith("cuda"):
+        return "cpu"
+    import torch  # not for benchmarks that measure memory without it
+
+    return str(torch.cuda.get_device_name(device))

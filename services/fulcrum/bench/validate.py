@@ -69,10 +69,7 @@ def bench_validate(
     if len(dataset) < n_images:
         raise InvalidSettings(f"the data set has {len(dataset)} images, {n_images} were asked for")
     dataset = dataset.subset(np.arange(n_images))
-    saes = {"mid": sae} | {
-        depth: f"untrained:topk:2048:16@visual.blocks.{block}.resid_post" for depth, block in _BLOCKS.items()
-    }
-    unknown = sorted(set(depths) - set(saes))
+    unknown = sorted(set(depths) - set(DEPTHS))
     if unknown:
         raise InvalidSettings(f"depths {unknown} are none of {list(DEPTHS)}")
     ratios: dict[str, Any] = {}
@@ -80,8 +77,7 @@ def bench_validate(
     cases: dict[str, Any] = {}
     largest = 0.0
     for depth in depths:
-        name = saes[depth]
-        steerable = residency.steerable(ref, name)
+        steerable = residency.steerable(ref, sae_of(depth, sae))
         clock = _Clock()
         index = open_or_build_index(steerable, dataset, index_folder)
         contenders[f"index_{depth}"] = clock.spread()
@@ -120,6 +116,11 @@ def bench_validate(
         "contenders": contenders,
         **environment(threads, device),
     }
+
+
+def sae_of(depth: str, mid: str) -> str:
+    """The SAE that is measured at a depth: `mid` in the middle, untrained ones at an early and a late block."""
+    return mid if depth == "mid" else f"untrained:topk:2048:16@visual.blocks.{_BLOCKS[depth]}.resid_post"
 
 
 class _Clock:

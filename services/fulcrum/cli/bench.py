@@ -1,16 +1,21 @@
 """`fulcrum bench`: ratios measured in one run, as one JSON object or a table."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from shutil import which
 from tempfile import TemporaryDirectory
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.table import Table
 
 from fulcrum.cli import options
 from fulcrum.cli.output import emit_json, err, out
-from fulcrum.domain.errors import MissingDependency
+from fulcrum.domain.errors import InvalidSettings, MissingDependency
+
+if TYPE_CHECKING:
+    from fulcrum.client import Client
 
 app = typer.Typer(
     help="Benchmarks: contenders interleaved in one run, answers compared before times.", no_args_is_help=True
@@ -41,27 +46,100 @@ def validate(
     n_images: Annotated[int, typer.Option(min=200, help="Images of the demo world.")] = 10_000,
     quick: Annotated[bool, typer.Option(help="1000 images in one round: about two minutes.")] = False,
     depths: Annotated[str, typer.Option(help="Comma-separated.")] = "mid,early,late",
-    rounds: Rounds = 3,
+    in_process: Annotated[
+        bool, typer.Option("--in-process", help="The code of the jobs alone, in CPU seconds, on any device.")
+    ] = False,
+    rounds: Annotated[int, typer.Option(min=1, help="Interleaved rounds, with --in-process.")] = 3,
     threads: Threads = 1,
     device: options.Device = "cpu",
     json: options.Json = False,
 ) -> None:
-    """Affected-only validation and a sweep with controls against a full re-run, at three depths of the model."""
+    """Affected-only validation and a sweep with controls against a full re-run, at three depths of the model.
+
+    Asked for over HTTP and done by a worker of a platform that is started for it; with --in-process without one.
+    """
     from fulcrum.bench.validate import bench_validate
     from fulcrum.demo.shipped import demo_model, demo_sae, demo_task
     from fulcrum.demo.world_dataset import write_demo_dataset
 
     if quick:
         n_images, rounds = min(n_images, 1000), 1
+    wanted = [name.strip() for name in depths.split(",")]
     with TemporaryDirectory() as folder:
-        # Three splits of clean and attacked twins and nothing else.
-        pairs = -(-n_images // 6)
-        manifest = write_demo_dataset(Path(folder) / "data", n_pairs=pairs, n_right=0, n_neutral=0, n_cues=0)
-        result = bench_validate(
-            demo_model(), demo_sae(), demo_task(), manifest, n_images, Path(folder) / "index", rounds, threads,
-            options.resolve_device(device), lambda text: err.print(f"[dim]{text}[/dim]"),
-            [name.strip() for name in depths.split(",")],
+        # Clean and attacked twins and nothing else.
+        data = Path(folder) / "data"
+        if in_process:
+            manifest = write_demo_dataset(data, n_pairs=-(-n_images // 6), n_right=0, n_neutral=0, n_cues=0)
+            result = bench_validate(
+                demo_model(), demo_sae(), demo_task(), manifest, n_images, Path(folder) / "index", rounds,
+                threads, options.resolve_device(device), _tell, wanted,
+            )  # fmt: skip
+        else:
+            if device != "cpu":
+                raise InvalidSettings(
+                    f"device {device!r}: through the platform the plain loop is measured on the CPU, "
+                    "with --in-process on any device"
+                )
+            manifest = write_demo_dataset(
+                data, n_pairs={"select": -(-n_images // 2)}, n_right=0, n_neutral=0, n_cues=0
+            )
+            result = _validate_on_platform(manifest, Path(folder), threads, wanted)
+    _print(result, json)
+
+
+def _tell(text: str) -> None:
+    err.print(f"[dim]{text}[/dim]", highlight=False)
+
+
+def _validate_on_platform(manifest: Path, folder: Path, threads: int, depths: list[str]) -> dict[str, Any]:
+    from fulcrum.bench.validate_platform import bench_validate_platform
+    from fulcrum.cli.bench_platform import Asked, bench_platform
+    from fulcrum.demo.shipped import demo_model, demo_sae, demo_task, served_model, served_sae
+
+    with (
+        bench_platform(folder / "platform", {"bench": manifest.parent}, threads=threads) as started,
+        Asked(started) as asked,
+    ):
+        return bench_validate_platform(
+            asked, served_model(), served_sae(), f"folder:bench/{manifest.name}",
+            demo_model(), demo_sae(), demo_task(), manifest, folder / "index", threads, _tell, depths,
         )  # fmt: skip
+
+
+@app.command("workers")
+def workers(
+    n_images: Annotated[int, typer.Option(min=200, help="Images that are indexed, 1024 a shard.")] = 8192,
+    rounds: Annotated[int, typer.Option(min=1, help="Rounds of one worker, then two.")] = 2,
+    json: options.Json = False,
+) -> None:
+    """A CPU-bound job on two worker processes against one, each of one thread."""
+    from fulcrum.bench.workers import Sources, bench_workers
+    from fulcrum.cli.bench_platform import Asked, bench_platform
+    from fulcrum.demo.shipped import served_model, served_sae
+    from fulcrum.demo.world_dataset import write_demo_dataset
+
+    with TemporaryDirectory() as folder:
+        manifest = write_demo_dataset(
+            Path(folder) / "data", n_pairs={"select": -(-n_images // 2)}, n_right=0, n_neutral=0, n_cues=0
+        )
+
+        @contextmanager
+        def served(n_workers: int, round_: int) -> Iterator[Client]:
+            where = Path(folder) / f"platform-{n_workers}-{round_}"
+            with (
+                bench_platform(where, {"bench": manifest.parent}, threads=1, n_workers=n_workers) as started,
+                Asked(started) as asked,
+            ):
+                yield asked.client
+
+        header, *rows = manifest.read_text().splitlines(keepends=True)
+        for number in range(2):
+            part = rows[64 * number : 64 * (number + 1)]
+            (manifest.parent / f"warm-{number}.csv").write_text("".join([header, *part]))
+        sources = Sources(
+            f"folder:bench/{manifest.name}", ("folder:bench/warm-0.csv", "folder:bench/warm-1.csv")
+        )
+        result = bench_workers(served, served_model(), served_sae(), sources, rounds, _tell)
     _print(result, json)
 
 
@@ -86,7 +164,6 @@ def train(
     from dataclasses import replace
 
     from fulcrum.bench.train import TrainBenchOptions, run
-    from fulcrum.domain.errors import InvalidSettings
 
     if variant not in ("topk", "batch_topk", "matryoshka"):
         raise InvalidSettings(f"variant {variant!r} is not one of topk, batch_topk, matryoshka")
@@ -105,7 +182,7 @@ def train(
         threads=threads,
         **{name: value for name, value in given.items() if value is not None},  # type: ignore[arg-type]  # all are ints
     )
-    result = run(chosen, lambda text: err.print(f"[dim]{text}[/dim]"))
+    result = run(chosen, _tell)
     if json:
         emit_json({**result, **result["ratios"]})  # the ratios also stand where nobody has to look for them
         return
@@ -163,9 +240,7 @@ def serve(
         )
         with platform as started, RunningPlatform(started, platform) as running:
             wanted = [served_model(name.strip()) for name in models.split(",")]
-            result = bench_serve(
-                wanted, running, rounds, n_images, threads, lambda text: err.print(f"[dim]{text}[/dim]")
-            )
+            result = bench_serve(wanted, running, rounds, n_images, threads, _tell)
     if json:
         emit_json({**result, **result["ratios"]})
         return
@@ -208,7 +283,7 @@ def ui(
                 chromium,
                 rounds=rounds,
                 moves=moves,
-                on_event=lambda text: err.print(f"[dim]{text}[/dim]"),
+                on_event=_tell,
             )
     if json:
         emit_json(result)
@@ -233,6 +308,8 @@ def _print(result: dict[str, Any], json: bool) -> None:
         emit_json({**result, **result["ratios"]})  # the ratios also stand where nobody has to look for them
         return
     _print_ratios(result)
+    if "contenders" not in result:
+        return
     times = Table(title="seconds (min / median / max)", title_justify="left", header_style="bold")
     for name in ("contender", "wall", "CPU"):
         times.add_column(name)

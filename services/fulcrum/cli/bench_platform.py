@@ -1,6 +1,8 @@
-"""The running platform as `fulcrum bench serve` measures it."""
+"""The running platform as benchmarks measure it."""
 
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Mapping
+from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
@@ -14,6 +16,7 @@ from fulcrum.domain.tasks import ClassSet
 
 if TYPE_CHECKING:
     from fulcrum.bench.serve import ServedModel
+    from fulcrum.client import Client
     from fulcrum.local.platform import Platform, Started
 
 _UNTRAINED = "untrained:topk:4096:32"
@@ -79,3 +82,61 @@ class RunningPlatform:
             return 0
         guard = psutil.Process(inference.pid)
         return max(p.memory_info().rss for p in (guard, *guard.children(recursive=True)))
+
+
+def bench_platform(
+    folder: Path, image_folders: Mapping[str, Path], *, threads: int, n_workers: int = 1
+) -> "Platform":
+    """A platform of its own in `folder`: its workers take `threads` threads each and imports may name the folders."""
+    from fulcrum.cli.status import StatusBoard
+    from fulcrum.cli.up import local_platform
+
+    return local_platform(
+        StatusBoard(quiet=True),
+        image_folders={name: path.resolve() for name, path in image_folders.items()},
+        environment={
+            **os.environ,
+            "OMP_NUM_THREADS": str(threads),
+            "FULCRUM_WORKER_CONCURRENCY": str(n_workers),
+        },
+        device="cpu",
+        data_dir=folder,
+        client_file=folder.with_suffix(".json"),
+    )
+
+
+class Asked:
+    """SDK clients of a running platform: its first administrator's, and those of colleagues."""
+
+    def __init__(self, started: "Started") -> None:
+        from fulcrum.client import Client
+
+        self._url = started.url
+        self.client = Client(started.url, started.token, timeout_s=300)
+        self._others: list[Client] = []
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for client in (self.client, *self._others):
+            client.close()
+
+    def colleague(self) -> "Client":
+        """A client of somebody invited to the first project, who follows the link as a browser would."""
+        import httpx
+
+        from fulcrum.client import Client
+
+        project = next(iter(self.client.projects.list()))
+        invited = self.client.users.invite(
+            f"colleague {len(self._others) + 1}", project=project, role="analyst"
+        )
+        link = invited.login_link.partition("link=")[2]
+        answer = httpx.post(f"{self._url}/v1/auth/links:redeem", json={"link": link})
+        answer.raise_for_status()
+        client = Client(self._url, login=answer.cookies["fulcrum_session"], timeout_s=300)
+        self._others.append(client)
+        return client

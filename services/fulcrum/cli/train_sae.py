@@ -41,6 +41,14 @@ def train(
         bool,
         typer.Option("--early-stop", help="End when the loss has stopped falling, with the usual decay."),
     ] = False,
+    activations: Annotated[
+        Path | None,
+        typer.Option(
+            "--activations",
+            help="Folder in which activations are kept, for the next epoch and the next SAE at the hook point.",
+        ),
+    ] = None,
+    activations_gib: Annotated[float, typer.Option(min=0, help="Disk that they may take, in GiB.")] = 10.0,
     model: options.Model = options.DEMO,
     pretrained: options.Pretrained = None,
     random_weights: options.RandomWeights = False,
@@ -57,7 +65,8 @@ def train(
     from fulcrum.science.sae.training.ranks import torchrun_ranks
 
     asked = _Asked(
-        dataset, save, variant, hook_point, d_sae, k, n_tokens, learning_rate, batch_size, seed, split, early_stop
+        dataset, save, variant, hook_point, d_sae, k, n_tokens, learning_rate, batch_size, seed, split, early_stop,
+        activations, int(activations_gib * 2**30),
     )  # fmt: skip
     ref = options.model_ref(model, pretrained, random_weights)
     with torchrun_ranks(options.resolve_device(device)) as ranks:
@@ -98,6 +107,8 @@ class _Asked:
     seed: int
     split: str | None
     early_stop: bool
+    activations: Path | None
+    activations_bytes: int
 
 
 def _train(
@@ -108,6 +119,7 @@ def _train(
 
     from fulcrum.cli.progress import bar
     from fulcrum.datasets.formats import load_dataset
+    from fulcrum.engine.activation_store import ActivationStore
     from fulcrum.engine.image_batches import BATCH_SIZE
     from fulcrum.engine.residency import Residency
     from fulcrum.engine.training import DatasetActivations, checkpoint_folder, quality_card
@@ -129,7 +141,10 @@ def _train(
     strangers = sorted({str(data.samples[int(i)].label) for i in judged} - set(task.names)) if task else []
     if strangers:
         raise InvalidDataset(f"labels {strangers[:5]} are not among the class prompts: leave out --prompts")
-    source = DatasetActivations(loaded, hook, data, trained_on, asked.seed)
+    store = None
+    if asked.activations is not None and asked.activations_bytes:
+        store = ActivationStore.open(asked.activations, loaded, hook, data, asked.activations_bytes)
+    source = DatasetActivations(loaded, hook, data, trained_on, asked.seed, store=store)
     config = TrainConfig(
         variant=asked.variant,  # type: ignore[arg-type]  # checked before
         d_in=source.d_in,

@@ -76,7 +76,11 @@ def up(
 
 
 def local_platform(
-    board: StatusBoard, *, image_folders: Mapping[str, Path] | None = None, **given: Any
+    board: StatusBoard,
+    *,
+    image_folders: Mapping[str, Path] | None = None,
+    environment: Mapping[str, str] | None = None,
+    **given: Any,
 ) -> "Platform":
     """A platform of the options that are not None, over `FULCRUM_LOCAL_*`; it knows the demo's weights."""
     from fulcrum.demo.shipped import WEIGHTS
@@ -87,7 +91,7 @@ def local_platform(
     # The services are configured by the environment: here it is handed on, not read.
     return Platform(
         settings,
-        dict(os.environ),
+        dict(os.environ if environment is None else environment),
         folders={"demo": WEIGHTS},
         image_folders=image_folders,
         canary_model="folder:demo/clip",

@@ -24,6 +24,7 @@ from fulcrum.domain.errors import (
 from fulcrum.domain.hook_points import HookPoint
 from fulcrum.domain.jobs import TrainSae, content_key
 from fulcrum.domain.tasks import ClassSet
+from fulcrum.engine.activation_store import ActivationStore
 from fulcrum.engine.device_memory import available_bytes, tells_full_memory
 from fulcrum.engine.image_batches import image_batches
 from fulcrum.engine.training import DatasetActivations, QualityCard, quality_card
@@ -227,6 +228,10 @@ class Watching(Protocol):
         """After each step; False ends the training with a checkpoint."""
         ...
 
+    def saved(self) -> None:
+        """A checkpoint was written on the way."""
+        ...
+
     def point(self, values: dict[str, float]) -> None:
         """Of the curves."""
         ...
@@ -243,19 +248,21 @@ def run_training(
     folder: Path,
     watching: Watching,
     checkpoint_every_s: float = 60.0,
+    activations: Path | None = None,
+    activations_bytes: int = 0,
 ) -> bytes:
     """Trains, or goes on from the checkpoint in `folder`: the weights' file, with configuration and curves in its
-    header; the same bytes for the same question. What comes of a training that `watching` ended is of no use.
+    header; the same bytes for the same question. Under `activations` rows of up to `activations_bytes` are kept for the
+    next epoch and the next training. What comes of a training that `watching` ended is of no use.
 
     Raises UnreadableImage, ComputationFailed, CorruptCheckpoint, OutOfMemory.
     """
     config, division = training.config, training.division
-    source = _Watched(
-        DatasetActivations(
-            training.loaded, training.hook_point, training.dataset, division.trained_on, config.seed
-        ),
-        watching,
-    )
+    given = training.loaded, training.hook_point, training.dataset
+    store = None
+    if activations is not None and activations_bytes:
+        store = ActivationStore.open(activations, *given, activations_bytes)
+    source = _Watched(DatasetActivations(*given, division.trained_on, config.seed, store=store), watching)
     try:
         probe = Probe(training, division.judged[:: max(1, len(division.judged) // _PROBED)][:_PROBED], head)
     except ComputationFailed as error:
@@ -273,6 +280,7 @@ def run_training(
         folder,
         checkpoint_every_s,
         on_step=watching.step,
+        on_saved=watching.saved,
         probing=Probing(probe, every),
     )
     cfg, _ = sae_files(sae)

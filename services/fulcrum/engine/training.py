@@ -1,4 +1,4 @@
-"""An SAE from the activations of a data set: prefix only, full batches, kept in memory where they fit."""
+"""An SAE from the activations of a data set: prefix only, full batches, kept in memory and on disk where they fit."""
 
 import hashlib
 from collections.abc import Callable, Iterator
@@ -12,6 +12,7 @@ from torch import Tensor
 from fulcrum.datasets.samples import Dataset
 from fulcrum.domain.hook_points import HookPoint
 from fulcrum.domain.results import FloatArray
+from fulcrum.engine.activation_store import ActivationStore
 from fulcrum.engine.image_batches import image_batches
 from fulcrum.science.attribution.targets import ZeroShotHead
 from fulcrum.science.sae.base import Sae
@@ -26,7 +27,8 @@ _CACHE_BUDGET_BYTES = 4 << 30
 class DatasetActivations:
     """Tokens of all images at a hook point, image by image in a seeded order; the trainer's `ActivationSource`.
 
-    The first epoch runs the prefix; later ones read what was kept, and recompute what did not fit the budget.
+    The first epoch runs the prefix where `store` has nothing yet; later ones read what was kept, in memory and there,
+    and recompute what fitted neither.
     """
 
     def __init__(
@@ -37,7 +39,9 @@ class DatasetActivations:
         numbers: np.ndarray | None = None,
         seed: int = 0,
         cache_budget_bytes: int = _CACHE_BUDGET_BYTES,
+        store: ActivationStore | None = None,
     ) -> None:
+        self._store = store
         self._loaded, self._dataset = loaded, dataset
         self._tower = split_tower(loaded, hook_point)
         chosen = np.arange(len(dataset)) if numbers is None else np.asarray(numbers)
@@ -54,12 +58,14 @@ class DatasetActivations:
         first, skip = divmod(start, self.tokens_per_image)
         position = first
         while position < len(self._order):
-            if position in self._cache:
-                yield self._cache[position][skip:]
+            kept = self._kept(position)
+            if kept is not None:
+                yield kept[skip:]
                 position, skip = position + 1, 0
                 continue
+            # As far as nothing is kept, so that batches are full.
             end = position + 1
-            while end < len(self._order) and end not in self._cache:
+            while end < len(self._order) and self._kept(end) is None:
                 end += 1
             for batch in image_batches(self._loaded, self._dataset, self._order[position:end]):
                 with torch.no_grad():
@@ -69,7 +75,21 @@ class DatasetActivations:
                     yield row[skip:]
                     position, skip = position + 1, 0
 
+    def _kept(self, position: int) -> Tensor | None:
+        row = self._cache.get(position)
+        if row is None and self._store is not None:
+            row = self._store.get(int(self._order[position]))
+            if row is not None:
+                row = row.to(self._loaded.device)
+                self._keep_in_memory(position, row)
+        return row
+
     def _keep(self, position: int, row: Tensor) -> None:
+        if self._store is not None:
+            self._store.put(int(self._order[position]), row)
+        self._keep_in_memory(position, row)
+
+    def _keep_in_memory(self, position: int, row: Tensor) -> None:
         size = row.numel() * row.element_size()
         if size <= self._budget:
             self._budget -= size

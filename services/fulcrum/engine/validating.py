@@ -56,8 +56,8 @@ PART_NAMES = {
 }
 
 _RIPPLE_IMAGES = 128
-# The noise of some hundred images shows what the machine does by itself; each costs two passes.
-_NOISE_IMAGES = 512
+# Noise is a property of the machine and its batch sizes more than of an image; each image costs two passes.
+_NOISE_IMAGES = 128
 
 
 @dataclass(frozen=True)

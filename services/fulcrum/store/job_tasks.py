@@ -83,12 +83,19 @@ class JobTasks(Access):
         task: JobTask,
         lease_s: float,
         progress: JobProgress | None = None,
+        *,
+        kept: bool = False,
     ) -> bool:
-        """Hold it for longer and tell how far it is; whether the job shall be cancelled."""
+        """Hold it for longer and tell how far it is; whether the job shall be cancelled.
+
+        `kept`: what this attempt did will not be lost with it, so that those before it no longer count.
+        """
         job = self._jobs.locked(task.job_id)
         values: dict[str, Any] = {"lease_expires_at": now() + timedelta(seconds=lease_s)}
         if progress is not None and progress.total > 0:
             values["fraction"] = min(max(progress.done / progress.total, 0.0), 1.0)
+        if kept:
+            values["n_forgiven"] = task.attempt - 1
         self._change(task, values)
         if progress is not None:
             self._jobs.set(task.job_id, progress=self._overall(job, task, progress))

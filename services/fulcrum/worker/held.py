@@ -82,6 +82,7 @@ class Held:
         self._events: list[tuple[datetime, EventKind, dict[str, Any]]] = []
         self._progress: JobProgress | None = None
         self._began: tuple[str, float, float] | None = None  # phrase, when, done
+        self._kept = False
         self._cancelled = False
         self._lost = False
         self._ended = threading.Event()
@@ -119,6 +120,11 @@ class Held:
         """Scratch of the machine."""
         return self._machine.cache
 
+    @property
+    def activations_bytes(self) -> int:
+        """Room for kept activations."""
+        return self._machine.activations_bytes
+
     def model(self, model_id: str) -> ModelRef:
         """What the engine takes for a registered model."""
         return self._machine.model(self._job.project_id, model_id)
@@ -147,6 +153,11 @@ class Held:
         with self._lock:
             self._progress = JobProgress(what, float(done), float(total), unit, rate, eta)
 
+    def kept(self) -> None:
+        """Note that this attempt's work outlives it."""
+        with self._lock:
+            self._kept = True
+
     def log(self, text: str, level: str = "info") -> None:
         """A line of the job's log, and of the worker's."""
         with self._lock:
@@ -173,9 +184,10 @@ class Held:
             with self._lock:
                 events, self._events = self._events, []
                 progress, self._progress = self._progress, None
+                kept, self._kept = self._kept, False
             try:
                 with self._machine.store.write() as tx:
-                    self._cancelled = tx.job_tasks.renew(self._task, self._terms.lease_s, progress)
+                    self._cancelled = tx.job_tasks.renew(self._task, self._terms.lease_s, progress, kept=kept)
                     tx.job_events.append(self._job.id, events)
             except LeaseLost:
                 self._lost = True
@@ -184,6 +196,7 @@ class Held:
                 with self._lock:
                     self._events[:0] = events
                     self._progress = self._progress or progress
+                    self._kept = self._kept or kept
 
     def __enter__(self) -> Self:
         self._thread.start()

@@ -31,6 +31,7 @@ class Machine:
         folders: Mapping[str, Path] | None = None,
         buckets: Mapping[str, str] | None = None,
         make_engine: "Callable[[], LocalEngine] | None" = None,
+        activations_bytes: int = 0,
     ) -> None:
         """`scratch` is shared by the workers of a machine; references may name `folders`, imports also `buckets`."""
         self.store, self.artifacts = store, artifacts
@@ -41,6 +42,7 @@ class Machine:
         self.name = name or f"{socket.gethostname()}:{os.getpid()}"
         self._folders, self._make_engine = folders or {}, make_engine
         self.buckets = buckets or {}
+        self.activations_bytes = activations_bytes
 
     @cached_property
     def engine(self) -> "LocalEngine":

@@ -90,6 +90,7 @@ def _runner(settings: Settings, stopping: Stopping, handlers: Handlers) -> Runne
         folders=settings.folders,
         buckets=settings.buckets,
         make_engine=lambda: _engine(settings),
+        activations_bytes=int(settings.activations_gib * 2**30),
     )
     terms = Terms(settings.lease_s, settings.beat_s, settings.drain_s, settings.max_running_per_user)
     queue = CeleryQueue(settings.redis_url.get_secret_value())

@@ -41,6 +41,11 @@ class Settings(BaseSettings):
         default={},
         description="Buckets that imports may read, by name, as JSON: `s3://BUCKET/PREFIX?endpoint_url=...`.",
     )
+    activations_gib: float = Field(
+        default=10.0,
+        ge=0,
+        description="Disk of the scratch folder for activations that trainings read again, in GiB; 0: none is kept.",
+    )
     device: str = Field(default="auto", description="auto, cpu, cuda or cuda:<number>.")
     dtype: Literal["float32", "bfloat16", "float16"] = Field(
         default="float32", description="Of activations and weights on the device."

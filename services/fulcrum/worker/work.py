@@ -47,6 +47,11 @@ class Work(Protocol):
         """Scratch of this worker's machine, shared by jobs: whatever is in it can be made again."""
         ...
 
+    @property
+    def activations_bytes(self) -> int:
+        """Of `cache` that activations may take which a training keeps for the next; 0: none."""
+        ...
+
     def model(self, model_id: str) -> ModelRef:
         """What the engine takes for a registered model of the job's project. Raises UnknownModel."""
         ...
@@ -70,6 +75,12 @@ class Work(Protocol):
         """Tells how far it is; cheap, may be called for every item.
 
         Raises JobCancelled when the job was cancelled, LeaseLost when somebody else has taken the stage over.
+        """
+        ...
+
+    def kept(self) -> None:
+        """Tells that what this attempt has done is in `folder` and will not be done again: attempts before it no longer
+        count, so that a long stage may lose its worker as often as it likes, if only it comes further each time.
         """
         ...
 

@@ -5,11 +5,13 @@ order of examples says nothing, and a constant unit has the base rate. It is `av
 precision for each positive instead of one for each threshold.
 
 Values alone are sorted (numpy does that with SIMD instructions, several times faster than an argsort), the positives
-are looked up among the sorted others, and what is sorted once serves every concept that is compared with the same
-examples. Units are worked on in pieces that stay in the processor's cache; pieces change no bit of the result.
+are merged with the sorted others (`merging.py`), and what is sorted once serves every concept that is compared with the
+same examples. Units are worked on in pieces that stay in the processor's cache; pieces change no bit of the result.
 """
 
 from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -18,6 +20,7 @@ from numpy.typing import NDArray
 
 from fulcrum.domain.errors import ComputationFailed, InvalidInput
 from fulcrum.domain.experts import Expertise
+from fulcrum.science.experts.merging import columns_with_end, standing
 
 POSITIVE, NEGATIVE, UNUSED = 1, 0, -1
 _VALUES_PER_PIECE = 1 << 20
@@ -44,7 +47,7 @@ def average_precisions(
     checked = check_labels(labels, responses.shape[1])
     ap = np.empty((len(checked), len(responses)))
     for units, concept, found in _ranked(responses, checked):
-        ap[concept, units] = found.ap()
+        ap[concept, units] = found.ap
     return ap
 
 
@@ -56,8 +59,8 @@ def expertise(
     shape = (len(checked), len(responses))
     ap, auroc, on_p50, on_p90, off_mean = (np.empty(shape) for _ in range(5))
     for units, concept, found in _ranked(responses, checked):
-        ap[concept, units] = found.ap()
-        auroc[concept, units] = found.auroc()
+        ap[concept, units] = found.ap
+        auroc[concept, units] = found.auroc
         on_p50[concept, units], on_p90[concept, units] = quantiles(found.positives, (0.5, 0.9))
         off_mean[concept, units] = found.off_mean()
     return [
@@ -104,65 +107,40 @@ def check_labels(labels: NDArray[Any], n_examples: int) -> Int[np.ndarray, "n_co
     return given.astype(np.int8)
 
 
+@dataclass(frozen=True)
+class _Reference:
+    """What several concepts are compared with: the negatives, or all examples, of a piece of the units."""
+
+    ascending: NDArray[Any]  # (n_units, n + 1), infinity at the end
+
+    @cached_property
+    def total(self) -> NDArray[np.float64]:
+        """(n_units,) sums."""
+        total: NDArray[np.float64] = self.ascending[:, :-1].sum(axis=1, dtype=np.float64)
+        return total
+
+
 class _Ranked:
     """One concept's sorted positives among the sorted others, for a piece of the units."""
 
     def __init__(
         self,
-        positives: NDArray[Any],  # (n_units, n_pos) ascending
-        reference: NDArray[Any],  # (n_units, n) ascending: the negatives, or all examples of the concept
+        positives: NDArray[Any],  # (n_units, n_pos + 1) ascending, infinity at the end
+        reference: "_Reference",
         with_positives: bool,
-        reference_sum: NDArray[np.float64] | None,
     ) -> None:
-        self.positives = positives
+        self.ap, self.auroc = standing(positives, reference.ascending, with_positives)
+        self.positives = positives[:, :-1]
         self._reference = reference
         self._with_positives = with_positives
-        self._reference_sum = reference_sum
-        self._n_neg = reference.shape[1] - (positives.shape[1] if with_positives else 0)
-        self._below = np.empty(positives.shape, dtype=np.int64)  # of the reference, strictly below s_i
-        # One call for each unit: needles ascend, so a row costs a few microseconds, and no index array of the
-        # whole is made.
-        for out, row, needles in zip(self._below, reference, positives, strict=True):
-            out[:] = row.searchsorted(needles)
-        self._rank = _first_of_equals(positives)
-
-    def ap(self) -> NDArray[np.float64]:
-        """(n_units,)"""
-        true_positives = self.positives.shape[1] - self._rank
-        selected = self._reference.shape[1] - self._below
-        if not self._with_positives:
-            selected = selected + true_positives
-        mean: NDArray[np.float64] = (true_positives / selected).mean(axis=1)
-        return mean
-
-    def auroc(self) -> NDArray[np.float64]:
-        """(n_units,) `P(s+ > s-) + P(s+ = s-) / 2`."""
-        n, n_pos = self._reference.shape[1], self.positives.shape[1]
-        equal = np.zeros(self._below.shape, dtype=np.int64)
-        if self._with_positives:
-            # A positive is always found beside itself: only what is more than its equals is a negative.
-            tied = np.ones(len(self.positives), dtype=bool)
-        else:
-            rows = np.arange(len(self.positives))[:, None]
-            found = self._reference[rows, np.minimum(self._below, n - 1)]
-            tied = ((found == self.positives) & (self._below < n)).any(axis=1)
-        for u in np.flatnonzero(tied):
-            equal[u] = self._reference[u].searchsorted(self.positives[u], side="right") - self._below[u]
-        below = self._below
-        if self._with_positives:
-            below = below - self._rank
-            equal = equal - _count_of_equals(self._rank)
-        wins = below.sum(axis=1) + 0.5 * equal.sum(axis=1)
-        auroc: NDArray[np.float64] = wins / (n_pos * self._n_neg)
-        return auroc
 
     def off_mean(self) -> NDArray[np.float64]:
         """(n_units,) mean over the negatives."""
-        assert self._reference_sum is not None
-        total = self._reference_sum
+        total, n_neg = self._reference.total, self._reference.ascending.shape[1] - 1
         if self._with_positives:
             total = total - self.positives.sum(axis=1, dtype=np.float64)
-        mean: NDArray[np.float64] = total / self._n_neg
+            n_neg -= self.positives.shape[1]
+        mean: NDArray[np.float64] = total / n_neg
         return mean
 
 
@@ -178,13 +156,13 @@ def _ranked(responses: NDArray[Any], labels: NDArray[np.int8]) -> Iterator[tuple
         piece = responses[units]
         _check_finite(piece, start)
         for reference, with_positives, concepts in groups:
-            others = np.compress(reference, piece, axis=1)
-            total = others.sum(axis=1, dtype=np.float64)
-            others.sort(axis=1)
+            others = columns_with_end(piece, np.flatnonzero(reference))
+            others[:, :-1].sort(axis=1)
+            compared = _Reference(others)
             for concept in concepts:
-                positives = np.compress(labels[concept] == POSITIVE, piece, axis=1)
-                positives.sort(axis=1)
-                yield units, concept, _Ranked(positives, others, with_positives, total)
+                positives = columns_with_end(piece, np.flatnonzero(labels[concept] == POSITIVE))
+                positives[:, :-1].sort(axis=1)
+                yield units, concept, _Ranked(positives, compared, with_positives)
 
 
 def _groups(labels: NDArray[np.int8]) -> Iterator[tuple[NDArray[np.bool_], bool, list[int]]]:
@@ -207,28 +185,6 @@ def _groups(labels: NDArray[np.int8]) -> Iterator[tuple[NDArray[np.bool_], bool,
         left = [c for c in concepts if c not in done]
         if left:
             yield labels[left[0]] == NEGATIVE, False, left
-
-
-def _first_of_equals(ascending: NDArray[Any]) -> NDArray[np.int64]:
-    """For each value the number of values of its row that are strictly below it."""
-    n = ascending.shape[1]
-    rank = np.arange(n, dtype=np.int64)
-    repeats = ascending[:, 1:] == ascending[:, :-1]
-    if not repeats.any():
-        return np.broadcast_to(rank, ascending.shape)
-    first = np.broadcast_to(rank, ascending.shape).copy()
-    first[:, 1:][repeats] = 0
-    return np.maximum.accumulate(first, axis=1)
-
-
-def _count_of_equals(rank: NDArray[np.int64]) -> NDArray[np.int64]:
-    """For each value how many of its row equal it, itself included."""
-    n = rank.shape[1]
-    # From the far end, "the last of equals" is the first rank of the next group.
-    after = np.full(rank.shape, n, dtype=np.int64)
-    new = rank[:, 1:] != rank[:, :-1]
-    after[:, :-1][new] = rank[:, 1:][new]
-    return np.minimum.accumulate(after[:, ::-1], axis=1)[:, ::-1] - rank
 
 
 def _check_finite(piece: NDArray[Any], start: int) -> None:

@@ -62,12 +62,13 @@ class TrainSaeHandler:
         head = _head(work, training)
         telling = _Telling(work, training)
         folder = work.folder / shard.key[:16]
+        kept = work.cache / "activations", work.activations_bytes
         try:
-            weights = run_training(training, head, folder, telling, self._checkpoint_every_s)
+            weights = run_training(training, head, folder, telling, self._checkpoint_every_s, *kept)
         except CorruptCheckpoint:
             work.log("the checkpoint cannot be read: the training begins anew", "warning")
             shutil.rmtree(folder, ignore_errors=True)
-            weights = run_training(training, head, folder, telling, self._checkpoint_every_s)
+            weights = run_training(training, head, folder, telling, self._checkpoint_every_s, *kept)
         if telling.drained is not None:
             raise telling.drained
         return weights
@@ -173,6 +174,10 @@ class _Telling:
                 self.drained = drained
                 return False
         return None
+
+    def saved(self) -> None:
+        """A checkpoint was written, further on than that from which this attempt began."""
+        self._work.kept()
 
     def point(self, values: dict[str, float]) -> None:
         """Of the curves."""

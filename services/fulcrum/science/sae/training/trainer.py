@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +38,7 @@ def train_sae(
     checkpoint_every_s: float = 60.0,
     *,
     on_step: StepCallback | None = None,
+    on_saved: Callable[[], None] | None = None,
     probing: Probing | None = None,
     ranks: Ranks = ALONE,
 ) -> tuple[Sae, TrainReport]:
@@ -46,7 +47,7 @@ def train_sae(
     Same configuration, activations and thread count give the same numbers, also when the run was interrupted
     and resumed from `checkpoint_folder`. `on_progress` is called every `metrics_every` steps and at the end;
     when it, or `on_step`, returns False the run stops after writing its checkpoint, and the report says
-    `completed=False`.
+    `completed=False`. `on_saved` hears of each checkpoint on the way.
 
     Several processes (`ranks`) share the rows of each batch; they read the same activations (`SharedSource`), and
     the first alone hears callbacks and writes checkpoints, which any number of processes can go on from.
@@ -55,7 +56,7 @@ def train_sae(
     activations or weights that are not finite, CorruptCheckpoint for a checkpoint of another run.
     """
     run = _Run(config, activations, checkpoint_folder, checkpoint_every_s, ranks)
-    return run.train(on_progress, on_step, probing)
+    return run.train(on_progress, on_step, on_saved, probing)
 
 
 class _Run:
@@ -104,7 +105,11 @@ class _Run:
             self._restore(*restored)
 
     def train(
-        self, on_progress: ProgressCallback | None, on_step: StepCallback | None, probing: Probing | None
+        self,
+        on_progress: ProgressCallback | None,
+        on_step: StepCallback | None,
+        on_saved: Callable[[], None] | None,
+        probing: Probing | None,
     ) -> tuple[Sae, TrainReport]:
         """Runs to the end or until one of them says stop."""
         config, updater, ranks = self.config, self.updater, self.ranks
@@ -145,6 +150,8 @@ class _Run:
                 started, cpu_started, first_step = time.perf_counter(), time.process_time(), updater.n_steps
                 checkpoint = self._save(self.folder)
                 last_saved = time.perf_counter()
+                if on_saved is not None and go_on and not ended:
+                    on_saved()
             if not go_on:
                 break
         updater.export(self.sae)
