@@ -61,6 +61,9 @@ h3 { font-size: 1.02rem !important; padding: 0.3rem 0 0.4rem 0 !important; line-
   background: rgba(128, 140, 165, 0.14); image-rendering: auto; }
 .fu-card-head { display: flex; justify-content: space-between; gap: 0.5rem; align-items: baseline; }
 .fu-card-head b { overflow: hidden; text-overflow: ellipsis; white-space: nowrap; }
+.fu-mark { margin-right: auto; opacity: 0.7; font-size: 0.85rem; color: color-mix(in srgb, #1f9d63 72%, currentColor); }
+.fu-entry { padding: 0.35rem 0; border-top: 1px solid rgba(128, 140, 165, 0.22); overflow-wrap: anywhere; }
+.fu-entry:first-child { border-top: 0; }
 .fu-scores { display: flex; gap: 0.9rem; font-size: 0.84rem; flex-wrap: wrap; }
 .fu-scores span { white-space: nowrap; }
 .fu-tiles { display: grid; gap: 10px; grid-template-columns: repeat(auto-fill, minmax(132px, 1fr)); }

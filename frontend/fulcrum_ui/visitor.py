@@ -10,8 +10,8 @@ from urllib.parse import urlencode
 import streamlit as st
 
 from fulcrum.client import Client
-from fulcrum.domain.errors import Unauthenticated
-from fulcrum.domain.records import Project, User
+from fulcrum.domain.errors import NotFound, Unauthenticated
+from fulcrum.domain.records import Project, Role, User
 from fulcrum_ui.settings import settings
 
 T = TypeVar("T")
@@ -28,6 +28,10 @@ class Visitor:
     client: Client
     user: User
     projects: tuple[Project, ...]
+
+    def role_in(self, project_id: str) -> Role | None:
+        """What the visitor may do in a project; administrators of the platform are admins everywhere."""
+        return "admin" if self.user.is_admin else _role(login(), project_id, self.user.id)
 
 
 def login() -> str:
@@ -59,6 +63,14 @@ def _client(secret: str) -> Client:
 def _visitor_data(secret: str) -> tuple[User, tuple[Project, ...]]:
     client = _client(secret)
     return client.me(), tuple(client.projects.list())
+
+
+@st.cache_data(max_entries=1024, ttl=30, show_spinner=False)
+def _role(secret: str, project_id: str, user_id: str) -> Role | None:
+    try:
+        return _client(secret).projects.member(project_id, user_id).role
+    except NotFound:
+        return None
 
 
 def _visitor(secret: str) -> Visitor:

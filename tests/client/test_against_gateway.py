@@ -76,6 +76,17 @@ def client(platform, token):
 
 
 @pytest.fixture
+def colleagues_token(platform):
+    return platform.token_of(platform.new_user("Rae", "reviewer"))
+
+
+@pytest.fixture
+def colleague(platform, colleagues_token):
+    with Client(platform.url, colleagues_token, retries=1) as opened:
+        yield opened
+
+
+@pytest.fixture
 def ready(client):
     """The client of a project with the demo's model and SAE."""
     model = client.models.wait(client.models.create("demo", MODEL))
@@ -236,6 +247,31 @@ def test_concepts_name_latents_in_the_display(ready, picture):
     assert labels == {latent: "written word"}
     assert "written word" in why.with_labels(labels)._repr_html_()
     assert [c.latent for c in ready.concepts.list(why.sae, words="written")] == [latent]
+
+
+def test_a_label_waits_until_a_colleague_has_confirmed_it(
+    ready, colleague, colleagues_token, platform, picture
+):
+    sae = ready.explain(picture, TASK, n_latents=1).sae
+    seen = ready.concepts.put(sae, 3, "wheel")
+    assert [c.latent for c in colleague.concepts.list(sae, review="proposed")] == [3]
+    with pytest.raises(errors.ReviewerIsAuthor):
+        ready.concepts.review(sae, 3, "confirm")
+    newer = ready.concepts.put(sae, 3, "tyre")
+    with pytest.raises(errors.StaleVersion):
+        colleague.concepts.review(sae, 3, "confirm", expected=seen)
+    confirmed = colleague.concepts.review(sae, 3, "confirm", expected=newer, note="clear")
+    assert (confirmed.review, confirmed.review_note) == ("confirmed", "clear")
+    with pytest.raises(errors.NothingToReview):
+        colleague.concepts.review(sae, 3, "reject")
+    ready.concepts.put(sae, 3, "ring")
+
+    async def reject():
+        async with AsyncClient(platform.url, colleagues_token) as waiting:
+            return await waiting.concepts.review(sae, 3, "reject")
+
+    back = asyncio.run(reject())
+    assert (back.label, back.review, back.history[0].label) == ("tyre", "confirmed", "ring")
 
 
 def test_an_sae_of_ones_own_is_uploaded_and_used(client, picture):

@@ -71,6 +71,7 @@ ASKED = {
     "GET /v1/saes/{}/concepts": lambda c: list(c.concepts.list("sae_1")),
     "GET /v1/saes/{}/concepts/{}": lambda c: c.concepts.get("sae_1", 3),
     "PUT /v1/saes/{}/concepts/{}": lambda c: c.concepts.put("sae_1", 3, "wheel"),
+    "POST /v1/saes/{}/concepts/{}:review": lambda c: c.concepts.review("sae_1", 3, "confirm"),
     "GET /v1/indexes": lambda c: list(c.latents.indexes()),
     "POST /v1/datasets/{}:index": lambda c: c.latents.index("dat_1", "sae_1"),
     "POST /v1/saes/{}:describe": lambda c: c.latents.describe("sae_1", "dat_1"),

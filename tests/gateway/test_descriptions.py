@@ -137,7 +137,7 @@ def test_a_latent_is_told_whole_with_the_history_of_its_label(client, kept, made
     found = client.latents.get(kept.sae, latent)
     assert found.summary.label == "everywhere"
     assert found.concept is not None
-    assert found.concept.history[0]["label_source"] == "auto"
+    assert found.concept.history[0].label_source == "auto"
     assert sum(found.histogram.counts) == index.statistics.n_tokens_active[latent]
     assert len(found.histogram.edges) == len(found.histogram.counts) + 1
     assert found.candidates[0].text == kept.columns.label(row)

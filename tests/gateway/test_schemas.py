@@ -20,6 +20,7 @@ from fulcrum.domain import (
     experts,
     hook_points,
     jobs,
+    labels,
     models,
     provenance,
     records,
@@ -101,6 +102,7 @@ MIRRORED = [
     concept_files.TripletChoices,
     *(c for c in dataclasses_of(experts) if c not in NOT_ON_THE_WIRE),
     jobs.ImageConcept,
+    labels.EarlierLabel,
     *OWN_RECORDS,
 ]
 

@@ -11,6 +11,7 @@ from fulcrum.domain.concepts import LatentCard
 from fulcrum.domain.errors import NotFound
 from fulcrum.domain.models import ResizeMode
 from fulcrum.domain.results import LatentAttribution
+from fulcrum_ui.parts.label_review import mark
 from fulcrum_ui.parts.words import latent_name, percent, signed
 from fulcrum_ui.pictures import example_url
 from fulcrum_ui.visitor import SHORT_S, remembered
@@ -34,6 +35,11 @@ class Known:
         """What people say, else what a program found."""
         card = self.cards.get(latent)
         return self.labels.get(latent) or (card.summary.label if card else None)
+
+    def mark(self, latent: int) -> str:
+        """A quiet sign that a reviewer confirmed the name, as HTML."""
+        card = self.cards.get(latent)
+        return mark(card.summary.label_review) if card else ""
 
 
 def known(client: Client, sae_id: str, latents: Sequence[int]) -> Known:
@@ -80,7 +86,7 @@ def card_html(sae_id: str, found: LatentAttribution, about: Known, unit: str) ->
     card = about.cards.get(found.latent)
     rate = f"<span>fires on {percent(card.summary.image_rate)} of images</span>" if card else ""
     return (
-        f'<div class="fu-card-head"><b title="{name}">{name}</b></div>'
+        f'<div class="fu-card-head"><b title="{name}">{name}</b>{about.mark(found.latent)}</div>'
         f'<div class="fu-scores fu-num"><span>score <b>{signed(found.score)}</b></span>'
         f'<span class="{way}" title="{escape(unit)} with it minus without it, by running the model">'
         f"measured <b>{signed(effect)}</b></span></div>"

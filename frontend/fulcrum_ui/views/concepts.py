@@ -13,11 +13,12 @@ from fulcrum.domain.concepts import DescribedLatent, LatentDetail, LatentHit, La
 from fulcrum.domain.errors import FulcrumError, NotFound, StaleVersion
 from fulcrum.domain.records import SaeRecord
 from fulcrum_ui import charts, go, troubles
+from fulcrum_ui.parts import label_review
 from fulcrum_ui.parts.choosing import usable_saes
 from fulcrum_ui.parts.latent_cards import crops, known, view_of
-from fulcrum_ui.parts.words import ago, latent_name, number, p_value, percent, plain
+from fulcrum_ui.parts.words import latent_name, number, p_value, percent, plain
 from fulcrum_ui.pictures import example_url, image_url
-from fulcrum_ui.visitor import SHORT_S, forget, remembered, visitor
+from fulcrum_ui.visitor import SHORT_S, remembered, visitor
 
 _PER_PAGE = 24
 _SORTS: dict[str, tuple[LatentSort, bool]] = {
@@ -65,7 +66,10 @@ def _overview(client: Client, sae: SaeRecord, saes: list[SaeRecord]) -> None:
     )
     with line[2].popover("", icon=":material/image_search:", width="stretch", help="Search by an image"):
         by_image = _image_search(client)
-    query = {k: v for k, v in {"sae": chosen.id, "q": words, "image": by_image}.items() if v}
+    waiting = "1" if st.query_params.get("waiting") and not words and not by_image else ""
+    query = {
+        k: v for k, v in {"sae": chosen.id, "q": words, "image": by_image, "waiting": waiting}.items() if v
+    }
     if dict(st.query_params) != query:
         st.query_params.from_dict(query)
     if chosen.id != sae.id:
@@ -79,7 +83,58 @@ def _overview(client: Client, sae: SaeRecord, saes: list[SaeRecord]) -> None:
     with right:
         near = _map(drawn)
     with left:
-        _grid(client, sae, words.strip(), by_image, sort, near)
+        if _wants_waiting(client, sae):
+            _waiting(client, sae)
+        else:
+            _grid(client, sae, words.strip(), by_image, sort, near)
+
+
+def _wants_waiting(client: Client, sae: SaeRecord) -> bool:
+    """Whether names that wait for a review are listed; a button leads there and back."""
+    here = bool(st.query_params.get("waiting"))
+    n = len(label_review.waiting(client, sae.id))
+    if here:
+        st.button(
+            "All concepts", icon=":material/arrow_back:", type="tertiary", on_click=_show_waiting, args=("",)
+        )
+    elif n:
+        words = "1 name waits for review" if n == 1 else f"{n} names wait for review"
+        st.button(words, icon=":material/rate_review:", type="tertiary", on_click=_show_waiting, args=("1",))
+    return here
+
+
+def _show_waiting(value: str) -> None:
+    st.session_state.pop("concept-words", None)  # a search would come before the list
+    for name in ("q", "image", "waiting"):
+        st.query_params.pop(name, None)
+    if value:
+        st.query_params["waiting"] = value
+
+
+def _waiting(client: Client, sae: SaeRecord) -> None:
+    found = label_review.waiting(client, sae.id)
+    if not found:
+        st.info("No name waits for a review.")
+        return
+    shown = found[: st.session_state.get("concepts-shown", _PER_PAGE)]
+    about = known(client, sae.id, [c.latent for c in shown][:100])
+    for start in range(0, len(shown), 2):
+        for column, concept in zip(st.columns(2), shown[start : start + 2], strict=False):
+            card = about.cards.get(concept.latent)
+            with column, st.container(border=True):
+                name = escape(latent_name(concept.latent, concept.label or "taken back"))
+                st.html(
+                    f'<div class="fu-card-head"><b title="{name}">{name}</b></div>'
+                    + label_review.about(client, concept)
+                    + (crops(sae.id, card, about.view) if card else "")
+                )
+                label_review.decide(client, sae, concept)
+                if st.button("Open", key=f"open-{concept.latent}", width="stretch"):
+                    st.query_params.from_dict({"sae": sae.id, "latent": str(concept.latent)})
+                    st.rerun()
+    if len(found) > len(shown) and st.button("More"):
+        st.session_state["concepts-shown"] = len(shown) + _PER_PAGE
+        st.rerun()
 
 
 def _undescribed(client: Client, sae: SaeRecord) -> None:
@@ -161,7 +216,8 @@ def _grid(
                 name = escape(about.name(latent))
                 rate = f"fires on {percent(card.summary.image_rate)}" if card else ""
                 st.html(
-                    f'<div class="fu-card-head"><b title="{name}">{name}</b></div><div class="fu-scores fu-quiet">{rate}</div>'
+                    f'<div class="fu-card-head"><b title="{name}">{name}</b>{about.mark(latent)}</div>'
+                    f'<div class="fu-scores fu-quiet">{rate}</div>'
                     + (crops(sae.id, card, about.view) if card else "")
                 )
                 row = st.columns([2, 1], vertical_alignment="center")
@@ -246,6 +302,10 @@ def _detail(client: Client, sae: SaeRecord, detail: LatentDetail, *, wide: bool)
             sae=sae.id,
             edits=f"{one.latent}:0",
         )
+    if detail.concept is not None:
+        st.html(label_review.standing(client, detail.concept) + label_review.about(client, detail.concept))
+        with st.columns([1, 1])[0] if wide else st.container():
+            label_review.decide(client, sae, detail.concept)
     left, right = st.columns([3, 2], gap="large") if wide else (st.container(), st.container())
     with left:
         _top_images(client, sae, one.latent)
@@ -262,7 +322,8 @@ def _detail(client: Client, sae: SaeRecord, detail: LatentDetail, *, wide: bool)
         _numbers(detail)
         _classes(detail)
         _neighbours(sae, detail)
-        _history(detail)
+        if detail.concept is not None:
+            label_review.history(client, detail.concept)
 
 
 def _top_images(client: Client, sae: SaeRecord, latent: int) -> None:
@@ -348,19 +409,6 @@ def _neighbours(sae: SaeRecord, detail: LatentDetail) -> None:
                 )
 
 
-def _history(detail: LatentDetail) -> None:
-    concept = detail.concept
-    if concept is None or not concept.history:
-        return
-    st.subheader("Label history", anchor=False)
-    for entry in concept.history[:8]:
-        st.caption(
-            f"{entry.get('label') or 'no label'} · {entry.get('label_source', '')} · {str(entry.get('at', ''))[:10]}"
-        )
-    if concept.note:
-        st.caption(f"Note: {plain(concept.note)}")
-
-
 def _rename(client: Client, sae: SaeRecord, detail: LatentDetail) -> None:
     latent, concept = detail.summary.latent, detail.concept
     with st.form(f"rename-{latent}", border=False):
@@ -371,11 +419,12 @@ def _rename(client: Client, sae: SaeRecord, detail: LatentDetail) -> None:
                 client.concepts.put(sae, latent, label.strip(), note=note.strip(), expected=concept)
             except StaleVersion:
                 st.error("A colleague renamed it meanwhile: look at their name first.")
-                forget("latents")
+                label_review.forget_labels()
             except FulcrumError as error:
                 st.error(plain(str(error)))
             else:
-                forget("latents", "known", "map")
+                label_review.forget_labels()
                 st.rerun()
-    if concept is not None:
-        st.caption(f"Last changed {ago(concept.created_at)}")
+    st.caption(
+        "It stands as proposed by you until a reviewer confirms it; if they reject it, the name before comes back."
+    )

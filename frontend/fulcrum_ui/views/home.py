@@ -6,8 +6,9 @@ from itertools import islice
 import streamlit as st
 
 from fulcrum.client import Client
+from fulcrum.domain.records import SaeRecord
 from fulcrum_ui import go
-from fulcrum_ui.parts import job_progress
+from fulcrum_ui.parts import job_progress, label_review
 from fulcrum_ui.parts.evidence_badges import verdict_badge
 from fulcrum_ui.parts.gallery import gallery
 from fulcrum_ui.parts.words import ago, badge, plain
@@ -73,6 +74,7 @@ def _next(client: Client) -> None:
     datasets = list(client.datasets.list())
     images = list(islice(client.images.list(), 8))
     st.subheader("Next", anchor=False)
+    _to_review(saes)
     if not saes:
         st.write("Add the model that you want to understand, and an SAE of it.")
         go.link("models", "Add a model and an SAE", icon="deployed_code")
@@ -86,6 +88,16 @@ def _next(client: Client) -> None:
         if taken is not None:
             go.switch("debug", image=taken)
     go.link("debug", "Debug another image", icon="science")
+
+
+def _to_review(saes: list[SaeRecord]) -> None:
+    who = visitor()
+    found = [(sae, len(label_review.waiting_for(who, sae))) for sae in saes]
+    waiting = [(sae, n) for sae, n in found if n]
+    for sae, n in waiting:
+        label = "1 label waits for your review" if n == 1 else f"{n} labels wait for your review"
+        of = f", of {plain(sae.name)}" if len(waiting) > 1 else ""
+        go.link("concepts", label + of, icon="rate_review", sae=sae.id, waiting="1")
 
 
 def _tour() -> None:

@@ -9,6 +9,7 @@ import typer
 from fulcrum import __version__
 from fulcrum.cli import (
     bench,
+    concepts,
     demo,
     doctor,
     experts,
@@ -50,6 +51,7 @@ app.command("worker")(services.worker)
 app.command("doctor")(doctor.doctor)
 jobs.app.command("train-sae")(train_sae_job.train)
 app.add_typer(jobs.app, name="jobs")
+app.add_typer(concepts.app, name="concepts")
 app.add_typer(experts.app, name="experts")
 app.add_typer(bench.app, name="bench")
 

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import Literal
 
+from fulcrum.domain.labels import LabelReview, LabelSource
 from fulcrum.domain.records import ConceptRecord
 
 LatentSort = Literal[
@@ -25,7 +26,7 @@ class DescribedLatent:
 
     latent: int
     label: str | None
-    label_source: Literal["auto", "person"] | None
+    label_source: LabelSource | None
     label_score: float | None
     n_images_active: int
     image_rate: float
@@ -38,6 +39,7 @@ class DescribedLatent:
     redundancy: float | None
     dominant_class: str | None
     purity: float | None  # share of the dominant class among the labelled top images
+    label_review: LabelReview | None = None  # of a person's label
 
 
 @dataclass(frozen=True)

@@ -18,10 +18,10 @@
      │   ├─ UnknownProject · UnknownUser · UnknownToken · UnknownArtifact
      │   └─ UnknownJob
      ├─ Denied                who asks may not
-     │   ├─ Unauthenticated · Forbidden
+     │   ├─ Unauthenticated · Forbidden · ReviewerIsAuthor
      ├─ Conflict              the state of the thing does not allow it
      │   ├─ AlreadyExists · StaleVersion · MissingPrecondition · IdempotencyConflict · AlreadyRunning
-     │   ├─ NeededJobFailed · JobFinished · JobUnfinished · QuotaExceeded
+     │   ├─ NeededJobFailed · JobFinished · JobUnfinished · QuotaExceeded · NothingToReview
      ├─ Unavailable           may work later: `retry_after_s` says when
      │   ├─ Overloaded · RateLimited · ServiceUnavailable · OutOfMemory · DeadlineExceeded
      ├─ Cancelled             the caller went away, or the job was cancelled
@@ -286,6 +286,12 @@ class Forbidden(Denied):
     reason = "FORBIDDEN"
 
 
+class ReviewerIsAuthor(Denied):
+    """Nobody reviews their own work."""
+
+    reason = "REVIEWER_IS_AUTHOR"
+
+
 class Conflict(FulcrumError):
     """The state of the thing does not allow what was asked."""
 
@@ -344,6 +350,12 @@ class QuotaExceeded(Conflict):
     """The project's data sets would take more room than it has."""
 
     reason = "QUOTA_EXCEEDED"
+
+
+class NothingToReview(Conflict):
+    """What should be confirmed or rejected does not wait for that: it was decided, or a program made it."""
+
+    reason = "NOTHING_TO_REVIEW"
 
 
 class Unavailable(FulcrumError):

@@ -8,6 +8,7 @@ from datetime import datetime
 from typing import Any, Generic, Literal, TypeVar
 
 from fulcrum.domain.corrections import Correction
+from fulcrum.domain.labels import EarlierLabel, LabelReview, LabelSource
 from fulcrum.domain.models import ModelInfo, ModelRef, SaeInfo
 from fulcrum.domain.provenance import Provenance
 
@@ -276,7 +277,11 @@ class CorrectionVersion:
 
 @dataclass(frozen=True)
 class ConceptRecord:
-    """What people and programs say a latent stands for, newest label first in `history`."""
+    """What people and programs say a latent stands for, newest label first in `history`.
+
+    `created_by` and `created_at` are the label's. `review` is None for one that a program found; where the only label
+    was rejected, `label` is empty and counts as found by a program, which may fill it.
+    """
 
     id: str
     project_id: str
@@ -285,10 +290,14 @@ class ConceptRecord:
     created_by: str
     created_at: datetime
     label: str = ""
-    label_source: Literal["auto", "person"] = "person"
+    label_source: LabelSource = "person"
     label_score: float | None = None
     note: str = ""
-    history: tuple[dict[str, Any], ...] = ()
+    review: LabelReview | None = None
+    reviewed_by: str | None = None
+    reviewed_at: datetime | None = None
+    review_note: str = ""
+    history: tuple[EarlierLabel, ...] = ()
     version: int = 1
 
 

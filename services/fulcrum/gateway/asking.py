@@ -73,6 +73,12 @@ class Asker:
         self._require(tx, project_id, role, unknown)
         return project_id
 
+    def others_who_may(self, tx: Transaction, project_id: str, role: Role) -> bool:
+        """Whether anybody else has this role in the project, as a member or as an administrator of the platform."""
+        members = tx.members.with_role(project_id, ROLES[ROLES.index(role) :])
+        admins = tx.users.list(is_admin=True, disabled=False, limit=2).items
+        return bool((members | {u.id for u in admins}) - {self.user.id})
+
     def may(self, tx: Transaction, record: OfProject, role: Role, unknown: NotFound) -> None:
         """Passes if the asker has this role where `record` belongs; raises `unknown` for a stranger, else Forbidden.
 

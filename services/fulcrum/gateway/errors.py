@@ -35,6 +35,7 @@ STATUS: Mapping[type[errors.FulcrumError], int] = {
     errors.Denied: 403,
     errors.Unauthenticated: 401,
     errors.Forbidden: 403,
+    errors.ReviewerIsAuthor: 403,
     errors.Conflict: 409,
     errors.StaleVersion: 412,
     errors.MissingPrecondition: 428,

@@ -1,20 +1,31 @@
 """What latents stand for, with all labels that they had."""
 
+import dataclasses
 from collections.abc import Collection, Sequence
-from typing import Any, Final, Literal, NamedTuple
+from datetime import datetime
+from typing import Any, Final, NamedTuple
 
 from sqlalchemy import Connection, ForeignKey, Index, insert, or_, select
 from sqlalchemy.orm import Mapped, mapped_column
 
-from fulcrum.domain import codec
-from fulcrum.domain.errors import AlreadyExists, InvalidRequest, StaleVersion, UnknownConcept
+from fulcrum.domain.errors import (
+    AlreadyExists,
+    InvalidRequest,
+    NothingToReview,
+    StaleVersion,
+    UnknownConcept,
+)
+from fulcrum.domain.labels import EarlierLabel, LabelReview, LabelSource, ReviewDecision, label_before
 from fulcrum.domain.records import ConceptRecord, Page
 from fulcrum.store.columns import Base, checked
 from fulcrum.store.registry import InProject, unique_while_alive
 from fulcrum.store.repository import LivingRepository
 
 _FEW: Final = 500  # latents in one statement
-LABEL_FIELDS = ("label", "label_source", "label_score", "note", "created_by", "created_at")
+_LABEL_FIELDS: Final = (
+    "label", "label_source", "label_score", "note", "created_by", "created_at",
+    "review", "reviewed_by", "reviewed_at", "review_note",
+)  # fmt: skip
 
 
 class ConceptRow(InProject, Base):
@@ -25,6 +36,7 @@ class ConceptRow(InProject, Base):
         unique_while_alive("concepts", "sae_id", "latent"),
         Index(None, "project_id", "created_at", "id"),
         Index(None, "sae_id", "created_at", "id"),
+        Index(None, "sae_id", "review", "created_at", "id"),
     )
     sae_id: Mapped[str] = mapped_column(ForeignKey("saes.id"))
     latent: Mapped[int]
@@ -32,6 +44,10 @@ class ConceptRow(InProject, Base):
     label_source: Mapped[str]
     label_score: Mapped[float | None]
     note: Mapped[str]
+    review: Mapped[str | None]
+    reviewed_by: Mapped[str | None] = mapped_column(ForeignKey("users.id"))
+    reviewed_at: Mapped[datetime | None]
+    review_note: Mapped[str] = mapped_column(server_default="")
     history: Mapped[list[Any]]
 
 
@@ -39,8 +55,9 @@ class Labelled(NamedTuple):
     """A label without its history."""
 
     label: str
-    label_source: Literal["auto", "person"]
+    label_source: LabelSource
     label_score: float | None
+    review: LabelReview | None
 
 
 class Concepts(LivingRepository[ConceptRecord]):
@@ -80,7 +97,7 @@ class Concepts(LivingRepository[ConceptRecord]):
     def labels(self, sae_id: str) -> dict[int, Labelled]:
         """Every label of an SAE by latent, quickly: an SAE has tens of thousands."""
         c = self._table.c
-        query = select(c.latent, c.label, c.label_source, c.label_score).where(
+        query = select(c.latent, c.label, c.label_source, c.label_score, c.review).where(
             c.sae_id == checked("sae_id", sae_id), *self._alive()
         )
         return {row.latent: Labelled(*row[1:]) for row in self._connection.execute(query)}
@@ -140,9 +157,8 @@ class Concepts(LivingRepository[ConceptRecord]):
                     f"the concept of latent {record.latent} has version {before.version}, "
                     f"not {expected_version}: read it again"
                 )
-            earlier = {name: codec.to_json(getattr(before, name)) for name in LABEL_FIELDS}
-            values = {name: getattr(record, name) for name in LABEL_FIELDS}
-            values["history"] = [earlier | {"version": before.version}, *before.history]
+            values = {name: getattr(record, name) for name in _LABEL_FIELDS}
+            values["history"] = (_earlier(before), *before.history)
             try:
                 self._change(before.id, before.version, self._values(values))
             except StaleVersion:
@@ -152,6 +168,52 @@ class Concepts(LivingRepository[ConceptRecord]):
             else:
                 return self.get(before.id)
         raise StaleVersion(f"the concept of latent {record.latent} changes all the time: try again")
+
+    def review(
+        self, concept: ConceptRecord, decision: ReviewDecision, *, by: str, at: datetime, note: str = ""
+    ) -> ConceptRecord:
+        """Confirm or reject a proposed label as it was read. A rejected one goes to the front of `history`, and the
+        label before it comes back from there as it was.
+
+        Raises NothingToReview for a label that is not proposed, StaleVersion when it changed since, UnknownConcept.
+        """
+        if concept.review != "proposed":
+            raise NothingToReview(_why_not(concept))
+        verdict: dict[str, Any] = {"reviewed_by": by, "reviewed_at": at, "review_note": note}
+        if decision == "confirm":
+            self._change(concept.id, concept.version, self._values({"review": "confirmed"} | verdict))
+            return self.get(concept.id)
+        rejected = dataclasses.replace(_earlier(concept), review="rejected", **verdict)
+        history = list(concept.history)
+        place = label_before(history, concept.created_by)
+        if place is None:
+            # As if a program had found nothing: the next description may say what it finds.
+            nothing = EarlierLabel("", "auto", None, "", by, at, concept.version)
+            values = {name: getattr(nothing, name) for name in _LABEL_FIELDS}
+        else:
+            values = _again(history.pop(place))
+        values["history"] = (rejected, *history)
+        self._change(concept.id, concept.version, self._values(values))
+        return self.get(concept.id)
+
+
+def _earlier(concept: ConceptRecord) -> EarlierLabel:
+    values = {name: getattr(concept, name) for name in _LABEL_FIELDS}
+    return EarlierLabel(**values, version=concept.version)
+
+
+def _again(earlier: EarlierLabel) -> dict[str, Any]:
+    values = {name: getattr(earlier, name) for name in _LABEL_FIELDS}
+    if earlier.label_source == "person" and earlier.review is None:
+        values["review"] = "proposed"  # written before labels were reviewed
+    return values
+
+
+def _why_not(concept: ConceptRecord) -> str:
+    what = f"label {concept.label[:80]!r} of latent {concept.latent}"
+    if concept.review is None:
+        return f"{what} is one that a program found: only a person's label is reviewed"
+    return f"{what} is {concept.review} already: only a proposed one is reviewed"
 
 
 def _first(record: ConceptRecord) -> ConceptRecord:

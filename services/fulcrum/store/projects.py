@@ -1,5 +1,6 @@
 """Projects and who may do what in them."""
 
+from collections.abc import Collection
 from typing import Any, cast, get_args
 
 from sqlalchemy import Connection, ForeignKey, Index, delete, func, select, text, update
@@ -91,6 +92,20 @@ class Members(Access):
         items = tuple(Member(r.project_id, r.user_id, r.role) for r in rows[:limit])
         more = len(rows) > limit
         return Page(items, to_cursor(self._word, items[-1].project_id, items[-1].user_id) if more else None)
+
+    def with_role(self, project_id: str, roles: Collection[Role]) -> frozenset[str]:
+        """Ids of the users who have one of these roles in a project and can log in."""
+        query = (
+            select(MemberRow.user_id)
+            .join(UserRow, UserRow.id == MemberRow.user_id)
+            .where(
+                MemberRow.project_id == checked("project_id", project_id),
+                MemberRow.role.in_(roles),
+                UserRow.deleted_at.is_(None),
+                UserRow.disabled.is_(False),
+            )
+        )
+        return frozenset(self._connection.execute(query).scalars())
 
     def put(self, member: Member) -> Member:
         """Set a role. Raises Conflict for the last admin, UnknownProject, UnknownUser."""

@@ -6,9 +6,10 @@ from fastapi import APIRouter, Depends, Header, Path, Query
 from fastapi.responses import JSONResponse
 
 from fulcrum.gateway.concepts import service
-from fulcrum.gateway.concepts.schemas import ConceptRecord, ConceptText
+from fulcrum.gateway.concepts.schemas import ConceptRecord, ConceptText, LabelDecision, LabelReview
 from fulcrum.gateway.deps import (
     AskerDep,
+    IfMatch,
     PageDep,
     PageOf,
     StoreDep,
@@ -43,11 +44,32 @@ def list_concepts(
     store: StoreDep,
     page: PageDep,
     q: Annotated[str | None, Query(max_length=200, description="Words in label or note.")] = None,
+    review: Annotated[
+        LabelReview | None,
+        Query(description="`proposed`: labels that wait for somebody to confirm or reject them."),
+    ] = None,
 ) -> JSONResponse:
     """Described latents of an SAE, newest label first."""
     if q:
-        return answer_page(service.search(store, asker, sae_id, q, page))
-    return answer_page(service.page(store, asker, sae_id, page))
+        return answer_page(service.search(store, asker, sae_id, q, review, page))
+    return answer_page(service.page(store, asker, sae_id, review, page))
+
+
+# Before `/{latent}`, which would take the verb for a part of the number.
+@router.post("/{latent}:review", response_model=ConceptRecord)
+def review_label(
+    sae_id: PathId,
+    latent: Latent,
+    body: LabelDecision,
+    asker: AskerDep,
+    store: StoreDep,
+    expected: IfMatch,
+) -> JSONResponse:
+    """Confirms or rejects a person's label; for reviewers other than its author.
+
+    A rejected label goes to `history`, and the label before it comes back.
+    """
+    return answer(service.review(store, asker, sae_id, latent, body, expected))
 
 
 @router.get("/{latent}", response_model=ConceptRecord)
@@ -65,5 +87,5 @@ def put_concept(
     store: StoreDep,
     expected: Annotated[int | Literal["any", "nothing"], Depends(expected_or_nothing)],
 ) -> JSONResponse:
-    """Describes a latent; what was said before goes to `history`."""
+    """Describes a latent; what was said before goes to `history`. A person's label is proposed until it is reviewed."""
     return answer(service.put(store, asker, sae_id, latent, body, expected))

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from fulcrum.gateway.body import Body
-from fulcrum.gateway.concepts.schemas import ConceptRecord
+from fulcrum.gateway.concepts.schemas import ConceptRecord, LabelReview
 from fulcrum.gateway.schemas import Id, Prompt, Seed, Shown
 
 LatentSort = Literal[
@@ -76,6 +76,9 @@ class DescribedLatent(Shown):
     redundancy: float | None = Field(description="Largest cosine with the meaning of another latent.")
     dominant_class: str | None = Field(description="Most frequent class of its labelled top images.")
     purity: float | None = Field(description="Share of that class among them.")
+    label_review: LabelReview | None = Field(
+        None, description="Whether colleagues agree with a person's label."
+    )
 
 
 class LatentHistogram(Shown):

@@ -216,14 +216,10 @@ def _summary(about: Described, latent: int) -> DescribedLatent:
     columns, row = about.columns, about.columns.row(latent)
     name = about.labels.get(latent)
     labelled = name is not None and bool(name.label)
-    label, source, score = (
-        (name.label, name.label_source, name.label_score)
-        if name is not None and labelled
-        else (None, None, None)
-    )
+    label, source, score, review = name if name is not None and labelled else (None, None, None, None)
     if row is None:
         return DescribedLatent(
-            latent, label, source, score, 0, 0.0, 0.0, 0.0, 0.0, 0.0, None, None, None, None, None
+            latent, label, source, score, 0, 0.0, 0.0, 0.0, 0.0, 0.0, None, None, None, None, None, review
         )
     found_in, counts = columns.found_in, columns["class_counts"][row]
     n_labelled = int(counts.sum())
@@ -243,6 +239,7 @@ def _summary(about: Described, latent: int) -> DescribedLatent:
         redundancy=_known(columns["redundancy"][row]),
         dominant_class=found_in.class_names[int(counts.argmax())] if n_labelled else None,
         purity=float(counts.max() / n_labelled) if n_labelled else None,
+        label_review=review,
     )
 
 
