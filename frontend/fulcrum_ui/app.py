@@ -7,8 +7,8 @@ from pathlib import Path
 
 import streamlit as st
 
-from fulcrum.domain.errors import FulcrumError
-from fulcrum_ui import go, theme, troubles
+from fulcrum.domain.errors import FulcrumError, UnknownProject
+from fulcrum_ui import go, projects, theme, troubles
 from fulcrum_ui.visitor import visitor
 
 PAGES = (  # module of views, title, icon; the module's name is the address
@@ -23,10 +23,17 @@ PAGES = (  # module of views, title, icon; the module's name is the address
     ("jobs", "Jobs", "pending_actions"),
 )
 
+_SIDEBAR_PX = 220  # it holds the choice of a project, for those who have one
+
 
 def main() -> None:
     """One run."""
-    st.set_page_config(page_title="Fulcrum", page_icon=str(Path(__file__).parent / "icon.svg"), layout="wide")
+    st.set_page_config(
+        page_title="Fulcrum",
+        page_icon=str(Path(__file__).parent / "icon.svg"),
+        layout="wide",
+        initial_sidebar_state=_SIDEBAR_PX,
+    )
     theme.apply()
     pages = {
         name: st.Page(
@@ -36,11 +43,16 @@ def main() -> None:
     }
     go.remember_pages(pages)
     try:
-        visitor()
+        who = visitor()
+    except UnknownProject:
+        pass  # the page says it, and the other pages stay within reach
     except FulcrumError as error:
         st.navigation(list(pages.values()), position="hidden")
         troubles.show(error)
         return
+    else:
+        projects.keep_in_address()
+        projects.switcher(who.projects, who.project)
     st.navigation(list(pages.values()), position="top").run()
 
 

@@ -8,6 +8,7 @@ import streamlit as st
 from fulcrum.domain.corrections import Correction
 from fulcrum.domain.edits import Edit, Scale, Scope
 from fulcrum.domain.tasks import ClassSet
+from fulcrum_ui import go
 
 _BENCH, _WRITTEN, _UNDO, _REDO = "_bench", "_bench_written", "_bench_undo", "_bench_redo"
 MAX_GAIN = 5.0
@@ -158,8 +159,7 @@ def write() -> None:
     """Puts the present state into the address."""
     query = st.session_state.get(_BENCH, Bench()).to_query()
     st.session_state[_WRITTEN] = query
-    if dict(st.query_params) != query:
-        st.query_params.from_dict(query)
+    go.write(query)
 
 
 def amend(to: Callable[[Bench], Bench]) -> None:

@@ -12,22 +12,25 @@ import streamlit as st
 from fulcrum.client import Client
 from fulcrum.domain.errors import NotFound, Unauthenticated
 from fulcrum.domain.records import Project, Role, User
+from fulcrum_ui import projects
 from fulcrum_ui.settings import settings
 
 T = TypeVar("T")
 
 COOKIE = "fulcrum_session"
 _KEPT = 64  # answers that a visit remembers
+_ASKED = 20  # projects of an administrator, each with a request of its own
 SHORT_S = 30.0  # for what colleagues or jobs may change: long enough for a few clicks
 
 
 @dataclass(frozen=True)
 class Visitor:
-    """A person in a project."""
+    """A person in a project: `client` asks for it and no other. `project` is None for a member of none."""
 
     client: Client
     user: User
     projects: tuple[Project, ...]
+    project: Project | None
 
     def role_in(self, project_id: str) -> Role | None:
         """What the visitor may do in a project; administrators of the platform are admins everywhere."""
@@ -40,42 +43,60 @@ def login() -> str:
 
 
 def visitor() -> Visitor:
-    """Raises Unauthenticated where nobody is logged in, ServiceUnavailable where the gateway does not answer."""
+    """Raises Unauthenticated where nobody is logged in, ServiceUnavailable where the gateway does not answer,
+    UnknownProject where the address names a project that is not theirs.
+    """
     secret = login()
     if not secret:
         raise Unauthenticated("nobody is logged in")
-    return _visitor(secret)
+    user, found, default = _visitor_data(secret)
+    project = projects.settle(found, default)
+    return Visitor(_client(secret, project.id if project and len(found) > 1 else None), user, found, project)
 
 
 def client_of(secret: str) -> Client:
     """For routes beside the script, which have the cookie of their own request."""
-    return _client(secret)
+    return _client(secret, None)
 
 
-@st.cache_resource(max_entries=256, ttl=3600, show_spinner=False)
-def _client(secret: str) -> Client:
+@st.cache_resource(max_entries=512, ttl=3600, show_spinner=False)
+def _client(secret: str, project_id: str | None) -> Client:
     # Never `Client(url)` alone: without a login it would ask with the token of whoever runs this service.
     # No retries: a page says at once that something is down, and its button tries again.
-    return Client(settings().gateway_url, login=secret, timeout_s=settings().timeout_s, retries=1)
+    return Client(
+        settings().gateway_url,
+        login=secret,
+        timeout_s=settings().timeout_s,
+        retries=1,
+        project_id=project_id,
+    )
 
 
 @st.cache_data(max_entries=256, ttl=30, show_spinner=False)
-def _visitor_data(secret: str) -> tuple[User, tuple[Project, ...]]:
-    client = _client(secret)
-    return client.me(), tuple(client.projects.list())
+def _visitor_data(secret: str) -> tuple[User, tuple[Project, ...], str | None]:
+    client = _client(secret, None)
+    user, found = client.me(), tuple(client.projects.list())
+    return user, found, _default(client, user, found)
+
+
+def _default(client: Client, user: User, found: tuple[Project, ...]) -> str | None:
+    """The oldest project that the visitor is a member of; administrators of the platform see those of others, too."""
+    for project in found[::-1][:_ASKED]:
+        if not user.is_admin or len(found) == 1:
+            return project.id
+        try:
+            return client.projects.member(project, user).project_id
+        except NotFound:
+            continue
+    return None
 
 
 @st.cache_data(max_entries=1024, ttl=30, show_spinner=False)
 def _role(secret: str, project_id: str, user_id: str) -> Role | None:
     try:
-        return _client(secret).projects.member(project_id, user_id).role
+        return _client(secret, None).projects.member(project_id, user_id).role
     except NotFound:
         return None
-
-
-def _visitor(secret: str) -> Visitor:
-    user, projects = _visitor_data(secret)
-    return Visitor(_client(secret), user, projects)
 
 
 def forget_visitor() -> None:

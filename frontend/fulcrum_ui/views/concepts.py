@@ -70,8 +70,7 @@ def _overview(client: Client, sae: SaeRecord, saes: list[SaeRecord]) -> None:
     query = {
         k: v for k, v in {"sae": chosen.id, "q": words, "image": by_image, "waiting": waiting}.items() if v
     }
-    if dict(st.query_params) != query:
-        st.query_params.from_dict(query)
+    go.write(query)
     if chosen.id != sae.id:
         st.rerun()
     try:
@@ -130,7 +129,7 @@ def _waiting(client: Client, sae: SaeRecord) -> None:
                 )
                 label_review.decide(client, sae, concept)
                 if st.button("Open", key=f"open-{concept.latent}", width="stretch"):
-                    st.query_params.from_dict({"sae": sae.id, "latent": str(concept.latent)})
+                    go.write({"sae": sae.id, "latent": str(concept.latent)})
                     st.rerun()
     if len(found) > len(shown) and st.button("More"):
         st.session_state["concepts-shown"] = len(shown) + _PER_PAGE
@@ -222,7 +221,7 @@ def _grid(
                 )
                 row = st.columns([2, 1], vertical_alignment="center")
                 if row[0].button("Open", key=f"open-{latent}", width="stretch"):
-                    st.query_params.from_dict({"sae": sae.id, "latent": str(latent)})
+                    go.write({"sae": sae.id, "latent": str(latent)})
                     st.rerun()
                 if row[1].checkbox(
                     "Compare",
@@ -232,7 +231,7 @@ def _grid(
                 ):
                     compare.append(latent)
     if len(compare) >= 2 and st.button(f"Compare {compare[0]} and {compare[1]}", type="primary"):
-        st.query_params.from_dict({"sae": sae.id, "latent": f"{compare[0]},{compare[1]}"})
+        go.write({"sae": sae.id, "latent": f"{compare[0]},{compare[1]}"})
         st.rerun()
     if more and st.button("More"):
         st.session_state["concepts-shown"] = shown + _PER_PAGE
@@ -270,7 +269,7 @@ def _found(
 
 def _details(client: Client, sae: SaeRecord, latents: list[int]) -> None:
     if st.button("All concepts", icon=":material/arrow_back:", type="tertiary"):
-        st.query_params.from_dict({"sae": sae.id})
+        go.write({"sae": sae.id})
         st.rerun()
     for column, latent in zip(st.columns(len(latents), gap="large"), latents, strict=True):
         with column:

@@ -105,7 +105,7 @@ def _row(record: CorrectionRecord, evaluations: list[EvaluationRecord]) -> None:
 
 def _one(client: Client, correction_id: str) -> None:
     if st.button("All corrections", icon=":material/arrow_back:", type="tertiary"):
-        st.query_params.clear()
+        go.write({})
         st.rerun()
     try:
         record = client.corrections.get(correction_id)
@@ -266,7 +266,7 @@ def _more(client: Client, record: CorrectionRecord) -> None:
         except FulcrumError as error:
             troubles.show(error, "delete")
             return
-        st.query_params.clear()
+        go.write({})
         st.rerun()
 
 

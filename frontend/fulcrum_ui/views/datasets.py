@@ -117,7 +117,7 @@ def _upload(client: Client, record: DatasetRecord, archive: UploadedFile, anew: 
 
 def _one(client: Client, record: DatasetRecord) -> None:
     if st.button("All data sets", icon=":material/arrow_back:", type="tertiary"):
-        st.query_params.clear()
+        go.write({})
         st.rerun()
     line = st.columns([6, 1.4], vertical_alignment="center")
     line[0].title(plain(record.name), anchor=False)
@@ -148,16 +148,13 @@ def _one(client: Client, record: DatasetRecord) -> None:
 def _filters(client: Client, record: DatasetRecord) -> dict[str, str]:
     whole = facets_of(client, record)
     chosen: dict[str, str] = {}
-    query = st.query_params
     for facet in (whole.split, whole.label, *whole.groups):
         if facet.n_values < 2:
             continue
         value = _choice(facet)
         if value:
             chosen[facet.column] = value
-    wanted = {"dataset": record.id, **chosen}
-    if dict(query) != wanted:
-        query.from_dict(wanted)
+    go.write({"dataset": record.id, **chosen})
     return chosen
 
 
@@ -281,7 +278,7 @@ def _more(client: Client, record: DatasetRecord) -> None:
         if st.button("Delete", key="dataset-delete", width="stretch", icon=":material/delete:"):
             client.datasets.delete(record)
             forget("datasets", "samples")
-            st.query_params.clear()
+            go.write({})
             st.rerun()
     except FulcrumError as error:
         troubles.show(error, "dataset")

@@ -117,7 +117,7 @@ def _new(client: Client) -> None:
 
 def _one(client: Client, search: str) -> None:
     if st.button("All searches", icon=":material/arrow_back:", type="tertiary"):
-        st.query_params.clear()
+        go.write({})
         st.rerun()
     try:
         found: Experts = remembered(("experts", search), lambda: client.experts.get(search), for_s=SHORT_S)

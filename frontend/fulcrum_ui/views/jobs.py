@@ -8,6 +8,7 @@ import streamlit as st
 from fulcrum.client import Client
 from fulcrum.domain.errors import NotFound
 from fulcrum.domain.jobs import FINISHED, JobRecord
+from fulcrum_ui import go
 from fulcrum_ui.parts import job_progress, job_results
 from fulcrum_ui.parts.words import ago, badge, duration, plain
 from fulcrum_ui.visitor import Visitor, visitor
@@ -83,7 +84,7 @@ def _row(job: JobRecord) -> None:
 
 def _one(client: Client, job_id: str) -> None:
     if st.button("All jobs", icon=":material/arrow_back:", type="tertiary"):
-        st.query_params.clear()
+        go.write({})
         st.rerun()
     try:
         job = client.jobs.get(job_id).job

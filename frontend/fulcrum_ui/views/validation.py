@@ -252,7 +252,7 @@ def _past(client: Client, corrections: list[CorrectionRecord], datasets: list[Da
 
 def _one(client: Client, evaluation_id: str) -> None:
     if st.button("All evaluations", icon=":material/arrow_back:", type="tertiary"):
-        st.query_params.clear()
+        go.write({})
         st.rerun()
     try:
         found: Evaluation = remembered(
