@@ -7,7 +7,9 @@ import time
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import parse_qs, urlsplit
 
+import httpx
 import pytest
 
 from fulcrum.client import Client
@@ -133,6 +135,13 @@ def page(browser, admin_state, request):
         if SHOTS:
             name = "".join(c if c.isalnum() else "-" for c in request.node.name)
             found.screenshot(path=Path(SHOTS) / f"{name}.png", full_page=True)
+
+
+def client_of(world, link):
+    """A client that asks as the person who was given this login link."""
+    secret = parse_qs(urlsplit(link).query)["link"][0]
+    answer = httpx.post(f"{world.started.url}/v1/auth/links:redeem", json={"link": secret}, timeout=60)
+    return Client(world.started.url, login=answer.raise_for_status().cookies["fulcrum_session"])
 
 
 def go(page, world, path=""):

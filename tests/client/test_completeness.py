@@ -133,6 +133,7 @@ ASKED = {
     "POST /v1/experts/{}:align": lambda c: c.experts.align("exp_1", [TripletChoices("a", (("a", "b", "c"),))]),
     "GET /v1/experts": lambda c: list(c.experts.list(units="latents")),
     "GET /v1/experts/{}": lambda c: c.experts.get("exp_1"),
+    "GET /v1/experts/{}/concept-set": lambda c: c.experts.concept_set("exp_1"),
     "GET /v1/experts/{}/units": lambda c: list(c.experts.units("exp_1", "cup")),
     "GET /v1/experts/{}/units/{}": lambda c: c.experts.unit("exp_1", 3),
     "GET /v1/experts/{}/counts": lambda c: c.experts.counts("exp_1", ExpertRule("top_k", 5)),

@@ -2,6 +2,7 @@
 
 from html import escape
 from itertools import islice
+from typing import get_args
 
 import streamlit as st
 
@@ -109,10 +110,9 @@ def decide(client: Client, sae: SaeRecord, concept: ConceptRecord) -> None:
     note = st.text_input(
         "Why", key=f"review-note-{key}", placeholder="Why (kept with the name)", label_visibility="collapsed"
     )
-    row = st.columns(2)
-    for column, decision, words in zip(row, ("confirm", "reject"), ("Confirm", "Reject"), strict=True):
+    for column, decision in zip(st.columns(2), get_args(ReviewDecision), strict=True):
         if column.button(
-            words,
+            decision.capitalize(),
             key=f"{decision}-{key}",
             icon=":material/check:" if decision == "confirm" else ":material/close:",
             help=_consequence(concept, decision),
@@ -121,7 +121,7 @@ def decide(client: Client, sae: SaeRecord, concept: ConceptRecord) -> None:
             _send(client, sae, concept, decision, note.strip())
 
 
-def _consequence(concept: ConceptRecord, decision: str) -> str:
+def _consequence(concept: ConceptRecord, decision: ReviewDecision) -> str:
     if decision == "confirm":
         return "The name stands as confirmed by you"
     place = label_before(concept.history, concept.created_by)

@@ -317,12 +317,12 @@ def _detail(client: Client, sae: SaeRecord, detail: LatentDetail, *, wide: bool)
                 f"activations-{one.latent}",
                 caption="How strongly it fires, over tokens where it does (logarithmic).",
             )
+        if detail.concept is not None:
+            label_review.history(client, detail.concept)
     with right:
         _numbers(detail)
         _classes(detail)
         _neighbours(sae, detail)
-        if detail.concept is not None:
-            label_review.history(client, detail.concept)
 
 
 def _top_images(client: Client, sae: SaeRecord, latent: int) -> None:

@@ -8,16 +8,12 @@ import streamlit as st
 from fulcrum.client import Client
 from fulcrum.domain.errors import FulcrumError, InvalidInput, NotFound
 from fulcrum.domain.experts import ConceptStructure, ConceptStructures, ExpertRule, Experts
-from fulcrum.domain.records import ExpertsRecord
 from fulcrum_ui import charts, go, troubles
-from fulcrum_ui.parts import keeping
-from fulcrum_ui.parts.choosing import usable_saes
-from fulcrum_ui.parts.columns import columns_of
+from fulcrum_ui.parts import concept_editor, expert_question, keeping
 from fulcrum_ui.parts.dendrogram import links_of
 from fulcrum_ui.parts.words import ago, number, p_value, plain
 from fulcrum_ui.visitor import SHORT_S, remembered, visitor
 
-_UNITS = {"latents": "SAE latents", "vision": "vision tower", "text": "text tower"}
 _SHOWN_UNITS = 50
 
 
@@ -28,6 +24,18 @@ def page() -> None:
     if chosen:
         _one(client, chosen)
         return
+    models = [m for m in client.models.list() if m.state == "ready"]
+    if st.query_params.get("draft") and concept_editor.kept() is not None:
+        if st.button("All searches", icon=":material/arrow_back:", type="tertiary"):
+            go.write({})
+            st.rerun()
+        concept_editor.edit(client, models)
+        return
+    if st.query_params.get("draft"):
+        go.write({})  # of another visit
+        st.warning(
+            "What was written here is forgotten with the page that it was written on. A downloaded file brings it back."
+        )
     st.title("Experts", anchor=False)
     st.caption(
         "A unit is an expert of a concept when its response tells images (or sentences) of the concept from others. Always beside random weights."
@@ -39,80 +47,9 @@ def page() -> None:
         if not found:
             st.caption("None yet.")
         for record in found[:40]:
-            _row(record)
+            expert_question.row(client, record)
     with left:
-        _new(client)
-
-
-def _row(record: ExpertsRecord) -> None:
-    with st.container(border=True):
-        row = st.columns([5, 1.1], vertical_alignment="center")
-        row[0].markdown(
-            f"**{plain(record.name) or 'Search'}**  \n:gray[{_UNITS.get(record.units, record.units)} · {ago(record.created_at)}]"
-        )
-        with row[1]:
-            go.link("experts", "Open", experts=record.id)
-
-
-def _new(client: Client) -> None:
-    st.subheader("New search", anchor=False)
-    datasets = [d for d in client.datasets.list() if d.n_images]
-    saes = usable_saes(client)
-    models = [m for m in client.models.list() if m.state == "ready"]
-    if not datasets or not models:
-        st.info("A search needs a model and a data set with images: its columns are the concepts.")
-        return
-    kinds = (["SAE latents"] if saes else []) + ["Units of the vision tower"]
-    kind = st.segmented_control("Among", kinds, default=kinds[0], key="experts-kind")
-    line = st.columns(2)
-    dataset = line[0].selectbox("Images", datasets, format_func=lambda d: d.name, key="experts-data")
-    latents = kind == "SAE latents"
-    if latents:
-        sae = line[1].selectbox("SAE", saes, format_func=lambda s: s.name, key="experts-sae")
-    else:
-        model = line[1].selectbox("Model", models, format_func=lambda m: m.name, key="experts-model")
-    columns = list(columns_of(client, dataset))
-    picked = st.multiselect(
-        "Concepts: each value of",
-        columns,
-        ["label"] if "label" in columns else columns[:1],
-        key="experts-columns",
-        help="Each value against the column's other values",
-    )
-    more = st.columns([2, 2, 3], vertical_alignment="bottom")
-    n_pos = more[0].number_input(
-        "Examples of each",
-        0,
-        100_000,
-        0,
-        50,
-        key="experts-pos",
-        help="0 takes all; a number makes AP comparable between concepts",
-    )
-    n_neg = more[1].number_input("and others", 0, 100_000, 0, 50, key="experts-neg")
-    name = more[2].text_input(
-        "Name",
-        max_chars=120,
-        key="experts-name",
-        placeholder=f"{dataset.name}: {', '.join(picked) or 'concepts'}",
-    )
-    if st.button(
-        "Find experts", type="primary", icon=":material/search:", disabled=not picked, key="experts-go"
-    ):
-        options = {
-            "n_pos": int(n_pos) or None,
-            "n_neg": int(n_neg) or None,
-            "name": name.strip() or f"{dataset.name}: {', '.join(picked)}",
-        }
-        try:
-            if latents:
-                job = client.experts.find_latents(sae, dataset, picked, **options)  # type: ignore[arg-type]  # by their names
-            else:
-                job = client.experts.find_units(model, dataset, picked, **options)  # type: ignore[arg-type]  # by their names
-        except FulcrumError as error:
-            troubles.show(error, "experts")
-            return
-        go.switch("jobs", job=job.id)
+        expert_question.new(client, models, found)
 
 
 def _one(client: Client, search: str) -> None:
@@ -128,7 +65,7 @@ def _one(client: Client, search: str) -> None:
     st.title(plain(record.name) or "Experts", anchor=False)
     units = sum(layer.n_units for layer in found.layers)
     st.caption(
-        f"{len(found.concepts)} concepts, {number(units)} units in {len(found.layers)} layers ({_UNITS.get(record.units, record.units)}) · {ago(record.created_at)}"
+        f"{len(found.concepts)} concepts, {number(units)} units in {len(found.layers)} layers ({expert_question.UNITS.get(record.units, record.units)}) · {ago(record.created_at)}"
     )
     if not found.one_base_rate:
         st.caption(

@@ -75,27 +75,26 @@ def read_judgements_bytes(content: bytes) -> HumanJudgements:
     return from_json(_Kept, json.loads(content)).judgements
 
 
+@dataclass(frozen=True)
+class SentenceLists:
+    """Sentences by concept as a file has them, whatever is wrong with them."""
+
+    positives: dict[str, list[str]]
+    negatives: dict[str, list[str]]
+    domains: dict[str, str]
+
+    def to_set(self, name: str) -> ConceptSet:
+        """Raises InvalidInput for what cannot be a concept."""
+        return concept_set_of(name, self.positives, self.negatives, self.domains)
+
+
 def read_concepts_json(files: Sequence[bytes], name: str = "concepts") -> ConceptSet:
     """Files in Suau's layout, each one concept or a list of them:
 
     `{"concept": "dog", "group": "animals", "sentences": {"positive": [...], "negative": [...]}}`.
     Raises InvalidInput naming what is missing.
     """
-    positives: dict[str, list[str]] = {}
-    negatives: dict[str, list[str]] = {}
-    domains: dict[str, str] = {}
-    for content in files:
-        try:
-            found = json.loads(content)
-        except ValueError as error:
-            raise InvalidInput(f"a concept file is no JSON: {error}") from error
-        for one in found if isinstance(found, list) else [found]:
-            concept, sentences = _suau(one)
-            if concept in positives:
-                raise InvalidInput(f"two concepts are called {concept!r}: names must differ")
-            positives[concept], negatives[concept] = sentences
-            domains[concept] = str(one.get("group") or one.get("concept_group") or one.get("domain") or "")
-    return concept_set_of(name, positives, negatives, domains)
+    return json_sentences(files).to_set(name)
 
 
 def read_concepts_csv(text: str, name: str = "concepts") -> ConceptSet:
@@ -103,25 +102,74 @@ def read_concepts_csv(text: str, name: str = "concepts") -> ConceptSet:
 
     Raises InvalidInput naming the row.
     """
-    positives: dict[str, list[str]] = {}
-    negatives: dict[str, list[str]] = {}
-    domains: dict[str, str] = {}
+    for number, row in _rows(text, ("concept", "sentence", "label")):
+        if not row["sentence"].strip():
+            raise InvalidInput(f"row {number}: the sentence is empty")
+    return csv_sentences(text).to_set(name)
+
+
+def json_sentences(files: Sequence[bytes]) -> SentenceLists:
+    """What files in Suau's layout hold, to be looked through. Raises InvalidInput for what is no such file."""
+    found = SentenceLists({}, {}, {})
+    for content in files:
+        try:
+            read = json.loads(content)
+        except ValueError as error:
+            raise InvalidInput(f"a concept file is no JSON: {error}") from error
+        for one in read if isinstance(read, list) else [read]:
+            concept, sentences = _suau(one)
+            if concept in found.positives:
+                raise InvalidInput(f"two concepts are called {concept!r}: names must differ")
+            found.positives[concept], found.negatives[concept] = sentences
+            found.domains[concept] = str(
+                one.get("group") or one.get("concept_group") or one.get("domain") or ""
+            )
+    return found
+
+
+def csv_sentences(text: str) -> SentenceLists:
+    """What a CSV of examples holds, to be looked through. Raises InvalidInput for labels and domains of no meaning."""
+    found = SentenceLists({}, {}, {})
     for number, row in _rows(text, ("concept", "sentence", "label")):
         concept, label = row["concept"].strip(), row["label"].strip().casefold()
         if label not in (*_POSITIVE, *_NEGATIVE):
             raise InvalidInput(
                 f"row {number}: label is {row['label']!r}: expected 1 or 0, positive or negative"
             )
-        if not row["sentence"].strip():
-            raise InvalidInput(f"row {number}: the sentence is empty")
-        positives.setdefault(concept, [])
-        (positives if label in _POSITIVE else negatives).setdefault(concept, []).append(row["sentence"])
+        found.positives.setdefault(concept, [])
+        (found.positives if label in _POSITIVE else found.negatives).setdefault(concept, []).append(
+            row["sentence"]
+        )
         domain = (row.get("domain") or "").strip()
-        if domains.setdefault(concept, domain) != domain:
+        if found.domains.setdefault(concept, domain) != domain:
             raise InvalidInput(
-                f"row {number}: concept {concept!r} is of domain {domains[concept]!r} and of {domain!r}"
+                f"row {number}: concept {concept!r} is of domain {found.domains[concept]!r} and of {domain!r}"
             )
-    return concept_set_of(name, positives, negatives, domains)
+    return found
+
+
+def write_concepts_json(lists: SentenceLists) -> bytes:
+    """What `json_sentences` reads: a list in Suau's layout."""
+    found = [
+        {
+            "concept": concept,
+            "group": lists.domains.get(concept, ""),
+            "sentences": {"positive": list(positives), "negative": list(lists.negatives.get(concept, ()))},
+        }
+        for concept, positives in lists.positives.items()
+    ]
+    return json.dumps(found, ensure_ascii=False, indent=1).encode()
+
+
+def write_concepts_csv(lists: SentenceLists) -> str:
+    """What `csv_sentences` reads. A concept without any sentence has no row."""
+    out = io.StringIO()
+    writer = csv.writer(out)
+    writer.writerow(("concept", "sentence", "label", "domain"))
+    for concept, positives in lists.positives.items():
+        for label, texts in (("1", positives), ("0", lists.negatives.get(concept, ()))):
+            writer.writerows((concept, text, label, lists.domains.get(concept, "")) for text in texts)
+    return out.getvalue()
 
 
 def read_ratings_csv(text: str, name: str) -> HumanJudgements:

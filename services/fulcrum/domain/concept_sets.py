@@ -97,6 +97,23 @@ def check_examples(name: str, n_pos: int, n_neg: int) -> None:
         )
 
 
+def example_faults(
+    positives: Sequence[str], negatives: Sequence[str]
+) -> tuple[dict[int, str], dict[int, str]]:
+    """What keeps sentences of one concept out of a set, by their place in either list: nothing keeps the others out.
+
+    A sentence that stands twice in a list is no fault: `concept_set_of` takes it once.
+    """
+    both = set(positives) & set(negatives)
+
+    def faults(texts: Sequence[str], other: str) -> dict[int, str]:
+        empty = {place: "empty" for place, text in enumerate(texts) if not text.strip()}
+        double = {place: f"also among the {other} ones" for place, text in enumerate(texts) if text in both}
+        return double | empty
+
+    return faults(positives, "negative"), faults(negatives, "positive")
+
+
 def concept_set_bytes(concept_set: ConceptSet) -> bytes:
     """The same set, the same bytes."""
     content = {"version": VERSION, **to_json(concept_set)}

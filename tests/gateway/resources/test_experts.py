@@ -147,6 +147,12 @@ def test_two_searches_over_other_images_of_the_same_concepts_are_compared(lab, c
     assert texts.record.name == "words"
     assert texts.record.dataset_id is None
     assert {c.domain for c in texts.concepts} == set(WORDS)
+    asked = client.experts.concept_set(ids[2])
+    assert asked == built_from_templates("words", WORDS, 20, 40, frames=FRAMES, fillers=FILLERS)
+    with pytest.raises(UnknownExperts, match="over images"):
+        client.experts.concept_set(ids[0])
+    stranger = lab.platform.as_user("stranger").get(f"/v1/experts/{ids[2]}/concept-set")
+    assert stranger.json()["reason"] == "UNKNOWN_EXPERTS"
 
 
 def test_questions_that_cannot_be_meant_are_refused_at_once(lab, client, dataset):

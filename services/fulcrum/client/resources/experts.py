@@ -132,6 +132,11 @@ class ExpertSearches(Bound[Side]):
         """Concepts, layers and rules, and a line for each way of comparing the concepts. Raises UnknownExperts."""
         return (yield from self._wire.ask(Experts, "GET", path("experts", id_of(search))))
 
+    @operation
+    def concept_set(self, search: Search) -> Flow[ConceptSet]:
+        """The sentences that a search was asked with. Raises UnknownExperts, also for a search over images."""
+        return (yield from self._wire.ask(ConceptSet, "GET", path("experts", id_of(search), "concept-set")))
+
     @listing(ExpertUnit)
     def units(
         self,

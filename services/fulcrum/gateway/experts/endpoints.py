@@ -21,6 +21,7 @@ from fulcrum.gateway.experts import asking, service
 from fulcrum.gateway.experts.schemas import (
     AlignmentQuestion,
     ApDistribution,
+    ConceptSet,
     ConceptStructures,
     ExpertCount,
     Experts,
@@ -112,6 +113,14 @@ def get_experts(experts_id: PathId, asker: AskerDep, services: ServicesDep) -> J
     """One search: its concepts, layers and rules, and a line for each way of comparing the concepts."""
     found = service.find(services.store, services.concept_files, asker, experts_id)
     return answer(service.get(found))
+
+
+@router.get("/v1/experts/{experts_id}/concept-set", response_model=ConceptSet)
+def get_concept_set(
+    experts_id: PathId, asker: AskerDep, store: StoreDep, artifacts: ArtifactsDep
+) -> JSONResponse:
+    """The sentences that a search was asked with, to go on from. A search over images has none."""
+    return answer(service.concept_set(store, artifacts, asker, experts_id))
 
 
 @router.get("/v1/experts/{experts_id}/units", response_model=PageOf[ExpertUnit])

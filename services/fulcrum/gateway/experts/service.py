@@ -4,6 +4,7 @@ import dataclasses
 
 from fulcrum.datasets.expert_stability import stability_of
 from fulcrum.datasets.expert_table import ExpertTable
+from fulcrum.domain.concept_sets import ConceptSet, read_concept_set
 from fulcrum.domain.errors import InvalidInput, InvalidRequest, UnknownExperts
 from fulcrum.domain.experts import (
     ExpertRule,
@@ -18,6 +19,7 @@ from fulcrum.gateway.asking import Asker
 from fulcrum.gateway.deps import PageParams
 from fulcrum.gateway.descriptions.reading import ConceptFiles
 from fulcrum.gateway.reach import reach
+from fulcrum.store.artifacts import Artifacts
 from fulcrum.store.database import Store
 from fulcrum.store.paging import from_cursor, to_cursor
 
@@ -53,6 +55,17 @@ def find(store: Store, files: ConceptFiles, asker: Asker, experts_id: str) -> Fo
         known = {} if record.sae_id is None else tx.concepts.labels(record.sae_id)
     labels = {latent: found.label for latent, found in known.items() if found.label}
     return Found(record, files.experts(record), labels)
+
+
+def concept_set(store: Store, artifacts: Artifacts, asker: Asker, experts_id: str) -> ConceptSet:
+    """What a search over sentences was asked with. Raises UnknownExperts, also for a search over images."""
+    with store.read() as tx:
+        record = reach(asker, tx, tx.experts, experts_id, "viewer", UnknownExperts, "search for experts")
+    if record.concept_set_sha256 is None:
+        raise UnknownExperts(
+            f"search {record.name!r} is over images: its concepts are columns of the data set, not sentences"
+        )
+    return read_concept_set(artifacts.read_bytes(record.concept_set_sha256))
 
 
 def get(found: Found) -> Experts:
