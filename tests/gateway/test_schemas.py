@@ -19,6 +19,7 @@ from fulcrum.domain import (
     evaluations,
     experts,
     hook_points,
+    image_sets,
     jobs,
     labels,
     models,
@@ -35,6 +36,7 @@ from fulcrum.gateway.datasets import schemas as dataset_schemas
 from fulcrum.gateway.descriptions import schemas as description_schemas
 from fulcrum.gateway.evaluations import schemas as evaluation_schemas
 from fulcrum.gateway.experts import schemas as expert_schemas
+from fulcrum.gateway.image_sets import schemas as image_set_schemas
 from fulcrum.gateway.models import schemas as model_schemas
 from fulcrum.gateway.results import schemas as stored_schemas
 from fulcrum.gateway.saes import schemas as sae_schemas
@@ -54,6 +56,7 @@ SCHEMA_MODULES = (
     evaluation_schemas,
     expert_schemas,
     concept_schemas,
+    image_set_schemas,
     stored_schemas,
     sweep_schemas,
 )
@@ -69,6 +72,7 @@ OWN_RECORDS = (
     records.ConceptRecord,
     records.ResultRecord,
     records.EvaluationRecord,
+    records.ImageSetRecord,
     records.IndexRecord,
     records.DescriptionRecord,
     records.ExpertsRecord,
@@ -96,6 +100,7 @@ MIRRORED = [
     engine.ImageLatents,
     rpc_answers.DosePoints,
     *dataclasses_of(evaluations),
+    *dataclasses_of(image_sets),
     *dataclasses_of(concepts),
     *dataclasses_of(concept_sets),
     concept_files.PairRatings,

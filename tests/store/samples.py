@@ -20,6 +20,7 @@ from fulcrum.domain.records import (
     EvaluationRecord,
     ExpertsRecord,
     ImageRecord,
+    ImageSetRecord,
     IndexRecord,
     Login,
     Member,
@@ -201,6 +202,19 @@ class World:
             new_id("exp"), p, "objects", "latents", self.model.id, "a" * 64, "8" * 64, "9" * 64, "job_2", 12, 49152,
             600, 2**33, u, at, self.sae.id, "c" * 64, self.dataset.id, "f" * 64, numbers={"ari_experts": 0.5},
         )  # fmt: skip
+        self.image_set = ImageSetRecord(
+            new_id("ims"),
+            p,
+            self.dataset.id,
+            "night",
+            "invariant",
+            "0" * 64,
+            3,
+            u,
+            at,
+            "dark",
+            {"confirm": 3},
+        )
         with store.write() as tx:
             for user in (self.user, self.other):
                 tx.users.add(user)
@@ -222,6 +236,7 @@ class World:
             tx.indexes.add(self.index)
             tx.descriptions.add(self.description)
             tx.experts.add(self.experts)
+            tx.image_sets.add(self.image_set)
 
     def another_image(self, **changes) -> ImageRecord:
         """Not kept yet."""

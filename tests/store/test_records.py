@@ -40,6 +40,7 @@ STORED = {
     "results": records.ResultRecord,
     "evaluations": records.EvaluationRecord,
     "experts": records.ExpertsRecord,
+    "image_sets": records.ImageSetRecord,
     "looks": records.LookRecord,
     "audit_events": records.AuditEvent,
 }
@@ -82,6 +83,7 @@ def test_every_record_comes_back_as_it_was_given(world):
         assert tx.indexes.get(w.index.id) == w.index
         assert tx.descriptions.get(w.description.id) == w.description
         assert tx.experts.get(w.experts.id) == w.experts
+        assert tx.image_sets.get(w.image_set.id) == w.image_set
 
 
 COLLECTIONS = """users tokens logins projects models saes images datasets sessions corrections concepts results indexes

@@ -14,9 +14,11 @@ from statsmodels.stats.contingency_tables import mcnemar
 from statsmodels.stats.multitest import multipletests
 from tests.worker.lab import ATTACK
 
-from fulcrum.demo.shipped import demo_task
+from fulcrum.demo.shipped import demo_model, demo_sae, demo_task
 from fulcrum.domain.corrections import from_dict
+from fulcrum.domain.edits import Scale
 from fulcrum.domain.identifiers import now
+from fulcrum.domain.image_sets import FrozenImageSet, to_bytes
 from fulcrum.domain.jobs import IndexDataset, SuggestCorrection, SweepCorrection, Where
 from fulcrum.engine.validating import Question, validate_correction
 from fulcrum.science.validation.specification import Specification
@@ -280,3 +282,68 @@ def test_a_recomputation_runs_every_part_again_and_comes_to_the_same_numbers(lab
     assert "look 2 at confirm" in other.badge
     known = lab.run(lab.ask())
     assert known.n_shards_reused == known.n_shards
+
+
+def frozen(lab, name, purpose, ids):
+    sha256 = lab.workshop.artifacts.put_bytes(to_bytes(ids))
+    return FrozenImageSet(f"ims_{name}", name, purpose, sha256, len(set(ids)))
+
+
+def test_image_sets_are_judged_as_they_were_and_every_count_follows_from_the_table(lab):
+    loudest = np.argsort(-np.asarray(lab.index.statistics.image_rate))[:24]
+    edits = [Scale(int(n), 0.0) for n in loudest]  # enough to flip some answers
+    content = lab.engine.correction(demo_model(), demo_sae(), edits, task=demo_task())
+    with lab.workshop.store.write() as tx:
+        tx.corrections.add_version(lab.correction.id, None, lab.version(content, 2))
+    plain = lab.run(lab.ask(n_controls=0, number=2))
+    table = pyarrow.parquet.read_table(
+        io.BytesIO(lab.workshop.artifacts.read_bytes(lab.evaluation(plain).parquet_sha256))
+    ).to_pandas()
+    judged = table[table["evaluated"]]
+    flipped = judged["base_prediction"] != judged["corrected_prediction"]
+    assert 0 < flipped.sum() < len(judged)
+    kept, lost = judged["id"][~flipped].tolist(), judged["id"][flipped].tolist()
+    elsewhere = lab.data.ids[lab.data.splits == "select"].tolist()[:4]
+    sets = (
+        frozen(lab, "mixed", "invariant", [*kept[:6], *lost[:2], *elsewhere, "gone.png"]),
+        frozen(lab, "quiet", "invariant", kept[:5]),
+        frozen(lab, "select only", "invariant", elsewhere),
+        frozen(lab, "tag", "slice", judged["id"].tolist()[:25]),
+    )
+    job = lab.run(lab.ask(n_controls=0, image_sets=sets, number=2))
+    assert job.state == "succeeded", job.error
+    assert job.n_shards_reused == job.n_shards  # a set costs no forward pass
+    report, evaluation = lab.report(job), lab.evaluation(job)
+    assert evaluation.image_sets == sets
+    prefix = "invariant images keep their answer: "
+    gates = {n.removeprefix(prefix): s for n, s in evaluation.gates.items() if n.startswith(prefix)}
+    assert gates == {"mixed": "fail", "quiet": "pass", "select only": "undecided"}
+    mixed = report["image_sets"][0]
+    assert (mixed["n"], mixed["evaluated"], mixed["other_splits"], mixed["gone"]) == (13, 8, 4, 1)
+    assert (mixed["changed"], mixed["changed_ids"]) == (2, sorted(lost[:2]))
+    (reason,) = (g["reason"] for g in report["gates"] if g["name"] == prefix + "mixed")
+    assert reason.startswith("2 of 8 changed their answer")
+    (row,) = (s for s in report["slices"] if s["group"]["name"] == "set=tag")
+    some = judged.iloc[:25]
+    right = (some["base_prediction"] == some["label"], some["corrected_prediction"] == some["label"])
+    assert row["n"] == 25
+    assert row["accuracy_before"] == pytest.approx(right[0].mean())
+    assert row["accuracy_after"] == pytest.approx(right[1].mean())
+    discordant = row["fixed"] + row["broken"]
+    p = stats.binomtest(row["fixed"], discordant).pvalue if discordant else 1.0
+    assert row["p"] == pytest.approx(p)
+    # The table has a column for each set, and nothing else is another number.
+    columns = lab.workshop.artifacts.read_bytes(evaluation.columns_sha256)
+    with np.load(io.BytesIO(columns)) as found:
+        assert found["set:tag"].sum() == 25
+    one, other = ({g["name"]: g for g in r["gates"]} for r in (lab.report(plain), report))
+    assert all(other[name] == gate for name, gate in one.items())
+
+
+def test_a_set_whose_images_cannot_be_read_fails_the_job_and_counts_no_look(lab):
+    lost = FrozenImageSet("ims_x", "x", "slice", "e" * 64, 1)
+    job = lab.run(lab.ask(n_controls=0, image_sets=(lost,)))
+    assert job.state == "failed"
+    assert job.error.startswith("UNKNOWN_ARTIFACT")
+    with lab.workshop.store.read() as tx:
+        assert tx.looks.at(lab.workshop.project.id, lab.data.digest) == ()

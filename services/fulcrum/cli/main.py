@@ -14,6 +14,7 @@ from fulcrum.cli import (
     doctor,
     experts,
     explain,
+    image_sets,
     import_images,
     import_sae,
     index,
@@ -53,6 +54,7 @@ jobs.app.command("train-sae")(train_sae_job.train)
 app.add_typer(jobs.app, name="jobs")
 app.add_typer(concepts.app, name="concepts")
 app.add_typer(experts.app, name="experts")
+app.add_typer(image_sets.app, name="image-sets")
 app.add_typer(bench.app, name="bench")
 
 

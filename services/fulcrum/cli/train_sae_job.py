@@ -5,13 +5,14 @@ from typing import TYPE_CHECKING, Annotated, Any, get_args
 import typer
 
 from fulcrum.cli import jobs, options
+from fulcrum.cli.naming import dataset_of
 from fulcrum.cli.output import emit_json, out
-from fulcrum.domain.errors import InvalidSaeConfig, UnknownDataset, UnknownModel
+from fulcrum.domain.errors import InvalidSaeConfig, UnknownModel
 from fulcrum.domain.models import Variant
 
 if TYPE_CHECKING:
     from fulcrum.client import Client
-    from fulcrum.domain.records import DatasetRecord, ModelRecord
+    from fulcrum.domain.records import ModelRecord
 
 _FIGURES = ("fvu", "l0", "dead_share", "ce_recovered", "top1_agreement")
 
@@ -64,7 +65,7 @@ def train(
         "seed": seed,
     }
     with Client() as client:
-        job = client.saes.train(name, _model(client, model), _dataset(client, dataset), **asked)
+        job = client.saes.train(name, _model(client, model), dataset_of(client, dataset), **asked)
         if wait:
             job = jobs.follow(client, job.id, silent=json)
     if json:
@@ -93,13 +94,3 @@ def _model(client: "Client", wanted: str | None) -> "ModelRecord":
     raise UnknownModel(
         f"no model {wanted!r} here: there are {names}" if wanted else f"--model is one of {names}"
     )
-
-
-def _dataset(client: "Client", wanted: str) -> "DatasetRecord":
-    if wanted.startswith("dat_"):
-        return client.datasets.get(wanted)
-    known = list(client.datasets.list())
-    found = [d for d in known if d.name == wanted]
-    if not found:
-        raise UnknownDataset(f"no data set {wanted!r} here: there are {sorted(d.name for d in known)}")
-    return found[0]

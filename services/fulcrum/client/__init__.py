@@ -33,6 +33,7 @@ from fulcrum.domain.edits import (
     Scope,
     SetTo,
 )
+from fulcrum.domain.evaluations import FlipFilter
 from fulcrum.domain.models import ModelRef
 from fulcrum.domain.tasks import ClassSet, CosineTarget, LogitTarget, LogProbTarget, MarginTarget
 
@@ -48,6 +49,7 @@ __all__ = [
     "DoseCurve",
     "DosePoints",
     "Explanation",
+    "FlipFilter",
     "Floor",
     "LatentCondition",
     "LogProbTarget",

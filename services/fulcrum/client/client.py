@@ -14,6 +14,7 @@ from fulcrum.client.resources.corrections import Corrections
 from fulcrum.client.resources.datasets import Datasets
 from fulcrum.client.resources.evaluations import Evaluations
 from fulcrum.client.resources.experts import ExpertSearches
+from fulcrum.client.resources.image_sets import ImageSets
 from fulcrum.client.resources.images import Images
 from fulcrum.client.resources.jobs import Jobs
 from fulcrum.client.resources.latents import Latents
@@ -36,6 +37,7 @@ class _Resources(Questions[Side], Account[Side]):
         self.models: Models[Side] = Models(wire, driver)
         self.saes: Saes[Side] = Saes(wire, driver)
         self.datasets: Datasets[Side] = Datasets(wire, driver)
+        self.image_sets: ImageSets[Side] = ImageSets(wire, driver)
         self.sessions: Sessions[Side] = Sessions(wire, driver)
         self.corrections: Corrections[Side] = Corrections(wire, driver)
         self.evaluations: Evaluations[Side] = Evaluations(wire, driver)

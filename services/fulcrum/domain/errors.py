@@ -11,7 +11,7 @@
      │   ├─ InvalidSettings
      │   └─ InvalidRequest · PayloadTooLarge
      ├─ NotFound              the named thing does not exist here
-     │   ├─ UnknownModel · UnknownSae · UnknownDataset
+     │   ├─ UnknownModel · UnknownSae · UnknownDataset · UnknownImageSet
      │   ├─ UnknownImage · UnknownCorrection · UnknownSession · UnknownConcept · UnknownResult
      │   ├─ UnknownEvaluation
      │   ├─ UnknownIndex · UnknownDescription · UnknownExperts
@@ -188,6 +188,12 @@ class UnknownImage(NotFound):
     """No image of this id or content hash."""
 
     reason = "UNKNOWN_IMAGE"
+
+
+class UnknownImageSet(NotFound):
+    """No set of images of this id."""
+
+    reason = "UNKNOWN_IMAGE_SET"
 
 
 class UnknownCorrection(NotFound):

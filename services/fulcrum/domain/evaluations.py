@@ -27,8 +27,21 @@ class Evaluation:
 
 
 @dataclass(frozen=True)
+class FlipFilter:
+    """Images of a flip board: of an outcome, with values of columns ('column=value'; several must all hold)."""
+
+    evaluation_id: str
+    outcome: Outcome | None = None
+    where: tuple[str, ...] = ()
+    evaluated_only: bool = True
+
+
+@dataclass(frozen=True)
 class FlippedImage:
-    """A card of the flip board. Class names; `label` is None where there is none. `kl` in nats."""
+    """A card of the flip board. Class names; `label` is None where there is none. `kl` in nats.
+
+    `sets` are the judged image sets that it is in.
+    """
 
     id: str
     split: str
@@ -45,6 +58,7 @@ class FlippedImage:
     margin_change: float
     kl: float
     groups: dict[str, str] = field(default_factory=dict)
+    sets: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Literal, Protocol, get_args
 
+from fulcrum.domain.image_sets import FrozenImageSet
 from fulcrum.domain.models import Variant
 from fulcrum.domain.tasks import ClassSet
 
@@ -115,6 +116,7 @@ class ValidateCorrection:
     task: ClassSet | None = None  # None: the correction's own, else the data set's labels
     seed: int = 0
     fresh: bool = False  # compute every part, whatever is stored
+    image_sets: tuple[FrozenImageSet, ...] = ()  # judged too, by their names in order
     kind: Literal["validate_correction"] = "validate_correction"
 
 

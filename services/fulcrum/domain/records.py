@@ -8,6 +8,7 @@ from datetime import datetime
 from typing import Any, Generic, Literal, TypeVar
 
 from fulcrum.domain.corrections import Correction
+from fulcrum.domain.image_sets import FrozenImageSet, ImageSetPurpose
 from fulcrum.domain.labels import EarlierLabel, LabelReview, LabelSource
 from fulcrum.domain.models import ModelInfo, ModelRef, SaeInfo
 from fulcrum.domain.provenance import Provenance
@@ -178,6 +179,31 @@ class DatasetVersion:
 
 
 @dataclass(frozen=True)
+class ImageSetRecord:
+    """Images of a data set under a name; a slice is also a tag. The artifact `sha256` holds their ids, sorted.
+
+    `n_by_split` is as the data set was when its images were chosen last.
+    """
+
+    id: str
+    project_id: str
+    dataset_id: str
+    name: str
+    purpose: ImageSetPurpose
+    sha256: str
+    n_images: int
+    created_by: str
+    created_at: datetime
+    note: str = ""
+    n_by_split: dict[str, int] = field(default_factory=dict)
+    version: int = 1
+
+    def frozen(self) -> FrozenImageSet:
+        """As it is now, for a question."""
+        return FrozenImageSet(self.id, self.name, self.purpose, self.sha256, self.n_images)
+
+
+@dataclass(frozen=True)
 class IndexRecord:
     """An index of a data set under an SAE. `key` names all that determines its numbers, so the same key is the same
     index; `files` are its files among the artifacts, name to sha256.
@@ -327,6 +353,7 @@ class EvaluationRecord:
     The hashes and `code_version` are what the verdict belongs to. `verdict` is None and `gates` are empty for a sweep.
     `numbers` are those of a summary; everything else lies in the artifacts: the report (JSON), and for a validation the
     table of its images, as columns (npz) and as Parquet. `look` counts from 1 on select and confirm, 0 on discover.
+    `image_sets` are those that were judged, as they were.
     """
 
     id: str
@@ -353,6 +380,7 @@ class EvaluationRecord:
     numbers: dict[str, Any] = field(default_factory=dict)
     columns_sha256: str | None = None
     parquet_sha256: str | None = None
+    image_sets: tuple[FrozenImageSet, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -36,6 +36,7 @@ from fulcrum.engine.validation_parts import (
 )
 from fulcrum.science.steering.edits import EditPlan, check_plan
 from fulcrum.science.validation.controls import gains_of_predictions
+from fulcrum.science.validation.image_sets import ImageSet, Purpose
 from fulcrum.science.validation.inputs import ValidationInput
 from fulcrum.science.validation.report import ValidationReport, look_of, validate, with_look
 from fulcrum.science.validation.ripple import Move, moves_from_counts
@@ -61,11 +62,21 @@ _NOISE_IMAGES = 128
 
 
 @dataclass(frozen=True)
+class ChosenImages:
+    """An image set: ids of images of the data set, of any split; `sha256` names them."""
+
+    name: str
+    purpose: Purpose
+    ids: frozenset[str]
+    sha256: str = ""
+
+
+@dataclass(frozen=True)
 class Question:
     """What is asked about a correction. `target` (n,) bool marks the failure mode; None takes every image.
 
     `same_cue_legitimate` (n,) marks images on which the cue may speak (a sticker that tells the truth).
-    `concept_bank` are held-out prompts whose nearness to the images is watched.
+    `concept_bank` are held-out prompts whose nearness to the images is watched, `image_sets` are judged as slices too.
     Controls are run on at most `max_control_images` images of the failure mode, drawn by `seed`: 100 draws of each of
     two kinds are 200 times the work of the correction itself, and some hundred images show their spread well.
     """
@@ -78,6 +89,7 @@ class Question:
     n_controls: int = 100
     max_control_images: int = 300
     concept_bank: Mapping[str, NDArray[Any]] = field(default_factory=dict)
+    image_sets: tuple[ChosenImages, ...] = ()
     seed: int = 0
 
 
@@ -202,6 +214,7 @@ def assemble(
         same_cue_legitimate=None if legitimate is None else legitimate[numbers],
         groups=slice_columns(dataset, numbers),
         clusters=clusters_of(dataset)[numbers],
+        image_sets=tuple(_image_set(dataset, numbers, chosen) for chosen in question.image_sets),
         base_embeddings=base_embeddings,
         corrected_embeddings=corrected_embeddings,
         concept_bank=question.concept_bank,
@@ -279,6 +292,18 @@ def slice_columns(dataset: Dataset, numbers: Numbers) -> dict[str, NDArray[Any]]
     return groups
 
 
+def _image_set(dataset: Dataset, numbers: Numbers, chosen: ChosenImages) -> ImageSet:
+    inside = np.isin(dataset.ids, sorted(chosen.ids))
+    there, here = int(inside.sum()), inside[numbers]
+    return ImageSet(
+        chosen.name,
+        chosen.purpose,
+        here,
+        n_elsewhere=there - int(here.sum()),
+        n_gone=len(chosen.ids) - there,
+    )
+
+
 def subject_of(run: DatasetRun, correction: Correction) -> Subject:
     """What the verdict belongs to."""
     return Subject(
@@ -311,6 +336,9 @@ def provenance(run: DatasetRun, question: Question, user: str = "") -> dict[str,
         "split": question.split,
         "seed": question.seed,
         "n_controls": question.n_controls,
+        "image_sets": [
+            {"name": s.name, "purpose": s.purpose, "sha256": s.sha256} for s in question.image_sets
+        ],
         "device": info.device,
         "dtype": info.dtype,
         "code_version": fulcrum.__version__,

@@ -17,6 +17,7 @@ from fulcrum.gateway.errors import PROBLEM_RESPONSES, add_error_handlers, proble
 from fulcrum.gateway.evaluations import endpoints as evaluations
 from fulcrum.gateway.experts import endpoints as experts
 from fulcrum.gateway.explain import endpoints as explain
+from fulcrum.gateway.image_sets import endpoints as image_sets
 from fulcrum.gateway.images import endpoints as images
 from fulcrum.gateway.jobs import endpoints as jobs
 from fulcrum.gateway.latents import endpoints as latents
@@ -64,6 +65,7 @@ ROUTERS: tuple[APIRouter, ...] = (
     # Before data sets and corrections, whose `/{..._id}` would take a verb for a part of the id.
     evaluations.router,
     datasets.router,
+    image_sets.router,
     sessions.router,
     corrections.router,
     results.router,

@@ -43,6 +43,7 @@ CODES: dict[type[errors.FulcrumError], grpc.StatusCode] = {
     errors.UnknownSae: grpc.StatusCode.NOT_FOUND,
     errors.UnknownDataset: grpc.StatusCode.NOT_FOUND,
     errors.UnknownImage: grpc.StatusCode.NOT_FOUND,
+    errors.UnknownImageSet: grpc.StatusCode.NOT_FOUND,
     errors.UnknownCorrection: grpc.StatusCode.NOT_FOUND,
     errors.UnknownSession: grpc.StatusCode.NOT_FOUND,
     errors.UnknownConcept: grpc.StatusCode.NOT_FOUND,

@@ -43,6 +43,7 @@ class EvaluationRow(Kept, Base):
     numbers: Mapped[dict[str, Any]]
     columns_sha256: Mapped[str | None]
     parquet_sha256: Mapped[str | None]
+    image_sets: Mapped[list[Any]] = mapped_column(server_default="[]")
 
 
 class LookRow(Kept, Base):

@@ -9,6 +9,7 @@ from fulcrum.store.corrections import Corrections
 from fulcrum.store.evaluations import Evaluations, Looks
 from fulcrum.store.experts import ExpertSearches
 from fulcrum.store.idempotency import Idempotency
+from fulcrum.store.image_sets import ImageSets
 from fulcrum.store.indexes import Descriptions, Indexes
 from fulcrum.store.job_events import JobEvents
 from fulcrum.store.job_tasks import JobTasks
@@ -37,6 +38,7 @@ class Transaction:
         self.images = Images(connection)
         self.datasets = Datasets(connection)
         self.dataset_versions = DatasetVersions(connection)
+        self.image_sets = ImageSets(connection)
         self.sessions = Sessions(connection)
         self.corrections = Corrections(connection)
         self.concepts = Concepts(connection)

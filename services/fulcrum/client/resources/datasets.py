@@ -137,14 +137,15 @@ class Datasets(Bound[Side]):
         label: str | None = None,
         where: Mapping[str, str] | None = None,
         words: str | None = None,
+        image_set: Identified | str | None = None,
         digest: str | None = None,
     ) -> Flow[None]:
-        """Images in the order of their ids, with `words` in the id.
+        """Images in the order of their ids, with `words` in the id, of an `image_set`.
 
         `where` takes groups, `pair_id` and quarters of covariates (`{"sticker": "word", "covariate_size": "q4"}`);
         the value "" is that of images without one. Raises InvalidDataset for a column that is not there.
         """
-        filters = _filters(split, label, where, words, digest)
+        filters = _filters(split, label, where, words, image_set, digest)
         yield from self._wire.pages(DatasetImage, path("datasets", id_of(dataset), "images"), filters)
 
     @operation
@@ -156,10 +157,11 @@ class Datasets(Bound[Side]):
         label: str | None = None,
         where: Mapping[str, str] | None = None,
         words: str | None = None,
+        image_set: Identified | str | None = None,
         digest: str | None = None,
     ) -> Flow[Facets]:
         """How many images there are of each split, label, group and covariate, among those that are chosen."""
-        filters = _filters(split, label, where, words, digest)
+        filters = _filters(split, label, where, words, image_set, digest)
         return (
             yield from self._wire.ask(
                 Facets, "GET", path("datasets", id_of(dataset), "facets"), params=filters
@@ -235,10 +237,18 @@ def _filters(
     label: str | None,
     where: Mapping[str, str] | None,
     words: str | None,
+    image_set: Identified | str | None,
     digest: str | None,
 ) -> dict[str, Any]:
     columns = [f"{column}={value}" for column, value in (where or {}).items()]
-    return given(split=split, label=label, where=columns or None, q=words, digest=digest)
+    return given(
+        split=split,
+        label=label,
+        where=columns or None,
+        q=words,
+        image_set_id=None if image_set is None else id_of(image_set),
+        digest=digest,
+    )
 
 
 def _place(dataset: Identified | str, image: Shown, digest: str | None) -> tuple[str, dict[str, object]]:

@@ -60,6 +60,7 @@ class Evaluations(Bound[Side]):
         same_cue_legitimate: Mapping[str, str] | None = None,
         specification: Mapping[str, Any] | None = None,
         concept_bank: Sequence[str] = (),
+        image_sets: Sequence[Identified | str] = (),
         n_controls: int = 100,
         task: ClassSet | None = None,
         seed: int = 0,
@@ -67,7 +68,8 @@ class Evaluations(Bound[Side]):
         """Asks for a validation: wait for the job with `client.jobs.wait`; its result names the evaluation.
 
         `where` is the failure mode, such as `{"sticker": "word"}`; `specification` what differs from the default,
-        `concept_bank` held-out prompts: which of them the images come nearer to is part of the report.
+        `concept_bank` held-out prompts: which of them the images come nearer to is part of the report. `image_sets` are
+        judged as they are now, an invariant list by a gate.
         """
         body = given(
             dataset_id=id_of(dataset),
@@ -77,6 +79,7 @@ class Evaluations(Bound[Side]):
             same_cue_legitimate=_where(same_cue_legitimate),
             specification=None if specification is None else dict(specification),
             concept_bank=list(concept_bank),
+            image_sets=[id_of(s) for s in image_sets],
             n_controls=n_controls,
             task=None if task is None else to_json(task),
             seed=seed,
@@ -213,7 +216,7 @@ class Evaluations(Bound[Side]):
         where: str | None = None,
         evaluated_only: bool = True,
     ) -> Flow[None]:
-        """The flip board, images whose margin changed most first; `where` is 'column=value'."""
+        """The flip board, images whose margin changed most first; `where` is 'column=value', or 'set=NAME'."""
         filters = given(outcome=outcome, where=where, evaluated_only=evaluated_only)
         place = path("evaluations", id_of(evaluation), "images")
         yield from self._wire.pages(FlippedImage, place, filters)

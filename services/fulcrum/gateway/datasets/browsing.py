@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import anyio
+import numpy as np
 
 from fulcrum.datasets import browsing
 from fulcrum.domain.datasets import DatasetImage, Facets, ImageBy, Thumbnail
@@ -38,12 +39,14 @@ class Content:
 
 @dataclass(frozen=True)
 class Filter:
-    """Which images are wanted; `where` holds texts such as `column=value`."""
+    """Which images are wanted; `where` holds texts such as `column=value`, `ids` those of an image set."""
 
     split: str | None = None
     label: str | None = None
     where: Sequence[str] = ()
     words: str | None = None
+    image_set_id: str | None = None
+    ids: frozenset[str] | None = None
 
     def conditions(self) -> list[tuple[str, str]]:
         """As `datasets.browsing` takes them. Raises InvalidRequest."""
@@ -73,7 +76,7 @@ def page(at: Content, params: PageParams, wanted: Filter) -> Page[DatasetImage]:
             raise InvalidRequest(
                 f"the cursor belongs to another content of {at.record.name!r}: begin without one"
             )
-    numbers = browsing.chosen(at.opened.dataset, wanted.conditions(), wanted.words)
+    numbers = _numbers(at, wanted)
     here = numbers[numbers >= start]
     shown = here[: params.limit].tolist()
     more = len(here) > len(shown)
@@ -86,7 +89,7 @@ def page(at: Content, params: PageParams, wanted: Filter) -> Page[DatasetImage]:
 def facets(at: Content, wanted: Filter) -> Facets:
     """Counts among the chosen images. Raises InvalidDataset for a column that is not there."""
     dataset = at.opened.dataset
-    numbers = browsing.chosen(dataset, wanted.conditions(), wanted.words)
+    numbers = _numbers(at, wanted)
     return Facets(
         dataset_id=at.record.id,
         digest=at.digest,
@@ -168,6 +171,16 @@ async def open_image(
         services.settings.max_upload_bytes,
         limiter=images.DECODING,
     )
+
+
+def _numbers(at: Content, wanted: Filter) -> browsing.Numbers:
+    numbers = browsing.chosen(at.opened.dataset, wanted.conditions(), wanted.words)
+    if wanted.ids is None:
+        return numbers
+    samples = at.opened.dataset.samples
+    inside = np.array([samples[n].id in wanted.ids for n in numbers.tolist()], dtype=bool)
+    chosen: browsing.Numbers = numbers[inside]
+    return chosen
 
 
 @dataclass(frozen=True)

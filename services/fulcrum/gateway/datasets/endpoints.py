@@ -1,5 +1,6 @@
 """`/v1/datasets`: records of data sets, and their images. Importing images into one is a job."""
 
+import dataclasses
 from typing import Annotated
 
 from fastapi import APIRouter, Depends, Path, Query, Request
@@ -39,6 +40,7 @@ from fulcrum.gateway.deps import (
     answer_page,
     run_in_thread,
 )
+from fulcrum.gateway.image_sets import service as image_sets
 from fulcrum.gateway.images.pictures import media_type_of
 from fulcrum.gateway.jobs.schemas import JobRecord
 from fulcrum.gateway.jobs.submitting import SubmitDep
@@ -75,9 +77,12 @@ async def _wanted(
         ),
     ] = None,
     q: Annotated[str | None, Query(max_length=200, description="Words in the id.")] = None,
+    image_set_id: Annotated[
+        str | None, Query(max_length=64, description="Images of this image set only.")
+    ] = None,
 ) -> browsing.Filter:
     """Reads the filters."""
-    return browsing.Filter(split, label, tuple(where or ()), q)
+    return browsing.Filter(split, label, tuple(where or ()), q, image_set_id)
 
 
 FilterDep = Annotated[browsing.Filter, Depends(_wanted)]
@@ -167,7 +172,7 @@ def get_facets(
 ) -> JSONResponse:
     """How many images there are of each split, label, group and covariate, among those that the filters leave."""
     at = browsing.content(services.store, services.dataset_files, asker, dataset_id, digest)
-    return answer(browsing.facets(at, wanted))
+    return answer(browsing.facets(at, _with_set(services, asker, dataset_id, wanted)))
 
 
 @router.get("/{dataset_id}/report", response_model=ImportReport)
@@ -197,7 +202,7 @@ def list_dataset_images(
 ) -> JSONResponse:
     """Images in the order of their ids. A page belongs to its filters and content: change them, and begin anew."""
     at = browsing.content(services.store, services.dataset_files, asker, dataset_id, digest)
-    return answer_page(browsing.page(at, page, wanted))
+    return answer_page(browsing.page(at, page, _with_set(services, asker, dataset_id, wanted)))
 
 
 @router.get(
@@ -327,6 +332,13 @@ def get_dataset_image(
 ) -> JSONResponse:
     """What is known about one image."""
     return answer(_found(services, asker, dataset_id, image, by, digest)[1])
+
+
+def _with_set(services: Services, asker: Asker, dataset_id: str, wanted: browsing.Filter) -> browsing.Filter:
+    if wanted.image_set_id is None:
+        return wanted
+    ids = image_sets.ids_of(services, asker, wanted.image_set_id, dataset_id)
+    return dataclasses.replace(wanted, ids=ids)
 
 
 def _found(

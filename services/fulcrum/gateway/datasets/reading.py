@@ -43,6 +43,14 @@ class OpenedDataset:
             raise unknown
         return found
 
+    def has(self, image_id: str) -> bool:
+        """Whether an image of this id is in it."""
+        return image_id in self._by_id
+
+    def split_of(self, image_id: str) -> str:
+        """Of an image that is in it; "" where it has none."""
+        return self.dataset.samples[self._by_id[image_id]].split or ""
+
     def image(self, number: int) -> DatasetImage:
         """One of them, as it is shown."""
         sample, c = self.dataset.samples[number], self.columns

@@ -1,5 +1,6 @@
 """Asking for validations, sweeps and suggestions: jobs, after the index that they stand on."""
 
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -13,6 +14,7 @@ from fulcrum.domain.errors import (
     UnknownEvaluation,
     UnknownSae,
 )
+from fulcrum.domain.image_sets import FrozenImageSet
 from fulcrum.domain.jobs import (
     IndexDataset,
     InteractCorrections,
@@ -34,6 +36,7 @@ from fulcrum.gateway.evaluations.schemas import (
     SweepQuestion,
     ValidationQuestion,
 )
+from fulcrum.gateway.image_sets import service as image_sets
 from fulcrum.gateway.jobs.submitting import Submitter
 from fulcrum.gateway.reach import reach, together
 from fulcrum.store.transaction import Transaction
@@ -44,15 +47,16 @@ def validate(jobs: Submitter, asker: Asker, correction_id: str, body: Validation
 
     Raises UnknownCorrection, UnknownDataset, UnknownSae, InvalidDataset, SaeDoesNotFit, RateLimited.
     """
-    given = _given(body, {"concept_bank"})
+    given = _given(body, {"concept_bank", "image_sets"})
     return _about_a_correction(
         jobs,
         asker,
         correction_id,
         body,
-        lambda number: ValidateCorrection(
+        lambda tx, dataset, number: ValidateCorrection(
             correction_id,
             number,
+            image_sets=image_sets.frozen(asker, tx, dataset, body.image_sets),
             same_cue_legitimate=_where(body.same_cue_legitimate),
             concept_bank=tuple(dict.fromkeys(body.concept_bank)),
             **given,
@@ -64,12 +68,17 @@ def sweep(jobs: Submitter, asker: Asker, correction_id: str, body: SweepQuestion
     """As `validate`, for many gains."""
     given = _given(body) | {"gains": tuple(float(g) for g in body.gains)}
     return _about_a_correction(
-        jobs, asker, correction_id, body, lambda number: SweepCorrection(correction_id, number, **given)
+        jobs,
+        asker,
+        correction_id,
+        body,
+        lambda tx, dataset, number: SweepCorrection(correction_id, number, **given),
     )
 
 
 def recompute(jobs: Submitter, asker: Asker, evaluation_id: str, newest: bool) -> JobRecord:
-    """The question of an evaluation, asked of what there is today; nothing is taken from what is stored.
+    """The question of an evaluation, asked of what there is today; nothing is taken from what is stored. An image set
+    that was deleted is judged as it was.
 
     Raises UnknownEvaluation, and what `validate` raises, for things that were deleted meanwhile as well.
     """
@@ -85,6 +94,8 @@ def recompute(jobs: Submitter, asker: Asker, evaluation_id: str, newest: bool) -
         _check_split(dataset, record.split)
         sae_id = _sae_of(tx, correction, version)
         spec = replace(asked, number=version.number, fresh=True)
+        if isinstance(spec, ValidateCorrection):
+            spec = replace(spec, image_sets=_sets_of_today(tx, spec.image_sets))
         # Asking twice is one job, unless something of what it stands on changed in between.
         key = content_key(again=_key(spec, version, dataset, sae_id), code=fulcrum.__version__)
         made = add_after_index(jobs, tx, asker, dataset, sae_id, spec, key)
@@ -142,7 +153,11 @@ def interactions(jobs: Submitter, asker: Asker, body: InteractionQuestion) -> Jo
 
 
 def _about_a_correction(
-    jobs: Submitter, asker: Asker, correction_id: str, body: ValidationQuestion | SweepQuestion, spec_of: Any
+    jobs: Submitter,
+    asker: Asker,
+    correction_id: str,
+    body: ValidationQuestion | SweepQuestion,
+    spec_of: Callable[[Transaction, DatasetRecord, int], JobSpec],
 ) -> JobRecord:
     with jobs.store.write() as tx:
         correction = reach(
@@ -156,7 +171,7 @@ def _about_a_correction(
             )
         _check_split(dataset, body.split)
         sae_id = _sae_of(tx, correction, version)
-        spec: JobSpec = spec_of(version.number)
+        spec = spec_of(tx, dataset, version.number)
         key = _key(spec, version, dataset, sae_id)
         made = add_after_index(jobs, tx, asker, dataset, sae_id, spec, key)
     for job in made:
@@ -193,8 +208,17 @@ def add_index(
     return jobs.add(tx, asker, dataset.project_id, index, key=key)
 
 
+def _sets_of_today(tx: Transaction, sets: Sequence[FrozenImageSet]) -> tuple[FrozenImageSet, ...]:
+    today = [(s, tx.image_sets.find(s.id)) for s in sets]
+    return tuple(sorted((s if t is None else t.frozen() for s, t in today), key=lambda s: s.name))
+
+
 def _key(spec: JobSpec, version: CorrectionVersion, dataset: DatasetRecord, sae_id: str) -> str:
-    return content_key(asked=to_json(spec), version=version.sha256, digest=dataset.digest, sae=sae_id)
+    asked = to_json(spec)
+    if not asked.get("image_sets"):
+        # A question from before there were image sets stays the same question, with its look.
+        asked.pop("image_sets", None)
+    return content_key(asked=asked, version=version.sha256, digest=dataset.digest, sae=sae_id)
 
 
 def _sae_of(tx: Transaction, correction: CorrectionRecord, version: CorrectionVersion) -> str:

@@ -30,13 +30,25 @@ def compare(
     return EvaluationComparison(
         then_id=then.id,
         now_id=now.id,
-        changes=tuple(
-            SubjectChange(part, getattr(then, part), getattr(now, part))
-            for part in _SUBJECT
-            if getattr(then, part) != getattr(now, part)
+        changes=(
+            *(
+                SubjectChange(part, getattr(then, part), getattr(now, part))
+                for part in _SUBJECT
+                if getattr(then, part) != getattr(now, part)
+            ),
+            *_sets(then, now),
         ),
         differences=_differences(then, now),
         **_images(artifacts, then, now),
+    )
+
+
+def _sets(then: EvaluationRecord, now: EvaluationRecord) -> tuple[SubjectChange, ...]:
+    before, after = ({s.name: f"{s.purpose} {s.sha256}" for s in r.image_sets} for r in (then, now))
+    return tuple(
+        SubjectChange(f"image set {name}", before.get(name, "not judged"), after.get(name, "not judged"))
+        for name in sorted({*before, *after})
+        if before.get(name) != after.get(name)
     )
 
 

@@ -1,15 +1,25 @@
 """Records of `/v1/evaluations`."""
 
 from datetime import datetime
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import Field, StringConstraints
 
 from fulcrum.gateway.body import Body
 from fulcrum.gateway.schemas import Amount, ClassSet, Id, Prompt, Seed, Shown, Text
 
 Outcome = Literal["still_right", "broken", "fixed", "still_wrong", "moved", "changed", "unchanged"]
 EvaluationKind = Literal["validation", "sweep"]
+
+
+class FrozenImageSet(Shown):
+    """An image set as a validation judged it."""
+
+    id: str = Field(description="Id of the set; it may have changed or been deleted since.")
+    name: str = Field(description="Its name then.")
+    purpose: Literal["slice", "invariant"] = Field(description="Its purpose then.")
+    sha256: str = Field(description="Artifact with the ids of its images then.")
+    n_images: int = Field(description="Its images then, of all splits.")
 
 
 class EvaluationRecord(Shown):
@@ -39,6 +49,9 @@ class EvaluationRecord(Shown):
     numbers: dict[str, Any] = Field(default={}, description="Numbers of a summary; shares, not points.")
     columns_sha256: str | None = Field(None, description="Artifact of the table of images, as numpy columns.")
     parquet_sha256: str | None = Field(None, description="Artifact of the table of images, as Parquet.")
+    image_sets: list[FrozenImageSet] = Field(
+        default=[], description="Image sets that were judged, as they were."
+    )
 
 
 class SubjectChange(Shown):
@@ -88,6 +101,19 @@ class Recomputation(Body):
     newest: bool = Field(False, description="Judge the newest version instead of the one that was judged.")
 
 
+class FlipFilter(Body):
+    """Images of a flip board, as `/v1/evaluations/{id}/images` lists them."""
+
+    evaluation_id: Id = Field(description="Evaluation whose flip board it is.")
+    outcome: Outcome | None = Field(None, description="Images of this outcome only.")
+    where: list[Annotated[str, StringConstraints(max_length=400)]] = Field(
+        default=[], max_length=16, description="`column=value`; several must all hold."
+    )
+    evaluated_only: bool = Field(
+        True, description="Leave out images of other splits and those that were seen before."
+    )
+
+
 class FlippedImage(Shown):
     """A card of the flip board."""
 
@@ -106,6 +132,7 @@ class FlippedImage(Shown):
     margin_change: float = Field(description="After minus before.")
     kl: float = Field(description="KL(base || corrected) in nats.")
     groups: dict[str, str] = Field(default={}, description="Its groups.")
+    sets: list[str] = Field(default=[], description="Names of the judged image sets that it is in.")
 
 
 class ConfusionDelta(Shown):
@@ -179,6 +206,12 @@ class ValidationQuestion(Body):
         default={}, max_length=40, description="Fields of the specification that differ from the default."
     )
     n_controls: int = Field(100, ge=0, le=1000, description="Matched controls; 0 leaves the gate out.")
+    image_sets: list[Id] = Field(
+        default=[],
+        max_length=32,
+        description="Image sets of the data set to judge too, as they are now: each a row of the slice table, and an "
+        "invariant list a gate as well.",
+    )
     concept_bank: list[Prompt] = Field(
         default=[], max_length=1000, description="Held-out prompts whose nearness to the images is watched."
     )

@@ -20,6 +20,7 @@ from fulcrum.domain.evaluations import (
     ConfusionDelta,
     Evaluation,
     EvaluationPlan,
+    FlipFilter,
     FlippedImage,
     Outcome,
     Slices,
@@ -96,6 +97,16 @@ def images(
         table.cards(columns, part, names),
         to_cursor("flipped image", end) if end < len(rows) else None,
     )
+
+
+def flipped_ids(
+    store: Store, artifacts: Artifacts, asker: Asker, wanted: FlipFilter
+) -> tuple[EvaluationRecord, tuple[str, ...]]:
+    """The evaluation, and the ids of all images of its flip board that are wanted. Raises as `images` does."""
+    record, columns = _columns(store, artifacts, asker, wanted.evaluation_id)
+    names = _class_names(_report(artifacts, record))
+    rows = table.chosen(columns, wanted.outcome, wanted.where, wanted.evaluated_only, names)
+    return record, tuple(columns["id"][rows].tolist())
 
 
 def parquet(store: Store, artifacts: Artifacts, asker: Asker, evaluation_id: str) -> bytes:
@@ -214,8 +225,23 @@ def _changes(tx: Transaction, record: EvaluationRecord) -> tuple[SubjectChange, 
         now["dataset_digest"] = tx.datasets.get(record.dataset_id).digest or "empty"
     except UnknownDataset:
         now["dataset_digest"] = "deleted"
-    return tuple(
+    found = [
         SubjectChange(part, getattr(record, part), value)
         for part, value in sorted(now.items())
         if getattr(record, part) != value
-    )
+    ]
+    return (*found, *_changed_sets(tx, record))
+
+
+def _changed_sets(tx: Transaction, record: EvaluationRecord) -> tuple[SubjectChange, ...]:
+    """Judged image sets that hold other images now, are for something else, or are gone; a name alone is no matter."""
+    found = []
+    for then in record.image_sets:
+        now, part = tx.image_sets.find(then.id), f"image set {then.name}"
+        if now is None:
+            found.append(SubjectChange(part, then.sha256, "deleted"))
+        elif now.sha256 != then.sha256:
+            found.append(SubjectChange(part, then.sha256, now.sha256))
+        elif now.purpose != then.purpose:
+            found.append(SubjectChange(part, then.purpose, now.purpose))
+    return tuple(found)

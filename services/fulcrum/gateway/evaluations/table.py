@@ -24,7 +24,7 @@ OUTCOMES: tuple[Outcome, ...] = (
     "changed",
     "unchanged",
 )
-_GROUP, _LABELS = "group:", ("label", "class")
+_GROUP, _SET, _LABELS = "group:", "set:", ("label", "class")
 _MOST_CLASSES = 100
 
 
@@ -46,13 +46,16 @@ def chosen(
 ) -> NDArray[np.int64]:
     """Rows, those whose margin changed most first. Raises InvalidRequest for a column that is not there.
 
-    The label is a column too, `label` or, as reports call it, `class`.
+    The label is a column too, `label` or, as reports call it, `class`; `set` names an image set that was judged.
     """
     keep = columns["evaluated"].copy() if evaluated_only else np.ones(len(columns["id"]), dtype=bool)
     if outcome is not None:
         keep &= columns["outcome"] == OUTCOMES.index(outcome)
     for text in where:
         name, equals, value = text.partition("=")
+        if equals and name == "set" and _SET + value in columns:
+            keep &= columns[_SET + value]
+            continue
         column: NDArray[Any] | None
         if name in _LABELS:
             column = np.array(
@@ -62,6 +65,7 @@ def chosen(
             column = columns.get(_GROUP + name.removeprefix("group_"))
         if not equals or column is None:
             there = sorted({"label", *(n.removeprefix(_GROUP) for n in columns if n.startswith(_GROUP))})
+            there += sorted(f"set={n.removeprefix(_SET)}" for n in columns if n.startswith(_SET))
             raise InvalidRequest(f"where is {text[:80]!r}: expected 'column=value' with a column of {there}")
         keep &= column == value
     rows = np.flatnonzero(keep)
@@ -72,6 +76,7 @@ def chosen(
 def cards(columns: Columns, rows: NDArray[np.int64], class_names: Sequence[str]) -> tuple[FlippedImage, ...]:
     """These rows as cards."""
     groups = [n for n in columns if n.startswith(_GROUP)]
+    sets = [n for n in columns if n.startswith(_SET)]
 
     def card(i: int) -> FlippedImage:
         label = int(columns["label"][i])
@@ -92,6 +97,7 @@ def cards(columns: Columns, rows: NDArray[np.int64], class_names: Sequence[str])
             margin_change=after - before,
             kl=float(columns["kl"][i]),
             groups={n.removeprefix(_GROUP): str(columns[n][i]) for n in groups if columns[n][i] != ""},
+            sets=tuple(n.removeprefix(_SET) for n in sets if columns[n][i]),
         )
 
     return tuple(card(int(i)) for i in rows)

@@ -5,6 +5,7 @@ mcnemar         exact paired tests                intervals     Agresti-Min, Clo
 comparison      a paired comparison, whole        power         minimum detectable effect, images needed
 bootstrap       paired, over images or clusters   multiplicity  Benjamini-Hochberg, -Yekutieli
 groups          per class and group, the worst    slices        slice table, slice search on flips
+image_sets      chosen slices, invariant lists
 efficacy        E, G, Sp with preconditions       ripple        KL, drift, what else moved
 calibration     ECE, Brier, log-loss              controls      against pushes of the same size
 sweep           a correction at many gains

@@ -9,6 +9,7 @@ from typing import Any
 
 from numpy.typing import NDArray
 
+from fulcrum.science.validation.image_sets import ImageSet
 from fulcrum.science.validation.looks import Looks
 from fulcrum.science.validation.ripple import Move
 from fulcrum.science.validation.stale import Subject
@@ -32,6 +33,7 @@ class ValidationInput:
       first defaults to the images outside `target` whose label occurs among the labels inside.
     * `groups`: columns of values, one per image; None or "" is no group. `clusters` (n,): duplicates share a
       value.
+    * `image_sets`: images that somebody chose, each a slice; invariant lists are gates too.
     * `base_embeddings`, `corrected_embeddings` (n, d); `concept_bank`: name -> text embedding (d,).
     * `latents`: other latents after re-encoding x', from `ripple.moves` or `ripple.moves_from_counts`.
     * `control_gains`: kind -> net gains (n_controls,) on the judged images of the failure mode; or
@@ -56,6 +58,7 @@ class ValidationInput:
     same_cue_legitimate: NDArray[Any] | None = None
     groups: Mapping[str, Sequence[Any] | NDArray[Any]] = field(default_factory=dict)
     clusters: Sequence[Any] | NDArray[Any] | None = None
+    image_sets: tuple[ImageSet, ...] = ()
     base_embeddings: NDArray[Any] | None = None
     corrected_embeddings: NDArray[Any] | None = None
     concept_bank: Mapping[str, NDArray[Any]] = field(default_factory=dict)

@@ -16,6 +16,7 @@ from fulcrum.science.validation.arrays import (
 from fulcrum.science.validation.calibration import probability_columns
 from fulcrum.science.validation.flips import outcomes, predictions
 from fulcrum.science.validation.groups import Texts, group_values
+from fulcrum.science.validation.image_sets import set_columns
 from fulcrum.science.validation.inputs import ValidationInput
 from fulcrum.science.validation.noise_floor import below_floor, noise_floor
 from fulcrum.science.validation.ripple import embedding_drift, kl_divergence
@@ -24,7 +25,7 @@ from fulcrum.science.validation.verdict import SPLITS
 
 GROUP_PREFIX = "group:"
 
-# What every table holds; `group:<name>` columns and `embedding_drift` follow where they were given.
+# What every table holds; `embedding_drift`, `group:<name>` and `set:<name>` columns follow where they were given.
 COLUMNS: dict[str, str] = {
     "id": "name of the image; its row number where none was given",
     "split": "split of the image",
@@ -107,7 +108,7 @@ def per_image(given: ValidationInput, spec: Specification) -> PerImage:
         table["embedding_drift"] = embedding_drift(given.base_embeddings, given.corrected_embeddings)
     for name, values in given.groups.items():
         table[GROUP_PREFIX + name] = group_values(name, values, n)
-    return table
+    return table | set_columns(given.image_sets, n)
 
 
 def group_columns(table: PerImage) -> dict[str, Texts]:

@@ -42,6 +42,7 @@ from fulcrum.science.validation.groups import (
     worst_group,
     worst_statistic,
 )
+from fulcrum.science.validation.image_sets import JudgedSet, invariant_gate, judged_set, set_members
 from fulcrum.science.validation.inputs import ValidationInput
 from fulcrum.science.validation.looks import Look, Looks, Selection
 from fulcrum.science.validation.noise_floor import NoiseFloor, identity_gate, noise_floor, noise_gate
@@ -115,6 +116,7 @@ class ValidationReport:
     slices_with_broken: tuple[FoundSlice, ...]
     slices_with_fixed: tuple[FoundSlice, ...]
     slices_with_moved: tuple[FoundSlice, ...]
+    image_sets: tuple[JudgedSet, ...]
     changed_pairs: tuple[ChangedPair, ...]
     ripple: Ripple | None
     calibration: Calibration
@@ -231,6 +233,8 @@ class _Run:
         controls = self._controls(target)
         self.gates.append(judge.harm_gate(overall, spec))
         self._clean_and_protected()
+        sets = tuple(judged_set(s, self.table, given.split) for s in given.image_sets)
+        self.gates += [invariant_gate(s) for s in sets if s.purpose == "invariant"]
         groups = members_of(group_columns(lab))
         classes = members_of({CLASS_COLUMN: np.array(given.class_names, dtype=np.str_)[lab["label"]]})
         group_rows = group_table(groups, lab["outcome"], self.lab_clusters, spec)
@@ -256,10 +260,17 @@ class _Run:
             classes=class_rows,
             groups=group_rows,
             worst_group=worst,
-            slices=slice_table(group_columns(lab), lab["outcome"], self.lab_clusters, spec),
+            slices=slice_table(
+                group_columns(lab),
+                lab["outcome"],
+                self.lab_clusters,
+                spec,
+                extra=set_members(given.image_sets, lab),
+            ),
             slices_with_broken=self._found_slices(BROKEN),
             slices_with_fixed=self._found_slices(FIXED),
             slices_with_moved=self._found_slices(MOVED),
+            image_sets=sets,
             changed_pairs=changed_pairs(
                 self.ev["label"],
                 self.ev["base_prediction"],

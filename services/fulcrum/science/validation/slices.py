@@ -93,11 +93,16 @@ def slice_table(
     clusters: Int[np.ndarray, " n"] | None,
     spec: Specification,
     order: int = 2,
+    extra: Sequence[Members] = (),
 ) -> tuple[GroupRow, ...]:
-    """n, before, after, net, interval, p, q and MDE of every slice of `min_group_size` images or more."""
+    """n, before, after, net, interval, p, q and MDE of every slice of `min_group_size` images or more.
+
+    `extra` slices (image sets) join the family; smaller ones are shown too, without q and verdict.
+    """
     for name, values in columns.items():
         check_length(f"column {name!r}", values, len(outcome))
-    return group_table(slices_of(columns, order, spec.min_group_size), outcome, clusters, spec)
+    slices = [*slices_of(columns, order, spec.min_group_size), *extra]
+    return group_table(slices, outcome, clusters, spec)
 
 
 def find_slices(

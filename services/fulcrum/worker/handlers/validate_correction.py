@@ -1,12 +1,13 @@
 """`validate_correction`: what a version of a correction fixes and breaks on a split, with the verdict."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from numpy.typing import NDArray
 
 from fulcrum.domain.identifiers import now
+from fulcrum.domain.image_sets import from_bytes
 from fulcrum.domain.jobs import Shard, ShardResult, SweepCorrection, ValidateCorrection, content_key
 from fulcrum.domain.records import EvaluationRecord
 from fulcrum.science.validation.report import ValidationReport
@@ -23,6 +24,7 @@ from fulcrum.worker.work import Work
 
 if TYPE_CHECKING:
     from fulcrum.engine.dataset_runs import DatasetRun
+    from fulcrum.engine.validating import ChosenImages
 
 
 class ValidateCorrectionHandler:
@@ -62,7 +64,9 @@ class ValidateCorrectionHandler:
         spec = work.job.spec
         assert isinstance(spec, ValidateCorrection)
         run, question = asked(work, self._open_run)
-        question = replace(question, concept_bank=_bank(work, run, spec))
+        question = replace(
+            question, concept_bank=_bank(work, run, spec), image_sets=tuple(_chosen(work, spec))
+        )
         planned = plan_validation(run, question)
         stored = [work.artifacts.read_bytes(r.sha256) for r in results]
         given = assemble(run, question, planned, stored, work.job.created_by)
@@ -95,6 +99,7 @@ class ValidateCorrectionHandler:
             numbers=_numbers(report, len(planned.touched)),
             columns_sha256=work.artifacts.put_bytes(as_columns(table)),
             parquet_sha256=work.artifacts.put_bytes(as_parquet(table)),
+            image_sets=spec.image_sets,
         )
         record = keep(work, record)
         return {
@@ -111,6 +116,15 @@ def _bank(work: Work, run: "DatasetRun", spec: ValidateCorrection) -> dict[str, 
         return {}
     embeddings = work.engine.encode_texts(run.steerable.loaded.info.ref, spec.concept_bank)
     return dict(zip(spec.concept_bank, embeddings, strict=True))
+
+
+def _chosen(work: Work, spec: ValidateCorrection) -> Iterator["ChosenImages"]:
+    """The images as they were when the question was asked. Raises UnknownArtifact, CorruptFile."""
+    from fulcrum.engine.validating import ChosenImages
+
+    for s in spec.image_sets:
+        ids = frozenset(from_bytes(work.artifacts.read_bytes(s.sha256)))
+        yield ChosenImages(s.name, s.purpose, ids, s.sha256)
 
 
 def shard_key(work: Work, key: str) -> str:
