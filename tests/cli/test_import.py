@@ -22,6 +22,7 @@ from tests.gateway.conftest import (  # noqa: F401
 
 from fulcrum.cli.main import run as run_command
 from fulcrum.client import Client
+from fulcrum.domain.models import ModelRef
 from fulcrum.worker.handlers.import_dataset import ImportDatasetHandler
 from fulcrum.worker.machine import Machine
 from fulcrum.worker.running import Runner
@@ -110,6 +111,18 @@ def test_an_import_that_fails_leaves_no_data_set_and_says_why(client, working, c
     assert run(["import", str(working / "nothing"), "--json"]) == 2
     assert json.loads(capfd.readouterr().out)["error"]["reason"] == "INVALID_REQUEST"
     assert list(client.datasets.list()) == []
+
+
+def test_a_model_that_looks_for_duplicates_is_named(client, platform, tmp_path, capfd):  # noqa: F811
+    model = client.models.create("clip", ModelRef("ViT-B-32", "laion2b_s34b_b79k"))
+    folder = fill(tmp_path / "letters")
+    for source in (str(folder), "folder:lab/letters"):
+        asked = ["import", source, "--name", source[-20:], "--model", model.id, "--no-wait", "--json"]
+        assert run(asked) == 0
+        assert json.loads(capfd.readouterr().out)["job"]["spec"]["model_id"] == model.id
+    assert run(["import", str(folder), "--model", "mdl_none", "--json"]) == 2
+    assert json.loads(capfd.readouterr().out)["error"]["reason"] == "UNKNOWN_MODEL"
+    assert len(list(client.datasets.list())) == 2
 
 
 def test_who_does_not_wait_gets_the_ids(client, platform, tmp_path, capfd):  # noqa: F811

@@ -25,6 +25,7 @@ from fulcrum.domain.records import (
     CorrectionRecord,
     CorrectionVersion,
     DatasetRecord,
+    DatasetVersion,
     EvaluationRecord,
     LookRecord,
     ModelRecord,
@@ -348,6 +349,36 @@ def validated(platform, client, kept, with_sae):
     with platform.store.write() as tx:
         tx.evaluations.add(made)
     return made, job
+
+
+def test_the_same_images_with_other_duplicates_are_another_question(platform, client, validated, with_sae):
+    record, job = validated
+    asked = {"where": {"light": "bright"}, "seed": 3}
+    assert client.evaluations.validate(record.correction_id, record.dataset_id, **asked).id == job.id
+    for by_a_model in (False, True):
+        # The images were imported again: the digest is the same, and what counts as one image need not be.
+        imported = client.datasets.import_images(
+            record.dataset_id, "folder:lab/a", model=with_sae.model_id if by_a_model else None
+        )
+        version = DatasetVersion(
+            id=new_id("dsv"),
+            project_id=record.project_id,
+            dataset_id=record.dataset_id,
+            digest=record.dataset_digest,
+            manifest_sha256="ab"[by_a_model] * 64,
+            report_sha256="c" * 64,
+            n_images=400,
+            size_bytes=1,
+            n_by_split={},
+            job_id=imported.id,
+            created_by=record.created_by,
+            created_at=now(),
+        )
+        with platform.store.write() as tx:
+            tx.dataset_versions.add(version)
+            tx.datasets.update(record.dataset_id, manifest_sha256=version.manifest_sha256)
+        again = client.evaluations.validate(record.correction_id, record.dataset_id, **asked)
+        assert (again.id == job.id) is not by_a_model
 
 
 def test_a_recomputation_asks_the_same_question_and_takes_nothing_from_the_store(client, validated):

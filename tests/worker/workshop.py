@@ -15,7 +15,7 @@ from fulcrum.datasets.samples import Dataset
 from fulcrum.datasets.stored import write_manifest
 from fulcrum.demo.shipped import FOLDER_NAME, WEIGHTS, served_model, served_sae
 from fulcrum.domain.identifiers import new_id, now
-from fulcrum.domain.jobs import QUEUES, JobEvent, JobRecord, JobSpec
+from fulcrum.domain.jobs import JobEvent, JobRecord, JobSpec, queue_of
 from fulcrum.domain.records import DatasetRecord, Member, ModelRecord, Project, SaeRecord, User
 from fulcrum.store.artifacts import Artifacts
 from fulcrum.store.database import Store
@@ -109,7 +109,7 @@ class Workshop:
             spec=spec,
             created_by=(user or self.user).id,
             created_at=now(),
-            queue=QUEUES[spec.kind],
+            queue=queue_of(spec),
             key=key,
             after=after,
         )

@@ -11,10 +11,10 @@ import streamlit as st
 from streamlit.runtime.uploaded_file_manager import UploadedFile
 
 from fulcrum.client import Client
-from fulcrum.domain.datasets import DatasetImage, Facet
+from fulcrum.domain.datasets import DatasetImage, EmbeddingLink, Facet, ImportReport, LeakedImages
 from fulcrum.domain.errors import FulcrumError, NotFound
 from fulcrum.domain.jobs import JobRecord
-from fulcrum.domain.records import DatasetRecord
+from fulcrum.domain.records import DatasetRecord, ModelRecord
 from fulcrum_ui import charts, go, troubles
 from fulcrum_ui.parts.choosing import open_sample
 from fulcrum_ui.parts.columns import facets_of
@@ -74,6 +74,15 @@ def _import(client: Client) -> None:
         key="import-anew",
         help="Into discover, select and confirm, whatever splits the images have; duplicates stay together",
     )
+    models = [m for m in client.models.list() if m.state == "ready"]
+    by = st.selectbox(
+        "Near-duplicates also by embedding of",
+        [None, *models],
+        format_func=lambda m: "none: by hash alone" if m is None else m.name,
+        key="import-model",
+        help="Hashes find copies in another size, quality or brightness. A model also finds mirrored, cropped or recoloured "
+        "ones (cosine of .95 or more); it may take different images for one, which the report then says.",
+    )
     archive = source = None
     if how == "A folder of the lab":
         source = st.text_input(
@@ -96,9 +105,9 @@ def _import(client: Client) -> None:
         try:
             record = client.datasets.create(name.strip(), description=description.strip())
             if archive is not None:
-                job = _upload(client, record, archive, anew)
+                job = _upload(client, record, archive, anew, by)
             else:
-                job = client.datasets.import_images(record, (source or "").strip(), new_splits=anew)
+                job = client.datasets.import_images(record, (source or "").strip(), new_splits=anew, model=by)
         except FulcrumError as error:
             troubles.show(error, "import")
             return
@@ -106,13 +115,15 @@ def _import(client: Client) -> None:
         go.switch("jobs", job=job.id)
 
 
-def _upload(client: Client, record: DatasetRecord, archive: UploadedFile, anew: bool) -> JobRecord:
+def _upload(
+    client: Client, record: DatasetRecord, archive: UploadedFile, anew: bool, by: ModelRecord | None
+) -> JobRecord:
     """A browser's name decides nothing but how the archive is unpacked."""
     with tempfile.TemporaryDirectory() as folder:
         kept = Path(folder) / ("archive.zip" if archive.name.lower().endswith(".zip") else "archive.tar")
         with kept.open("wb") as file:
             shutil.copyfileobj(archive, file)
-        return client.datasets.upload(record, kept, new_splits=anew)
+        return client.datasets.upload(record, kept, new_splits=anew, model=by)
 
 
 def _one(client: Client, record: DatasetRecord) -> None:
@@ -244,7 +255,7 @@ def _report(client: Client, record: DatasetRecord) -> None:
         st.dataframe(
             pd.DataFrame(
                 [
-                    {"kind": leak.kind, **{k: ", ".join(v[:3]) for k, v in leak.ids.items()}}
+                    {"kind": _kind(found, leak), **{k: ", ".join(v[:3]) for k, v in leak.ids.items()}}
                     for leak in found.leaks
                 ]
             ),
@@ -265,6 +276,32 @@ def _report(client: Client, record: DatasetRecord) -> None:
                 hide_index=True,
                 width="stretch",
             )
+    if found.embeddings is not None:
+        compared = found.embeddings
+        st.caption(
+            f"{number(compared.n_links)} near-duplicates by the embedding of {plain(compared.model_name)} "
+            f"(weights `{compared.model_sha256[:12]}`, cosine of {compared.min_cosine:g} or more) that hashes did not find."
+        )
+        if compared.links:
+            with st.expander("Joined by embedding"):
+                st.dataframe(_links(compared.links), hide_index=True, width="stretch")
+
+
+def _kind(found: ImportReport, leak: LeakedImages) -> str:
+    """With the model and the cosine, where embeddings made it."""
+    if leak.link is None or found.embeddings is None:
+        return leak.kind
+    one, other = leak.link.ids
+    return f"{leak.kind} of {found.embeddings.model_name}: {one} and {other}, cosine {leak.link.cosine:.3f}"
+
+
+def _links(links: tuple[EmbeddingLink, ...]) -> pd.DataFrame:
+    return pd.DataFrame(
+        [
+            {"image": link.ids[0], "most similar": link.ids[1], "cosine": round(link.cosine, 4)}
+            for link in links
+        ]
+    )
 
 
 def _more(client: Client, record: DatasetRecord) -> None:

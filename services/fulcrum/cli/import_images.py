@@ -46,6 +46,14 @@ def import_images(
         bool, typer.Option("--new-splits", help="Divide the images anew whatever splits they have.")
     ] = False,
     seed: Annotated[int, typer.Option("--seed", min=0, help="Of the new splits.")] = 0,
+    model: Annotated[
+        str | None,
+        typer.Option(
+            "--model",
+            "-m",
+            help="Id of a registered model: images that it takes for nearly the same are duplicates too.",
+        ),
+    ] = None,
     wait: Annotated[
         bool, typer.Option("--wait/--no-wait", help="Follow the job to its end, or only ask for it.")
     ] = True,
@@ -66,7 +74,7 @@ def import_images(
         else:
             dataset = client.datasets.get(into)
         try:
-            job = _ask(client, dataset, source, format, new_splits, seed)
+            job = _ask(client, dataset, source, format, new_splits, seed, model)
             ended = _follow(client, job) if wait else job
         except BaseException:
             _forget(client, dataset, is_new)
@@ -101,6 +109,7 @@ def _ask(
     format: str | None,
     new_splits: bool,
     seed: int,
+    model: str | None,
 ) -> "JobRecord":
     if source.startswith(_PLACES):
         return client.datasets.import_images(
@@ -109,11 +118,12 @@ def _ask(
             format=format,
             new_splits=new_splits,
             seed=seed,
+            model=model,
             expected_version=dataset.version,
         )
     with bar("sending", "bytes") as sent:
         return client.datasets.upload(
-            dataset, source, format=format, new_splits=new_splits, seed=seed, on_sent=sent
+            dataset, source, format=format, new_splits=new_splits, seed=seed, model=model, on_sent=sent
         )
 
 
@@ -151,5 +161,9 @@ def _print(dataset: "DatasetRecord", report: "ImportReport") -> None:
     for n, words in told:
         if n:
             out.print(f"  {n} {words}", highlight=False)
+    if report.embeddings is not None:
+        compared = report.embeddings
+        words = f"{compared.n_links} near-duplicates by {compared.model_name} that hashes did not find"
+        out.print(f"  {words} (cosine of {compared.min_cosine:g} or more)", highlight=False, markup=False)
     for line in report.warnings:
         out.print(f"  {line}", highlight=False, markup=False)

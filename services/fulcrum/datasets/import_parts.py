@@ -4,7 +4,8 @@ The end of the import reads the facts; whoever shows the data set reads the pict
 """
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -36,12 +37,22 @@ class LookedAt:
     facts: ImageFacts
     content: bytes | None = None
     picture: bytes = b""  # small JPEG
+    prepared: NDArray[np.float32] | None = None  # as a model takes it
     mask: bytes | None = None
     mask_problem: str = ""
 
 
-def look_at(dataset: Dataset, sample: Sample, limits: Limits = DEFAULT_LIMITS) -> LookedAt:
-    """Reads and decodes one image and its mask. What is wrong with them is told, not raised."""
+# Upright RGB pixels (height, width, 3) as a model takes them. Raises ImageTooLarge for what it cannot take.
+Prepare = Callable[[NDArray[np.uint8]], NDArray[np.float32]]
+
+
+def look_at(
+    dataset: Dataset, sample: Sample, limits: Limits = DEFAULT_LIMITS, prepare: Prepare | None = None
+) -> LookedAt:
+    """Reads and decodes one image and its mask. What is wrong with them is told, not raised.
+
+    With `prepare` the image is made ready for a model too, unless that cannot take it.
+    """
     try:
         content = read_image(dataset, sample, limits)
     except errors.InvalidInput as error:
@@ -50,7 +61,11 @@ def look_at(dataset: Dataset, sample: Sample, limits: Limits = DEFAULT_LIMITS) -
     if decoded is None:
         return LookedAt(facts)
     mask, problem = _mask(dataset.root, sample, limits)
-    return LookedAt(facts, content, shown_jpeg(decoded), mask, problem)
+    prepared = None
+    if prepare is not None:
+        with suppress(errors.ImageTooLarge):
+            prepared = prepare(decoded.pixels)
+    return LookedAt(facts, content, shown_jpeg(decoded), prepared, mask, problem)
 
 
 @dataclass(frozen=True)
@@ -98,6 +113,12 @@ class Part:
         """Masks that were left out, and why."""
         return list(json.loads(self.file.arrays["mask_problems"].tobytes()))
 
+    @property
+    def embeddings(self) -> NDArray[np.float32] | None:
+        """(n, d_embed), zeros for images that have none; None where no model was named."""
+        found = self.file.arrays.get("embeddings")
+        return None if found is None else np.asarray(found)
+
     def picture(self, row: int) -> bytes:
         """The small JPEG of an image that can be used."""
         start, end = self.file.arrays["picture_offsets"][row : row + 2].tolist()
@@ -131,8 +152,8 @@ class PartWriter:
         if found.mask_problem:
             self._mask_problems.append(found.mask_problem)
 
-    def write(self, path: Path) -> None:
-        """Writes the file."""
+    def write(self, path: Path, embeddings: NDArray[np.float32] | None = None) -> None:
+        """Writes the file, with the images' embeddings (n, d_embed) where a model was named."""
         facts = self._facts
         offsets = np.cumsum([0, *(len(p) for p in self._pictures)])
         problems = [(i, f.error.reason, str(f.error)) for i, f in enumerate(facts) if f.error is not None]
@@ -151,6 +172,8 @@ class PartWriter:
             "problems": _json(problems),
             "mask_problems": _json(self._mask_problems),
         }
+        if embeddings is not None:
+            arrays["embeddings"] = embeddings
         write_array_file(path, KIND, arrays, {"version": VERSION})
 
 

@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 ImageBy = Literal["id", "number", "sha256"]
-LeakKind = Literal["bytes", "pixels", "near", "pair"]
+LeakKind = Literal["bytes", "pixels", "near", "embedding", "pair"]
 
 
 @dataclass(frozen=True)
@@ -113,14 +113,39 @@ class LeftOut:
 
 
 @dataclass(frozen=True)
+class EmbeddingLink:
+    """Two images that are near-duplicates by the cosine of their embeddings, and not by their hashes."""
+
+    ids: tuple[str, str]
+    cosine: float
+
+
+@dataclass(frozen=True)
 class LeakedImages:
     """Images that belong together and stand in several splits, split to ids.
 
-    `kind` is the strongest link: equal bytes, equal pixels, near-duplicates, or only the same pair_id.
+    `kind` is the strongest link: equal bytes, equal pixels, near-duplicates by hash, by embedding, or only the same
+    pair_id. Where it is by embedding, `link` is of the most similar two in different splits.
     """
 
     kind: LeakKind
     ids: dict[str, tuple[str, ...]]
+    link: EmbeddingLink | None = None
+
+
+@dataclass(frozen=True)
+class ComparedEmbeddings:
+    """What embeddings said about duplicates: the model, and what they joined that hashes had not.
+
+    `links` holds for each such image the most similar one, most similar pairs first, at most 200; `n_links` counts all.
+    """
+
+    model_id: str
+    model_name: str  # as it was registered
+    model_sha256: str
+    min_cosine: float
+    n_links: int
+    links: tuple[EmbeddingLink, ...]
 
 
 @dataclass(frozen=True)
@@ -149,3 +174,4 @@ class ImportReport:
     n_leaking: dict[str, int]  # split to images with a counterpart in another
     leaks: tuple[LeakedImages, ...]
     warnings: tuple[str, ...] = ()
+    embeddings: ComparedEmbeddings | None = None  # where the import was asked to compare them

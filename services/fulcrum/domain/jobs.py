@@ -40,7 +40,8 @@ class ImportDataset:
     `source`: `artifact:<sha256>` of an uploaded archive, or `folder:NAME/sub` / `bucket:NAME/prefix` below a place that
     the administrator allowed. `new_splits` divides the images anew whatever splits they have. `replaces` is the digest
     that the data set had when this was asked ("" when it was empty); when another import was faster, this one fails.
-    `quota_bytes` is what all data sets of the project may take together.
+    `quota_bytes` is what all data sets of the project may take together. With `model_id`, images whose embeddings by
+    that model are nearly the same are near-duplicates too.
     """
 
     dataset_id: str
@@ -50,6 +51,7 @@ class ImportDataset:
     seed: int = 0
     replaces: str | None = None
     quota_bytes: int | None = None
+    model_id: str | None = None
     kind: Literal["import_dataset"] = "import_dataset"
 
 
@@ -265,6 +267,13 @@ QUEUES: dict[JobKind, QueueName] = {
     "interact_corrections": "gpu",
     "find_experts": "gpu",
 }
+
+
+def queue_of(spec: JobSpec) -> QueueName:
+    """Whose workers do it: an import that embeds its images runs a model."""
+    if isinstance(spec, ImportDataset) and spec.model_id is not None:
+        return "gpu"
+    return QUEUES[spec.kind]
 
 
 @dataclass(frozen=True)

@@ -62,11 +62,47 @@ def test_embeddings_find_what_the_hash_does_not(planted):
     embeddings = np.eye(len(planted))
     embeddings[planted.number("alone.png")] = embeddings[planted.number("clean.png")]
     report = inspect_dataset(planted, embeddings=embeddings, n_threads=1)
-    assert any(
-        leak.ids == {"confirm": ("alone.png",), "discover": ("clean.png",)} for leak in report.leakage.leaks
-    )
+    by_kind = {}
+    for leak in report.leakage.leaks:
+        by_kind.setdefault(leak.kind, []).append(leak)
+    (leak,) = by_kind.pop("embedding")
+    assert leak.ids == {"confirm": ("alone.png",), "discover": ("clean.png",)}
+    assert leak.link is not None
+    assert (set(leak.link[:2]), leak.link[2]) == ({"clean.png", "alone.png"}, 1.0)
+    alone, clean = planted.number("alone.png"), planted.number("clean.png")
+    assert report.links == ((min(alone, clean), max(alone, clean), 1.0),)
+    assert report.hash_clusters[alone] != report.hash_clusters[clean]
+    # The others are what they are without embeddings.
+    before = {leak.kind: leak.ids for leak in inspect_dataset(planted, n_threads=1).leakage.leaks}
+    assert {kind: [leak.ids for leak in some] for kind, some in by_kind.items()} == {
+        kind: [ids] for kind, ids in before.items()
+    }
+    assert all(leak.link is None for some in by_kind.values() for leak in some)
     with pytest.raises(InvalidSettings, match=r"\(11, d\)"):
         inspect_dataset(planted, embeddings=embeddings[:4])
+
+
+def test_a_chain_over_hash_and_embedding_names_the_two_that_are_closest_across_splits(planted):
+    embeddings = np.eye(len(planted))
+    # near.png (discover) and near.jpg (confirm) are one by hash; alone.png (confirm) is one with near.png by embedding.
+    embeddings[planted.number("alone.png")] = 0.97 * embeddings[planted.number("near.png")]
+    embeddings[planted.number("alone.png"), planted.number("other_file.png")] = np.sqrt(1 - 0.97**2)
+    report = inspect_dataset(planted, embeddings=embeddings, n_threads=1)
+    (leak,) = [leak for leak in report.leakage.leaks if leak.kind == "embedding"]
+    assert leak.ids == {"confirm": ("alone.png", "near.jpg"), "discover": ("near.png",)}
+    assert leak.link is not None
+    assert (set(leak.link[:2]), round(leak.link[2], 6)) == ({"alone.png", "near.png"}, 0.97)
+
+
+def test_an_image_without_an_embedding_is_compared_by_hash_alone(planted):
+    embeddings = np.ones((len(planted), 3))
+    for name in ("near.png", "near.jpg", "alone.png"):
+        embeddings[planted.number(name)] = 0
+    report = inspect_dataset(planted, embeddings=embeddings, n_threads=1)
+    clusters = {s.id: c for s, c in zip(planted.samples, report.clusters.tolist(), strict=True)}
+    assert clusters["near.png"] == clusters["near.jpg"]
+    assert len({clusters[n] for n in ("near.png", "alone.png", "clean.png")}) == 3
+    assert len(set(clusters.values())) == 3
 
 
 def test_unreadable_images_are_listed_and_do_not_stop_the_import(tmp_path):

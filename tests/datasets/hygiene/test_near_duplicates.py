@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from fulcrum.datasets.hygiene.near_duplicates import (
     _masks,
     cosine_clusters,
+    cosine_links,
     hash_clusters,
     merge,
     near_pairs,
@@ -113,6 +114,30 @@ def test_embedding_clusters_are_those_of_the_full_cosine_matrix(chunk):
     assert 0 < len(pairs) < 300
     found = cosine_clusters(embeddings, np.arange(40), 0.95, chunk=chunk)
     assert found.tolist() == components(40, pairs)
+
+
+@pytest.mark.parametrize("chunk", [3, 7, 100])
+def test_the_nearest_image_is_the_most_similar_one_that_the_labels_had_not_joined(chunk):
+    rng = np.random.default_rng(7)
+    embeddings = rng.normal(size=(6, 5))[rng.integers(0, 6, 45)] + 0.2 * rng.normal(size=(45, 5))
+    unit = embeddings / np.linalg.norm(embeddings, axis=1, keepdims=True)
+    cosine = unit @ unit.T
+    given = merge(np.arange(45), np.arange(0, 10), np.arange(1, 11))  # the first eleven are copies by hash
+    told = []
+    found = cosine_links(embeddings, given, 0.95, chunk, lambda done, total: told.append((done, total)))
+    for i in range(45):
+        others = [j for j in range(45) if given[j] != given[i] and cosine[i, j] >= 0.95]
+        best = max(others, key=lambda j: cosine[i, j], default=-1)
+        assert found.nearest[i] == best
+        assert found.cosines[i] == pytest.approx(cosine[i, best] if others else 0.0, abs=1e-6)
+    first, second, cosines = (c.tolist() for c in found.pairs())
+    assert 5 < len(first) < 45
+    assert all(given[a] != given[b] and a < b for a, b in zip(first, second, strict=True))
+    assert len(set(zip(first, second, strict=True))) == len(first)
+    assert cosines == sorted(cosines, reverse=True)
+    joined = [(a, b) for a, b in itertools.combinations(range(45), 2) if cosine[a, b] >= 0.95]
+    assert found.labels.tolist() == components(45, joined + [(i, i + 1) for i in range(10)])
+    assert told[-1] == (45, 45)
 
 
 def test_equal_embeddings_are_joined_at_a_cosine_of_one():

@@ -35,6 +35,27 @@ def test_images_are_imported_by_a_job_from_folders_that_were_allowed(client):
     assert client.post("/v1/datasets/dat_none:import", json={"source": "folder:a/b"}).status_code == 404
 
 
+def test_an_import_may_name_a_model_of_the_project_to_embed_its_images(platform):
+    client = platform.admin
+    dataset = client.post("/v1/datasets", json={"name": "shops"}).json()["id"]
+    body = {"name": "m", "model_name": "ViT-B-32", "pretrained": "laion2b_s34b_b79k"}
+    model = client.post("/v1/models", json=body).json()["id"]
+    asked = client.post(f"/v1/datasets/{dataset}:import", json={"source": "folder:lab/a", "model_id": model})
+    assert (asked.status_code, asked.json()["spec"]["model_id"]) == (202, model)
+    assert asked.json()["queue"] == "gpu"
+    project = client.post("/v1/projects", json={"name": "Elsewhere"}).json()["id"]
+    foreign = client.post("/v1/models", json=body | {"project_id": project}).json()["id"]
+    for other in ("mdl_none", foreign):
+        for refused in (
+            client.post(f"/v1/datasets/{dataset}:import", json={"source": "folder:lab/a", "model_id": other}),
+            client.post(f"/v1/datasets/{dataset}:upload", params={"model_id": other}, content=b"PK..."),
+        ):
+            assert (refused.status_code, refused.json()["reason"]) == (404, "UNKNOWN_MODEL")
+    uploaded = client.post(f"/v1/datasets/{dataset}:upload", params={"model_id": model}, content=b"PK...")
+    assert (uploaded.status_code, uploaded.json()["spec"]["model_id"]) == (202, model)
+    assert len(client.get("/v1/jobs").json()["items"]) == 2
+
+
 def test_a_data_set_is_renamed_and_deleted_by_who_saw_it(client):
     made = client.post("/v1/datasets", json={"name": "shops"})
     path = f"/v1/datasets/{made.json()['id']}"

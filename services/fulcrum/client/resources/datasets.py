@@ -78,18 +78,21 @@ class Datasets(Bound[Side]):
         format: str | None = None,
         new_splits: bool = False,
         seed: int = 0,
+        model: Identified | str | None = None,
         expected_version: int | None = None,
     ) -> Flow[JobRecord]:
         """Imports images of `folder:NAME/sub` or `bucket:NAME/prefix`, below places allowed for workers, as a job.
 
-        Wait for it with `client.jobs.wait`. With `expected_version` nothing is imported when the record has changed.
-        Raises StaleVersion, QuotaExceeded.
+        Wait for it with `client.jobs.wait`. With a registered `model`, images whose embeddings by it are nearly the
+        same are near-duplicates too. With `expected_version` nothing is imported when the record has changed.
+        Raises UnknownModel, StaleVersion, QuotaExceeded.
         """
         body = given(
             source=source,
             format=format,
             new_splits=new_splits,
             seed=seed,
+            model_id=None if model is None else id_of(model),
             expected_version=expected_version,
         )
         where = path("datasets", f"{id_of(dataset)}:import")
@@ -104,14 +107,16 @@ class Datasets(Bound[Side]):
         format: str | None = None,
         new_splits: bool = False,
         seed: int = 0,
+        model: Identified | str | None = None,
         on_sent: Sent | None = None,
     ) -> Flow[JobRecord]:
         """Sends a zip, tar or tar.gz, or a folder packed on the way, and imports its images as a job.
 
-        `on_sent(bytes so far, bytes in all)` is called now and then. Raises InvalidDataset, InvalidRequest,
-        PayloadTooLarge, QuotaExceeded.
+        `model` is that of `import_images`; `on_sent(bytes so far, bytes in all)` is called now and then.
+        Raises UnknownModel, InvalidDataset, InvalidRequest, PayloadTooLarge, QuotaExceeded.
         """
-        params = given(format=format, new_splits=new_splits, seed=seed)
+        model_id = None if model is None else id_of(model)
+        params = given(format=format, new_splits=new_splits, seed=seed, model_id=model_id)
         where = _upload_path(id_of(dataset))
         body = body_of(Path(path), on_sent)
         # Without a key, for which the gateway would keep a second copy; the same content twice is one content.

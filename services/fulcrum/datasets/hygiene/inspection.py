@@ -14,13 +14,14 @@ from fulcrum.datasets.byte_sources import Progress
 from fulcrum.datasets.hygiene.decoding import DEFAULT_LIMITS, Limits
 from fulcrum.datasets.hygiene.facts import ImageFacts, facts_of, read_image
 from fulcrum.datasets.hygiene.leakage import LeakageReport, find_leakage
-from fulcrum.datasets.hygiene.near_duplicates import cosine_clusters, hash_clusters, merge
+from fulcrum.datasets.hygiene.near_duplicates import CosineLinks, cosine_links, hash_clusters, merge
 from fulcrum.datasets.hygiene.phash import thumbnails_agree
 from fulcrum.datasets.samples import Dataset, Sample
 from fulcrum.domain.errors import FulcrumError, InvalidSettings
 
 # Bits of 64. Resized, recompressed and slightly brightened copies stay within; see tests.
 DEFAULT_RADIUS: Final = 6
+MIN_COSINE: Final = 0.95
 
 
 @dataclass(frozen=True)
@@ -37,7 +38,8 @@ class HygieneReport:
     """Columns (n,) follow `dataset.samples`; of an unreadable image pixel hash is "", the rest 0.
 
     `clusters` holds for each image the smallest number of its duplicate cluster; unreadable images are joined
-    by equal bytes only.
+    by equal bytes only. `hash_clusters` are those before embeddings were compared, `links` what these joined
+    further: numbers of two images and their cosine, for each image the most similar one, most similar pairs first.
     """
 
     n_images: int
@@ -51,6 +53,8 @@ class HygieneReport:
     n_rotated: int  # turned upright by their EXIF orientation
     n_converted: int  # from grey, palette, CMYK, transparency
     clusters: NDArray[np.int64]
+    hash_clusters: NDArray[np.int64]
+    links: tuple[tuple[int, int, float], ...]
     leakage: LeakageReport
 
     @property
@@ -68,18 +72,17 @@ def inspect_dataset(
     radius: int = DEFAULT_RADIUS,
     min_correlation: float = 0.9,
     embeddings: NDArray[np.floating[Any]] | None = None,
-    min_cosine: float = 0.95,
+    min_cosine: float = MIN_COSINE,
     n_threads: int | None = None,
     progress: Progress | None = None,
 ) -> HygieneReport:
     """Decodes every image once. An image that cannot be read is a problem of the report, not an error.
 
     Near-duplicates: perceptual hashes within `radius` bits whose thumbnails correlate by `min_correlation`;
-    where embeddings (n, d) are given, also a cosine of `min_cosine`. `progress(done, total)` is called now
-    and then.
+    where embeddings (n, d) are given, also a cosine of `min_cosine`; a row of zeros is an image without one.
+    `progress(done, total)` is called now and then.
     """
-    if embeddings is not None and (embeddings.ndim != 2 or len(embeddings) != len(dataset)):
-        raise InvalidSettings(f"embeddings must be ({len(dataset)}, d), got {embeddings.shape}")
+    _check_shape(embeddings, dataset)
     facts: list[ImageFacts] = []
     for fact in _facts(dataset, limits, n_threads or min(8, os.cpu_count() or 1)):
         facts.append(fact)
@@ -102,9 +105,14 @@ def report_of(
     radius: int = DEFAULT_RADIUS,
     min_correlation: float = 0.9,
     embeddings: NDArray[np.floating[Any]] | None = None,
-    min_cosine: float = 0.95,
+    min_cosine: float = MIN_COSINE,
+    progress: Progress | None = None,
 ) -> HygieneReport:
-    """The report of images that were looked at before, in the order of the data set."""
+    """The report of images that were looked at before, in the order of the data set.
+
+    `progress` is that of comparing embeddings, which is what takes long.
+    """
+    _check_shape(embeddings, dataset)
     readable = np.array([f.error is None for f in facts])
     phashes = np.array([f.phash for f in facts], dtype=np.uint64)
     by_bytes = _equal([f.bytes_sha256 for f in facts])
@@ -118,9 +126,11 @@ def report_of(
         linked = hash_clusters(
             phashes[there], radius, linked, lambda a, b: thumbnails_agree(small, a, b, min_correlation)
         )
-        if embeddings is not None:
-            linked = cosine_clusters(embeddings[there], linked, min_cosine)
         clusters = merge(clusters, there, there[linked])
+    by_hash = clusters
+    links: tuple[tuple[int, int, float], ...] = ()
+    if embeddings is not None:
+        clusters, links = _joined(clusters, embeddings, readable, min_cosine, progress)
     return HygieneReport(
         n_images=len(dataset),
         problems=tuple(
@@ -137,8 +147,42 @@ def report_of(
         n_rotated=sum(f.was_rotated for f in facts),
         n_converted=sum(f.was_converted for f in facts),
         clusters=clusters,
-        leakage=find_leakage(dataset, clusters, bytes_clusters=by_bytes, pixels_clusters=by_pixels),
+        hash_clusters=by_hash,
+        links=links,
+        leakage=find_leakage(
+            dataset,
+            clusters,
+            bytes_clusters=by_bytes,
+            pixels_clusters=by_pixels,
+            hash_clusters=by_hash,
+            embeddings=embeddings,
+        ),
     )
+
+
+def _check_shape(embeddings: NDArray[np.floating[Any]] | None, dataset: Dataset) -> None:
+    if embeddings is not None and (embeddings.ndim != 2 or len(embeddings) != len(dataset)):
+        raise InvalidSettings(f"embeddings must be ({len(dataset)}, d), got {embeddings.shape}")
+
+
+def _joined(
+    clusters: NDArray[np.int64],
+    embeddings: NDArray[np.floating[Any]],
+    readable: NDArray[np.bool_],
+    min_cosine: float,
+    progress: Progress | None,
+) -> tuple[NDArray[np.int64], tuple[tuple[int, int, float], ...]]:
+    """Clusters joined further, and the links that did it."""
+    there = np.flatnonzero(readable & embeddings.any(axis=1))
+    if not there.size:
+        return clusters, ()
+    # Labels in terms of these images only.
+    _, first, group = np.unique(clusters[there], return_index=True, return_inverse=True)
+    rows = embeddings if there.size == len(embeddings) else embeddings[there]
+    found: CosineLinks = cosine_links(rows, first[group], min_cosine, progress=progress)
+    pairs = zip(*(c.tolist() for c in found.pairs()), strict=True)
+    links = tuple((int(there[a]), int(there[b]), float(cosine)) for a, b, cosine in pairs)
+    return merge(clusters, there, there[found.labels]), links
 
 
 def _facts(dataset: Dataset, limits: Limits, n_threads: int) -> Iterator[ImageFacts]:

@@ -1,6 +1,7 @@
 """Near-duplicates among many images: exact search by hash, by embedding, and clusters of what was found."""
 
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from itertools import combinations, pairwise
 from math import comb
 from typing import Any, Final
@@ -8,6 +9,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
+from fulcrum.datasets.byte_sources import Progress
 from fulcrum.datasets.hygiene.phash import hamming
 from fulcrum.domain.errors import ComputationFailed, InvalidSettings
 
@@ -54,29 +56,100 @@ def hash_clusters(
     return labels
 
 
+@dataclass(frozen=True)
+class CosineLinks:
+    """Clusters (n,) after joining by cosine, and what joined them that nothing else did.
+
+    `nearest` (n,) is for each image the most similar one that the labels before did not join with it, -1 where none is
+    similar enough; `cosines` (n,) their cosines, 0 where there is none.
+    """
+
+    labels: Labels
+    nearest: NDArray[np.int64]
+    cosines: NDArray[np.float32]
+
+    def pairs(self) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float32]]:
+        """Each link once, (a < b, cosine), most similar first."""
+        found = np.flatnonzero(self.nearest >= 0)
+        low, high = np.minimum(found, self.nearest[found]), np.maximum(found, self.nearest[found])
+        _, once = np.unique(low * len(self.nearest) + high, return_index=True)
+        once = once[np.argsort(-self.cosines[found][once], kind="stable")]
+        return low[once], high[once], self.cosines[found][once]
+
+
 def cosine_clusters(
     embeddings: NDArray[np.floating[Any]], labels: Labels, min_cosine: float = 0.95, chunk: int = 2048
 ) -> Labels:
+    """`labels` of `cosine_links`."""
+    return cosine_links(embeddings, labels, min_cosine, chunk).labels
+
+
+def cosine_links(
+    embeddings: NDArray[np.floating[Any]],
+    labels: Labels,
+    min_cosine: float = 0.95,
+    chunk: int = 2048,
+    progress: Progress | None = None,
+) -> CosineLinks:
     """`labels` joined further where embeddings (n, d) have a cosine of at least `min_cosine`.
 
-    Exact: n^2 d / 2 multiplications in blocks of `chunk` rows.
+    Exact: n^2 d / 2 multiplications in blocks of `chunk` rows; beside the embeddings and a copy of them in float32,
+    memory for a few blocks. `progress(done, n)` is told of rows that were compared with all others.
 
     Raises ComputationFailed for rows without direction.
     """
     if not 0 < min_cosine <= 1:
         raise InvalidSettings(f"min_cosine must be in (0, 1], got {min_cosine}")
-    norms = np.linalg.norm(embeddings.astype(np.float64), axis=1)
-    if not np.all(np.isfinite(norms)) or np.any(norms == 0):
-        bad = np.flatnonzero(~np.isfinite(norms) | (norms == 0))
-        raise ComputationFailed(f"{bad.size} embeddings are zero or not finite, first: image {bad[0]}")
-    unit = (embeddings / norms[:, None]).astype(np.float32)
+    unit = _unit(embeddings, chunk)
+    n, least = len(unit), np.float32(min_cosine - 1e-6)  # float32 rounding of equal rows
+    given = labels
+    nearest = np.full(n, -1, dtype=np.int64)
+    cosines = np.zeros(n, dtype=np.float32)
+    for start in range(0, n, chunk):
+        rows = slice(start, min(start + chunk, n))
+        for other in range(start, n, chunk):
+            columns = slice(other, min(other + chunk, n))
+            cosine = unit[rows] @ unit[columns].T
+            a, b = np.nonzero(cosine >= least)
+            apart = given[a + start] != given[b + other]
+            if not apart.any():
+                continue
+            labels = merge(labels, a[apart] + start, b[apart] + other)
+            cosine[(cosine < least) | (given[rows, None] == given[None, columns])] = 0
+            _keep_nearest(nearest, cosines, rows, columns, cosine)
+            _keep_nearest(nearest, cosines, columns, rows, cosine.T)
+        if progress is not None:
+            progress(rows.stop, n)
+    return CosineLinks(labels, nearest, cosines)
+
+
+def _keep_nearest(
+    nearest: NDArray[np.int64],
+    cosines: NDArray[np.float32],
+    rows: slice,
+    columns: slice,
+    cosine: NDArray[np.float32],
+) -> None:
+    """Takes over (in place) what a block has that is more similar."""
+    best = cosine.argmax(axis=1)
+    found = cosine[np.arange(len(best)), best]
+    better = np.flatnonzero(found > cosines[rows])
+    nearest[rows.start + better] = columns.start + best[better]
+    cosines[rows.start + better] = found[better]
+
+
+def _unit(embeddings: NDArray[np.floating[Any]], chunk: int) -> NDArray[np.float32]:
+    unit = np.empty(embeddings.shape, dtype=np.float32)
+    bad: list[int] = []
     for start in range(0, len(unit), chunk):
-        rows = unit[start : start + chunk]
-        for other in range(start, len(unit), chunk):
-            near = rows @ unit[other : other + chunk].T >= min_cosine - 1e-6  # float32 rounding of equal rows
-            a, b = np.nonzero(near)
-            labels = merge(labels, a + start, b + other)
-    return labels
+        rows = embeddings[start : start + chunk].astype(np.float64)
+        norms = np.linalg.norm(rows, axis=1)
+        wrong = ~np.isfinite(norms) | (norms == 0)
+        bad += (start + np.flatnonzero(wrong)).tolist()
+        unit[start : start + chunk] = rows / np.where(wrong, 1.0, norms)[:, None]
+    if bad:
+        raise ComputationFailed(f"{len(bad)} embeddings are zero or not finite, first: image {bad[0]}")
+    return unit
 
 
 def merge(labels: Labels, a: NDArray[np.integer[Any]], b: NDArray[np.integer[Any]]) -> Labels:

@@ -44,7 +44,7 @@ from fulcrum.gateway.image_sets import service as image_sets
 from fulcrum.gateway.images.pictures import media_type_of
 from fulcrum.gateway.jobs.schemas import JobRecord
 from fulcrum.gateway.jobs.submitting import SubmitDep
-from fulcrum.gateway.schemas import Name, PathId
+from fulcrum.gateway.schemas import Id, Name, PathId
 from fulcrum.gateway.services import Services
 
 router = APIRouter(prefix="/v1/datasets", tags=["datasets"])
@@ -132,6 +132,8 @@ def import_images(
 
     The data set is `ready` when the job has succeeded, and unchanged when it has not. Importing again replaces its
     content, which makes evaluations of the content before stale; of two imports at once the slower one fails.
+    With `model_id` the images are embedded as they are checked, and those that this model takes for nearly the same
+    count as duplicates also where their hashes differ.
     """
     return answer(importing.from_place(jobs, asker, dataset_id, body, settings), 202)
 
@@ -160,9 +162,15 @@ async def upload_archive(
         bool, Query(description="Divide the images anew whatever splits they have.")
     ] = False,
     seed: Annotated[int, Query(ge=0, le=2**31 - 1, description="Of the new splits.")] = 0,
+    model_id: Annotated[
+        Id | None,
+        Query(
+            description="Registered model by whose embeddings near-duplicates are found too, as in `:import`."
+        ),
+    ] = None,
 ) -> JSONResponse:
     """Imports the images of a zip, tar or tar.gz, as `:import` does. The body is the archive itself."""
-    wanted = importing.Wanted(format, new_splits, seed)
+    wanted = importing.Wanted(format, new_splits, seed, model_id)
     return answer(await importing.from_archive(request, services, jobs, asker, dataset_id, wanted), 202)
 
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from fastapi import Request
 
-from fulcrum.domain.errors import InvalidDataset, QuotaExceeded, StaleVersion
+from fulcrum.domain.errors import InvalidDataset, QuotaExceeded, StaleVersion, UnknownModel
 from fulcrum.domain.jobs import ARTIFACT, ImportDataset, JobRecord
 from fulcrum.domain.records import DatasetRecord
 from fulcrum.gateway.asking import Asker
@@ -13,6 +13,7 @@ from fulcrum.gateway.datasets.schemas import ImportQuestion
 from fulcrum.gateway.datasets.service import find
 from fulcrum.gateway.deps import run_in_thread
 from fulcrum.gateway.jobs.submitting import Submitter
+from fulcrum.gateway.models import service as models
 from fulcrum.gateway.services import Services
 from fulcrum.gateway.settings import Settings
 from fulcrum.store.artifacts import CHUNK_BYTES
@@ -28,14 +29,15 @@ class Wanted:
     format: str | None
     new_splits: bool
     seed: int
+    model_id: str | None = None
 
 
 def from_place(
     jobs: Submitter, asker: Asker, dataset_id: str, body: ImportQuestion, settings: Settings
 ) -> JobRecord:
-    """Raises UnknownDataset, StaleVersion, RateLimited."""
+    """Raises UnknownDataset, UnknownModel, StaleVersion, RateLimited."""
     with jobs.store.read() as tx:
-        record = find(asker, tx, dataset_id, "analyst")
+        record = _asked(asker, tx, dataset_id, body.model_id)
     if body.expected_version not in (None, record.version):
         raise StaleVersion(
             f"data set {dataset_id} has version {record.version}, not {body.expected_version}: read it again"
@@ -48,6 +50,7 @@ def from_place(
         body.seed,
         replaces=record.digest or "",
         quota_bytes=settings.project_quota_bytes,
+        model_id=body.model_id,
     )
     return jobs.submit(asker, record.project_id, spec)
 
@@ -57,13 +60,14 @@ async def from_archive(
 ) -> JobRecord:
     """Keeps the body as an artifact, then asks for its import.
 
-    Raises UnknownDataset, InvalidDataset for what is no archive, PayloadTooLarge, QuotaExceeded, RateLimited.
+    Raises UnknownDataset, UnknownModel, InvalidDataset for what is no archive, PayloadTooLarge, QuotaExceeded,
+    RateLimited.
     """
     settings = services.settings
 
     def check(size_bytes: int) -> DatasetRecord:
         with services.store.read() as tx:
-            record = find(asker, tx, dataset_id, "analyst")
+            record = _asked(asker, tx, dataset_id, wanted.model_id)
             _check_room(tx, record, size_bytes, settings.project_quota_bytes)
         return record
 
@@ -87,8 +91,21 @@ async def from_archive(
         wanted.seed,
         replaces=record.digest or "",
         quota_bytes=settings.project_quota_bytes,
+        model_id=wanted.model_id,
     )
     return await run_in_thread(jobs.submit, asker, record.project_id, spec)
+
+
+def _asked(asker: Asker, tx: Transaction, dataset_id: str, model_id: str | None) -> DatasetRecord:
+    """The data set, for one who may import into it, with a model of its project or none."""
+    record = find(asker, tx, dataset_id, "analyst")
+    if model_id is not None:
+        model = models.find(asker, tx, model_id, "viewer")
+        if model.project_id != record.project_id:
+            raise UnknownModel(
+                f"model {model.name!r} is not of the project of the data set {record.name!r}: register it there"
+            )
+    return record
 
 
 def _check_room(tx: Transaction, record: DatasetRecord, size_bytes: int, quota_bytes: int | None) -> None:

@@ -5,6 +5,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, StringConstraints
 
+from fulcrum.domain.datasets import LeakKind
 from fulcrum.gateway.body import Body
 from fulcrum.gateway.schemas import Id, Name, Prompt, Seed, Shown, Text
 
@@ -61,6 +62,11 @@ class ImportQuestion(Body):
     format: Name | None = Field(None, description="Format of the data set; by default it is recognised.")
     new_splits: bool = Field(False, description="Divide the images anew whatever splits they have.")
     seed: Seed = Field(0, description="Of the new splits.")
+    model_id: Id | None = Field(
+        None,
+        description="Registered model of the project: images whose embeddings by it have a cosine of .95 or more are "
+        "near-duplicates too. By default hashes alone are compared.",
+    )
     expected_version: Annotated[int | None, Field(ge=1, le=2**31 - 1)] = Field(
         None, description="Version of the record as you saw it; when it has changed, nothing is imported."
     )
@@ -159,13 +165,37 @@ class LeftOut(Shown):
     message: str = Field(description="What is wrong with it.")
 
 
+class EmbeddingLink(Shown):
+    """Two images that are near-duplicates by the cosine of their embeddings, and not by their hashes."""
+
+    ids: list[str] = Field(description="Ids of the two.")
+    cosine: float = Field(description="Cosine of their embeddings.")
+
+
 class LeakedImages(Shown):
     """Images that belong together and stand in several splits."""
 
-    kind: Literal["bytes", "pixels", "near", "pair"] = Field(
-        description="The strongest link: equal bytes, equal pixels, near-duplicates, or only the same pair_id."
+    kind: LeakKind = Field(
+        description="The strongest link: equal bytes, equal pixels, near-duplicates by hash, by embedding, or only the "
+        "same pair_id."
     )
     ids: dict[str, list[str]] = Field(description="Split to ids.")
+    link: EmbeddingLink | None = Field(
+        None, description="Of a link by embedding: the most similar two in different splits."
+    )
+
+
+class ComparedEmbeddings(Shown):
+    """What embeddings said about duplicates."""
+
+    model_id: str = Field(description="Model that embedded the images.")
+    model_name: str = Field(description="Its name when it did.")
+    model_sha256: str = Field(description="Hash of its weights.")
+    min_cosine: float = Field(description="From which on two images are near-duplicates.")
+    n_links: int = Field(description="Links that hashes had not found.")
+    links: list[EmbeddingLink] = Field(
+        description="For each such image the most similar one; most similar pairs first, at most 200."
+    )
 
 
 class ImportReport(Shown):
@@ -193,6 +223,9 @@ class ImportReport(Shown):
     n_leaking: dict[str, int] = Field(description="Split to images with a counterpart in another one.")
     leaks: list[LeakedImages] = Field(description="These sets.")
     warnings: list[str] = Field(description="What should be known before it is used.")
+    embeddings: ComparedEmbeddings | None = Field(
+        None, description="What embeddings said, where the import was asked to compare them."
+    )
 
 
 class ImageName(Body):

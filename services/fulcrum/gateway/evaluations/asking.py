@@ -16,6 +16,7 @@ from fulcrum.domain.errors import (
 )
 from fulcrum.domain.image_sets import FrozenImageSet
 from fulcrum.domain.jobs import (
+    ImportDataset,
     IndexDataset,
     InteractCorrections,
     JobRecord,
@@ -97,7 +98,7 @@ def recompute(jobs: Submitter, asker: Asker, evaluation_id: str, newest: bool) -
         if isinstance(spec, ValidateCorrection):
             spec = replace(spec, image_sets=_sets_of_today(tx, spec.image_sets))
         # Asking twice is one job, unless something of what it stands on changed in between.
-        key = content_key(again=_key(spec, version, dataset, sae_id), code=fulcrum.__version__)
+        key = content_key(again=_key(spec, version, _content(tx, dataset), sae_id), code=fulcrum.__version__)
         made = add_after_index(jobs, tx, asker, dataset, sae_id, spec, key)
     for job in made:
         jobs.wake(job)
@@ -145,7 +146,12 @@ def interactions(jobs: Submitter, asker: Asker, body: InteractionQuestion) -> Jo
             **_given(body, {"corrections"}),
         )
         content = sorted(v.sha256 for v in versions)
-        key = content_key(asked=to_json(spec), versions=content, digest=dataset.digest, sae=sae_id)
+        key = content_key(
+            asked=to_json(spec),
+            versions=content,
+            **_content(tx, dataset),
+            sae=sae_id,
+        )
         made = add_after_index(jobs, tx, asker, dataset, sae_id, spec, key)
     for job in made:
         jobs.wake(job)
@@ -172,7 +178,7 @@ def _about_a_correction(
         _check_split(dataset, body.split)
         sae_id = _sae_of(tx, correction, version)
         spec = spec_of(tx, dataset, version.number)
-        key = _key(spec, version, dataset, sae_id)
+        key = _key(spec, version, _content(tx, dataset), sae_id)
         made = add_after_index(jobs, tx, asker, dataset, sae_id, spec, key)
     for job in made:
         jobs.wake(job)
@@ -213,12 +219,25 @@ def _sets_of_today(tx: Transaction, sets: Sequence[FrozenImageSet]) -> tuple[Fro
     return tuple(sorted((s if t is None else t.frozen() for s, t in today), key=lambda s: s.name))
 
 
-def _key(spec: JobSpec, version: CorrectionVersion, dataset: DatasetRecord, sae_id: str) -> str:
+def _key(spec: JobSpec, version: CorrectionVersion, content: dict[str, str | None], sae_id: str) -> str:
     asked = to_json(spec)
     if not asked.get("image_sets"):
         # A question from before there were image sets stays the same question, with its look.
         asked.pop("image_sets", None)
-    return content_key(asked=asked, version=version.sha256, digest=dataset.digest, sae=sae_id)
+    return content_key(asked=asked, version=version.sha256, **content, sae=sae_id)
+
+
+def _content(tx: Transaction, dataset: DatasetRecord) -> dict[str, str | None]:
+    """What names the images that are judged, and which of them count as one.
+
+    The digest says which images there are, not which are duplicates; where a model had a word in that, the manifest
+    does.
+    """
+    made = None if dataset.digest is None else tx.dataset_versions.newest(dataset.id, dataset.digest)
+    spec = None if made is None else tx.jobs.get(made.job_id).spec
+    if isinstance(spec, ImportDataset) and spec.model_id is not None:
+        return {"digest": dataset.digest, "manifest": dataset.manifest_sha256}
+    return {"digest": dataset.digest}
 
 
 def _sae_of(tx: Transaction, correction: CorrectionRecord, version: CorrectionVersion) -> str:

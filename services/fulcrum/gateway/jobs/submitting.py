@@ -12,7 +12,7 @@ from fastapi import Depends
 
 from fulcrum.domain.errors import RateLimited, Unavailable
 from fulcrum.domain.identifiers import new_id, now
-from fulcrum.domain.jobs import QUEUES, JobQueue, JobRecord, JobSpec
+from fulcrum.domain.jobs import JobQueue, JobRecord, JobSpec, queue_of
 from fulcrum.gateway.asking import Asker
 from fulcrum.gateway.deps import ServicesDep
 from fulcrum.store.database import Store
@@ -76,7 +76,7 @@ class Submitter:
                 spec=spec,
                 created_by=asker.user.id,
                 created_at=now(),
-                queue=QUEUES[spec.kind],
+                queue=queue_of(spec),
                 key=key,
                 after=after,
             )

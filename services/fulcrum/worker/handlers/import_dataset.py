@@ -1,50 +1,42 @@
 """`import_dataset`: images of a folder, a bucket or an uploaded archive become artifacts, and the record ready."""
 
 import os
-from collections import Counter, deque
+from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fulcrum.datasets import import_parts
-from fulcrum.datasets.hygiene import HygieneReport, assign_splits, find_leakage
+from fulcrum.datasets.hygiene import HygieneReport, assign_splits
 from fulcrum.datasets.hygiene.facts import ImageFacts
 from fulcrum.datasets.hygiene.inspection import report_of
-from fulcrum.datasets.import_parts import LookedAt, PartWriter, open_part
+from fulcrum.datasets.import_parts import LookedAt, PartWriter, Prepare, open_part
 from fulcrum.datasets.samples import Dataset, Sample
-from fulcrum.datasets.stored import ImportedColumns, stored_dataset, write_manifest
+from fulcrum.datasets.stored import stored_dataset, write_manifest
 from fulcrum.domain.codec import to_json
-from fulcrum.domain.datasets import ImportReport, LeakedImages, LeftOut
-from fulcrum.domain.errors import InvalidDataset, QuotaExceeded, StaleVersion
+from fulcrum.domain.errors import Conflict, InvalidDataset, QuotaExceeded, StaleVersion
 from fulcrum.domain.identifiers import new_id, now
 from fulcrum.domain.jobs import ImportDataset, Shard, ShardResult, content_key
 from fulcrum.domain.records import DatasetRecord, DatasetVersion
 from fulcrum.store.transaction import Transaction
 from fulcrum.worker.datasets import record_of
 from fulcrum.worker.evaluations import as_json
+from fulcrum.worker.import_report import SHARES, Found, columns_of, import_report, warnings_of
 from fulcrum.worker.import_source import Source, Sources
 from fulcrum.worker.work import Work
 
-SHARES = {"discover": 0.4, "select": 0.2, "confirm": 0.4}
+if TYPE_CHECKING:
+    from fulcrum.engine.image_embedding import ImageEmbedder
+
 MAX_UNREADABLE_SHARE = 0.05  # beyond that it is not the data set that somebody meant
 IMAGES_PER_PART = 512
 _NAMED = 20  # images that the result names
-_LISTED = 200  # and the report
-
-
-@dataclass(frozen=True)
-class _Found:
-    """What the parts found out, in the order of the source."""
-
-    facts: list[ImageFacts]
-    n_bytes: NDArray[np.int64]
-    masks: list[str | None]
-    mask_problems: list[str]
+_EMBEDDED_AT_ONCE = 32  # what a model takes; more would only wait in memory
 
 
 class ImportDatasetHandler:
@@ -54,8 +46,8 @@ class ImportDatasetHandler:
         self._sources = Sources()
 
     def plan(self, work: Work) -> Sequence[Shard]:
-        """One shard for each 512 images. Raises UnknownDataset, InvalidDataset, MissingFiles, PayloadTooLarge,
-        QuotaExceeded.
+        """One shard for each 512 images. Raises UnknownDataset, UnknownModel, InvalidDataset, MissingFiles,
+        PayloadTooLarge, QuotaExceeded.
         """
         spec = _spec(work)
         record = record_of(work, spec.dataset_id)
@@ -67,22 +59,33 @@ class ImportDatasetHandler:
         if spec.quota_bytes is not None:
             stamps = dataset.hashes.byte_source.stamp
             _check_quota(work, spec, record, sum(stamps(s.source)[0] for s in dataset.samples))
+        embedding = _embedding(work, spec)
         work.log(f"{len(dataset)} images ({source.format})")
-        return [_part(source, first) for first in range(0, len(dataset), IMAGES_PER_PART)]
+        return [_part(source, first, embedding) for first in range(0, len(dataset), IMAGES_PER_PART)]
 
     def run_shard(self, work: Work, shard: Shard) -> bytes:
-        """Keeps images and masks of one part. Raises as `plan`, also for a source that changed since."""
+        """Keeps images and masks of one part. Raises as `plan`, also for a source that changed since, and Conflict
+        where the images would be embedded otherwise than it was planned.
+        """
         spec = _spec(work)
         record = record_of(work, spec.dataset_id)  # one that was deleted needs no further images
         source = self._open(work, spec, record.name, shard)
         first, last = shard.content["first"], shard.content["last"]
         samples = source.dataset.samples[first:last]
-        writer = PartWriter()
-        for done, (looked, mask) in enumerate(_looked_at(work, source.dataset, samples)):
+        embedding = _embedding(work, spec)
+        if _part(source, first, embedding).key != shard.key:
+            raise Conflict(
+                "the model that was named is no more what the import was planned with, or this worker computes "
+                "otherwise than the one that planned it: start again"
+            )
+        embedder = None if embedding is None else embedding.embedder
+        writer, embedded = PartWriter(), _Embedded(embedder)
+        for done, (looked, mask) in enumerate(_looked_at(work, source.dataset, samples, embedder)):
             work.progress("checking and keeping images", done, len(samples))
             writer.add(looked, mask)
+            embedded.add(looked.prepared)
         path = work.folder / f"part-{first}-{os.getpid()}"
-        writer.write(path)
+        writer.write(path, embedded.all())
         content = path.read_bytes()
         path.unlink()
         return content
@@ -97,13 +100,18 @@ class ImportDatasetHandler:
         source = self._open(work, spec, record.name, results[0].shard)
         found = _collected(work, results)
         work.progress("looking for duplicates", 0, len(source.dataset))
-        report = report_of(source.dataset, found.facts)
+        report = report_of(
+            source.dataset,
+            found.facts,
+            embeddings=found.embeddings,
+            progress=lambda done, total: work.progress("comparing embeddings", done, total),
+        )
         kept = _usable(work, source.dataset, report)
         dataset, clusters = source.dataset.subset(kept), report.clusters[kept]
         splits: Literal["given", "new"] = "given"
         if spec.new_splits or not dataset.split_names:
             dataset, splits = assign_splits(dataset, SHARES, spec.seed, clusters=clusters), "new"
-        warnings = _warnings(dataset, splits)
+        warnings = warnings_of(dataset, splits, report, found)
         for line in warnings:
             work.log(line, "warning")
         dataset = stored_dataset(
@@ -112,8 +120,8 @@ class ImportDatasetHandler:
             [found.masks[i] for i in kept],
             work.artifacts.read_bytes,
         )
-        columns = _columns(report, kept, results)
-        made = _report(work, source, dataset, report, found, splits, warnings)
+        columns = columns_of(report, kept, results, IMAGES_PER_PART)
+        made = import_report(work.job, source, dataset, report, found, splits, warnings)
         version = DatasetVersion(
             id=new_id("dsv"),
             project_id=record.project_id,
@@ -130,7 +138,7 @@ class ImportDatasetHandler:
         )
         with work.store.write() as tx:
             _make_visible(tx, spec, version, record.class_names or dataset.class_names)
-        return {
+        result = {
             "digest": version.digest,
             "n_images": version.n_images,
             "size_bytes": version.size_bytes,
@@ -142,6 +150,7 @@ class ImportDatasetHandler:
             "n_leaks": made.n_leaks,
             "warnings": list(warnings),
         }
+        return result if made.embeddings is None else result | {"n_links": made.embeddings.n_links}
 
     def _open(self, work: Work, spec: ImportDataset, name: str, shard: Shard) -> Source:
         source = self._sources.open(work, spec, name)
@@ -156,12 +165,62 @@ def _spec(work: Work) -> ImportDataset:
     return spec
 
 
-def _part(source: Source, first: int) -> Shard:
+@dataclass(frozen=True)
+class _Embedding:
+    """The model that images are embedded with; `name` is what people call it."""
+
+    name: str
+    embedder: "ImageEmbedder"
+
+
+def _embedding(work: Work, spec: ImportDataset) -> _Embedding | None:
+    """None where no model was named. Raises UnknownModel, CorruptCheckpoint, OutOfMemory."""
+    if spec.model_id is None:
+        return None
+    ref = work.model(spec.model_id)
+    with work.store.read() as tx:
+        name = tx.models.get(spec.model_id).name
+    from fulcrum.engine.image_embedding import ImageEmbedder
+
+    return _Embedding(name, ImageEmbedder(work.engine.residency.model(ref)))
+
+
+def _part(source: Source, first: int, embedding: _Embedding | None) -> Shard:
     last = min(first + IMAGES_PER_PART, len(source.dataset))
-    key = content_key(
-        kind=import_parts.KIND, version=import_parts.VERSION, source=source.sha256, first=first, last=last
-    )
-    return Shard(key, {"source": source.sha256, "first": first, "last": last})
+    content: dict[str, Any] = {"source": source.sha256, "first": first, "last": last}
+    if embedding is None:
+        return Shard(content_key(kind=import_parts.KIND, version=import_parts.VERSION, **content), content)
+    by = embedding.embedder.identity
+    key = content_key(kind=import_parts.KIND, version=import_parts.VERSION, **content, embedded_by=by)
+    return Shard(key, content | {"model": {"name": embedding.name, "sha256": by["model_sha256"]}})
+
+
+class _Embedded:
+    """Embeddings of images as they come, some at once; without a model nothing."""
+
+    def __init__(self, embedder: "ImageEmbedder | None") -> None:
+        self._embedder = embedder
+        self._waiting: list[NDArray[np.float32] | None] = []
+        self._done: list[NDArray[np.float32]] = []
+
+    def add(self, prepared: NDArray[np.float32] | None) -> None:
+        """The next image, None for one that has no embedding."""
+        if self._embedder is not None:
+            self._waiting.append(prepared)
+            if len(self._waiting) == _EMBEDDED_AT_ONCE:
+                self._embed(self._embedder)
+
+    def all(self) -> NDArray[np.float32] | None:
+        """(n, d_embed) of all that came."""
+        if self._embedder is None:
+            return None
+        if self._waiting:
+            self._embed(self._embedder)
+        return np.concatenate(self._done)
+
+    def _embed(self, embedder: "ImageEmbedder") -> None:
+        self._done.append(embedder.embed(self._waiting))
+        self._waiting.clear()
 
 
 def _check_labels(dataset: Dataset, record: DatasetRecord) -> None:
@@ -190,11 +249,11 @@ def _room(tx: Transaction, spec: ImportDataset, project_id: str, size_bytes: int
 
 
 def _looked_at(
-    work: Work, dataset: Dataset, samples: Sequence[Sample]
+    work: Work, dataset: Dataset, samples: Sequence[Sample], embedder: "ImageEmbedder | None"
 ) -> Iterator[tuple[LookedAt, str | None]]:
     """Each image, kept, with the hash of its mask; a bounded number of them is in memory."""
     n_threads = min(8, os.cpu_count() or 1)
-    look = partial(_look_and_keep, work, dataset)
+    look = partial(_look_and_keep, work, dataset, None if embedder is None else embedder.prepare)
     with ThreadPoolExecutor(n_threads) as pool:
         waiting: deque[Future[tuple[LookedAt, str | None]]] = deque()
         try:
@@ -209,26 +268,38 @@ def _looked_at(
                 future.cancel()
 
 
-def _look_and_keep(work: Work, dataset: Dataset, sample: Sample) -> tuple[LookedAt, str | None]:
-    looked = import_parts.look_at(dataset, sample)
+def _look_and_keep(
+    work: Work, dataset: Dataset, prepare: Prepare | None, sample: Sample
+) -> tuple[LookedAt, str | None]:
+    looked = import_parts.look_at(dataset, sample, prepare=prepare)
     if looked.content is not None and not work.artifacts.exists(looked.facts.bytes_sha256):
         work.artifacts.put_bytes(looked.content)
     return looked, None if looked.mask is None else work.artifacts.put_bytes(looked.mask)
 
 
-def _collected(work: Work, results: Sequence[ShardResult]) -> _Found:
+def _collected(work: Work, results: Sequence[ShardResult]) -> Found:
     facts: list[ImageFacts] = []
     n_bytes: list[NDArray[np.int64]] = []
     masks: list[str | None] = []
     problems: list[str] = []
+    embeddings: NDArray[np.float32] | None = None
     for done, result in enumerate(results):
         work.progress("reading what was found", done, len(results), "parts")
         part = open_part(work.artifacts.local_path(result.sha256))
         facts += part.facts()
-        n_bytes.append(part.n_bytes)
+        # Copies: each mapped part would hold a file open.
+        n_bytes.append(np.array(part.n_bytes))
         masks += part.masks()
         problems += part.mask_problems()
-    return _Found(facts, np.concatenate(n_bytes), masks, problems)
+        if (rows := part.embeddings) is not None:
+            content = result.shard.content
+            if embeddings is None:
+                n = results[-1].shard.content["last"]
+                embeddings = np.empty((n, rows.shape[1]), dtype=np.float32)
+            embeddings[content["first"] : content["last"]] = rows
+    return Found(
+        facts, np.concatenate(n_bytes), masks, problems, embeddings, results[0].shard.content.get("model")
+    )
 
 
 def _usable(work: Work, dataset: Dataset, report: HygieneReport) -> NDArray[np.int64]:
@@ -246,87 +317,6 @@ def _usable(work: Work, dataset: Dataset, report: HygieneReport) -> NDArray[np.i
     if lost:
         raise InvalidDataset(f"the split {lost[0]!r} is empty: none of its images can be used, see the log")
     return kept
-
-
-def _warnings(dataset: Dataset, splits: str) -> tuple[str, ...]:
-    found = []
-    if splits == "new" and (missing := sorted(set(SHARES) - set(dataset.split_names))):
-        found.append(f"{len(dataset)} images are too few to divide: {' and '.join(missing)} got none")
-    elif splits == "given" and (strange := sorted(set(dataset.split_names) - set(SHARES))):
-        found.append(
-            f"the splits {strange} are kept, but only discover, select and confirm are judged on: "
-            "import with new splits to divide the images so"
-        )
-    return tuple(found)
-
-
-def _columns(
-    report: HygieneReport, kept: NDArray[np.int64], results: Sequence[ShardResult]
-) -> ImportedColumns:
-    return ImportedColumns(
-        widths=report.widths[kept],
-        heights=report.heights[kept],
-        pixels_sha256=tuple(report.pixels_sha256[i] for i in kept),
-        phashes=report.phashes[kept],
-        rows=kept,
-        clusters=report.clusters[kept],
-        parts=tuple(r.sha256 for r in results),
-        images_per_part=IMAGES_PER_PART,
-    )
-
-
-def _report(
-    work: Work,
-    source: Source,
-    dataset: Dataset,
-    hygiene: HygieneReport,
-    found: _Found,
-    splits: Literal["given", "new"],
-    warnings: tuple[str, ...],
-) -> ImportReport:
-    kept = np.flatnonzero(hygiene.readable)
-    ids = source.dataset.ids
-    duplicates = [
-        tuple(str(ids[n]) for n in group if hygiene.readable[n])
-        for group in hygiene.duplicates
-        if hygiene.readable[group[0]]
-    ]
-    # Of the splits as they are now; equal bytes and pixels first, since each set is named by its strongest link.
-    leakage = find_leakage(
-        dataset,
-        hygiene.clusters[kept],
-        bytes_clusters=_equal([hygiene.bytes_sha256[i] for i in kept]),
-        pixels_clusters=_equal([hygiene.pixels_sha256[i] for i in kept]),
-    )
-    return ImportReport(
-        dataset_id=_spec(work).dataset_id,
-        digest=dataset.digest,
-        job_id=work.job.id,
-        source=_spec(work).source,
-        format=source.format,
-        n_found=len(source.dataset),
-        n_images=len(dataset),
-        size_bytes=int(found.n_bytes.sum()),
-        splits=splits,
-        n_by_split=dict(Counter(s.split for s in dataset.samples if s.split is not None)),
-        n_left_out=len(hygiene.problems),
-        left_out=tuple(LeftOut(p.id, p.reason, p.message) for p in hygiene.problems[:_LISTED]),
-        n_rotated=hygiene.n_rotated,
-        n_converted=hygiene.n_converted,
-        n_masks=sum(s.mask_path is not None for s in dataset.samples),
-        mask_problems=tuple(found.mask_problems[:_LISTED]),
-        n_duplicate_clusters=len(duplicates),
-        duplicates=tuple(duplicates[:_LISTED]),
-        n_leaks=len(leakage.leaks),
-        n_leaking=leakage.n_images,
-        leaks=tuple(LeakedImages(k.kind, k.ids) for k in leakage.leaks[:_LISTED]),
-        warnings=warnings,
-    )
-
-
-def _equal(hashes: Sequence[str]) -> NDArray[np.int64]:
-    first: dict[str, int] = {}
-    return np.array([first.setdefault(h, i) for i, h in enumerate(hashes)], dtype=np.int64)
 
 
 def _make_visible(
