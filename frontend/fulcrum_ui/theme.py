@@ -36,6 +36,7 @@ _CSS = """
 .block-container { padding: 4.4rem 2rem 3rem 2rem; max-width: 1880px; }
 h1 { font-size: 1.55rem !important; padding: 0 0 0.3rem 0 !important; line-height: 1.25 !important; letter-spacing: -0.01em; }
 h2 { font-size: 1.15rem !important; padding: 0.3rem 0 0.4rem 0 !important; line-height: 1.3 !important; }
+h2[slot="title"] { padding: 1.2rem 3rem 0.4rem 1.4rem !important; }
 h3 { font-size: 1.02rem !important; padding: 0.3rem 0 0.4rem 0 !important; line-height: 1.3 !important; }
 [data-testid="stVerticalBlock"] { gap: 0.7rem; }
 [data-testid="stMetricValue"] { font-size: 1.5rem; }

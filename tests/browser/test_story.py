@@ -5,17 +5,19 @@ import socket
 import subprocess
 import sys
 import time
+from itertools import islice
 
 import pytest
 from playwright.sync_api import expect
 from tests.browser.conftest import follow, go, opened, settled
 
+from fulcrum.client import Scale
 from fulcrum.demo.shipped import demo_task
 
 
 def choose(page, label, option):
     page.get_by_role("combobox", name=label, exact=True).click()
-    page.get_by_role("option", name=option, exact=True).click()
+    page.get_by_role("option", name=option, exact=isinstance(option, str)).click()
     settled(page)
 
 
@@ -87,6 +89,55 @@ def test_from_an_attacked_image_to_a_verdict(page, world, attacked):
     page.get_by_role("button", name="Share").click()
     shared = page.get_by_test_id("stCode").inner_text().strip()
     assert record.id in shared
+
+
+def test_two_cards_of_a_flip_board_become_an_invariant_list_that_the_next_validation_must_keep(page, world):
+    client, dataset = world.client, world.dataset
+    edits = [Scale(found.latent, 0.0) for found in islice(client.latents.list(world.sae), 60)]  # the loudest
+    image = client.datasets.open_image(dataset, next(iter(client.datasets.images(dataset, split="discover"))))
+    tried = client.steer(image, edits, demo_task(), sae=world.sae, n_controls=0)
+    saved = client.save_correction(f"too much {time.time():.0f}", tried)
+    job = client.evaluations.validate(saved, dataset, split="select", n_controls=0)
+    ended = client.jobs.wait(job, timeout_s=300)
+    assert ended.state == "succeeded", ended.error
+    record = next(e for e in client.evaluations.list(correction=saved) if e.job_id == job.id)
+    broken = list(client.evaluations.images(record, outcome="broken"))
+    assert len(broken) > 1
+
+    go(page, world, f"validation?evaluation={record.id}&part=Flip board&outcome=Broken")
+    boxes = page.get_by_role("checkbox", name=re.compile("^Select "))
+    boxes.nth(0).click()
+    boxes.nth(1).click()
+    page.get_by_text("2 selected").wait_for()
+    page.get_by_role("button", name="Save as set").click()
+    dialog = page.get_by_role("dialog")
+    dialog.get_by_text("Invariant list").click()
+    dialog.get_by_label("Name").fill("signs")
+    dialog.get_by_label("Name").press("Enter")
+    dialog.get_by_role("button", name="Save", exact=True).click()
+    dialog.get_by_text("holds 2 images now").wait_for()
+    (kept,) = client.image_sets.list(dataset=dataset)
+    assert (kept.purpose, kept.n_by_split) == ("invariant", {"select": 2})
+    assert set(client.image_sets.images(kept)) == {b.id for b in broken[:2]}
+    dialog.get_by_role("button", name="Validate again with it").click()
+    page.get_by_text("Look at the evaluation").click()
+    page.wait_for_url(re.compile("evaluation=evl_"))
+    page.get_by_text("invariant images keep their answer: signs").wait_for()
+    page.get_by_text(re.compile("^2 of 2 changed their answer")).wait_for()
+    assert record.id not in page.url
+
+    # The form proposes it, and the data set shows it.
+    go(page, world, f"validation?correction={saved.id}")
+    page.get_by_text(re.compile(r"signs \(invariant, 2 of 2 in select\)")).first.wait_for()
+    go(page, world, f"datasets?dataset={dataset.id}&set={kept.id}")
+    expect(page.get_by_role("checkbox", name=re.compile("^Select "))).to_have_count(2)
+    choose(page, "Split", re.compile("^confirm"))
+    expect(page.get_by_text("No image has all of these.")).to_be_visible()
+    page.get_by_role("tab", name="Image sets").click()
+    page.get_by_text("signs", exact=True).wait_for()
+    page.get_by_role("button", name="Images", exact=True).click()
+    expect(page.get_by_role("checkbox", name=re.compile("^Select "))).to_have_count(2)
+    assert page.url.endswith(f"?dataset={dataset.id}&set={kept.id}")
 
 
 @pytest.mark.parametrize("width", [1280, 1920])

@@ -6,11 +6,11 @@ from typing import Any
 import streamlit as st
 
 from fulcrum.client import Client
-from fulcrum.domain.evaluations import Evaluation, FlippedImage, Outcome
+from fulcrum.domain.evaluations import Evaluation, FlipFilter, FlippedImage, Outcome
 from fulcrum_ui import go
 from fulcrum_ui.bench_state import BENCH_NOTE, of_correction
-from fulcrum_ui.parts import keeping
-from fulcrum_ui.parts.gallery import gallery
+from fulcrum_ui.parts import image_sets, keeping
+from fulcrum_ui.parts.gallery import gallery, ticked_gallery
 from fulcrum_ui.parts.words import plain, signed
 from fulcrum_ui.pictures import sample_url
 from fulcrum_ui.visitor import forget, remembered
@@ -23,6 +23,7 @@ _OUTCOMES: dict[str, Outcome] = {
     "Still right": "still_right",
 }
 _PER_PAGE, _MOST_OF_A_CLASS = 60, 2000
+_ALL = "all images"
 
 
 def flip_board(client: Client, found: Evaluation, report: dict[str, Any]) -> None:
@@ -40,25 +41,31 @@ def flip_board(client: Client, found: Evaluation, report: dict[str, Any]) -> Non
             width="stretch",
         )
     columns = {g["group"]["name"] for g in [*report.get("groups", ()), *report.get("classes", ())]}
-    where = line[1].selectbox(
-        "Only", ["all images", *sorted(columns)], key="flip-where", label_visibility="collapsed"
-    )
+    sets = [f"set={s['name']}" for s in report.get("image_sets", ()) if s["evaluated"]]
+    with line[1]:
+        where = keeping.choice([_ALL, *sets, *sorted(columns)], "only")
     everything = line[2].toggle(
         "Also not judged",
         key="flip-all",
         help="Images on which it was found, or that leaked, prove nothing and are left out",
     )
-    outcome = _OUTCOMES[shown]
+    wanted = FlipFilter(record.id, _OUTCOMES[shown], () if where == _ALL else (where,), not everything)
+    _cards(client, found, wanted)
+
+
+@st.fragment  # a tick runs nothing but this
+def _cards(client: Client, found: Evaluation, wanted: FlipFilter) -> None:
+    record = found.record
     n = st.session_state.get("flips-shown", _PER_PAGE)
     images: list[FlippedImage] = remembered(
-        ("evaluations", record.id, "images", outcome, where, everything, n),
+        ("evaluations", record.id, "images", wanted, n),
         lambda: list(
             islice(
                 client.evaluations.images(
                     record,
-                    outcome=outcome,
-                    where=None if where == "all images" else where,
-                    evaluated_only=not everything,
+                    outcome=wanted.outcome,
+                    where=wanted.where[0] if wanted.where else None,
+                    evaluated_only=wanted.evaluated_only,
                 ),
                 n + 1,
             )
@@ -67,6 +74,7 @@ def flip_board(client: Client, found: Evaluation, report: dict[str, Any]) -> Non
     if not images:
         st.info("No image here. For *broken*, that is good news.")
         return
+    bar = st.container()
     st.caption(
         "By change of margin, largest first. Click an image to open it on the bench with this correction."
     )
@@ -74,16 +82,24 @@ def flip_board(client: Client, found: Evaluation, report: dict[str, Any]) -> Non
         (
             f.id,
             sample_url(record.dataset_id, f.id, record.dataset_digest),
-            f"{f.base} → {f.corrected}\n{f.label or 'no label'} · margin {signed(f.margin_change)}",
+            f"{f.base} → {f.corrected}\n{f.label or 'no label'} · margin {signed(f.margin_change)}"
+            + (f"\n{', '.join(f.sets)}" if f.sets else ""),
         )
         for f in images[:n]
     ]
-    taken = gallery("flips", items, height=560)
-    if len(images) > n and st.button("More images"):
-        st.session_state["flips-shown"] = n + _PER_PAGE
-        st.rerun()
+    key = f"flips-{record.id}"
+    taken = ticked_gallery(key, items, height=560)
+    with bar:
+        shown = [i[0] for i in items]
+        image_sets.keep_bar(client, record.dataset_id, key, shown, flips=wanted, record=record)
+    if len(images) > n:
+        st.button("More images", on_click=_show, args=(n + _PER_PAGE,))
     if taken is not None:
         _to_bench(client, found, taken)
+
+
+def _show(n: int) -> None:
+    st.session_state["flips-shown"] = n
 
 
 def images_of_cell(client: Client, found: Evaluation, label: str, answer: str) -> None:

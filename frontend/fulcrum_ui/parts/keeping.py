@@ -34,9 +34,26 @@ def segments(names: Sequence[str], key: str, default: str, **options: Any) -> st
     return str(chosen or default)
 
 
-def _write(key: str, state: str) -> None:
+def choice(names: Sequence[str], key: str, **options: Any) -> str:
+    """One of a list; another than the first stands in the address under `key`."""
+    wanted = st.query_params.get(key)
+    return str(
+        st.selectbox(
+            key,
+            list(names),
+            names.index(wanted) if wanted in names else 0,
+            key=f"choice-{key}",
+            label_visibility="collapsed",
+            on_change=_write,
+            args=(key, f"choice-{key}", names[0]),
+            **options,
+        )
+    )
+
+
+def _write(key: str, state: str, left_out: str | None = None) -> None:
     value = st.session_state.get(state)
-    if value:
+    if value and value != left_out:
         st.query_params[key] = str(value)
     else:
         st.query_params.pop(key, None)

@@ -97,8 +97,12 @@ def _gates(report: Report) -> None:
     rows = []
     for gate in report["gates"]:
         icon, css = _STATE_ICONS[str(gate["state"])]
+        words, colon, name = str(gate["name"]).partition(
+            ": "
+        )  # after it stands what people or manifests named
+        title = escape(words.replace("_", " ") + colon + name)
         rows.append(
-            f"<tr><td class='{css}'><b title='{escape(str(gate['state']))}'>{icon}</b></td><td><b>{escape(str(gate['name']).replace('_', ' '))}</b></td>"
+            f"<tr><td class='{css}'><b title='{escape(str(gate['state']))}'>{icon}</b></td><td><b>{title}</b></td>"
             f"<td>{escape(str(gate['reason']))}</td></tr>"
         )
     st.html(f'<table class="fu-table">{"".join(rows)}</table>')
@@ -154,12 +158,18 @@ def _slices(client: Client, found: Evaluation, report: Report) -> None:
         st.info("The images carry no groups.")
     else:
         rows = rows.sort_values("net")
+        judged = rows[rows["low"].notna()]  # small image sets have no interval, and would stretch the axis
         charts.show(
-            charts.slices(rows.head(20)),
+            charts.slices((rows if judged.empty else judged).head(20)),
             rows,
             "slices",
             caption="Net change in points with simultaneous intervals; the 20 worst. q corrects for looking at all of them.",
         )
+        if report.get("image_sets"):
+            st.caption(
+                "A set (*set=...*) that was chosen by what this correction does proves nothing about it here: "
+                "judge it on other images, or another correction by it."
+            )
         st.dataframe(
             rows,
             hide_index=True,
@@ -289,6 +299,19 @@ def _science() -> dict[str, Any]:
     return {c: st.column_config.NumberColumn(format="scientific") for c in ("p", "q")}
 
 
+def _sets(report: Report) -> None:
+    sets = report.get("image_sets")
+    if not sets:
+        return
+    st.markdown("**Image sets, as they were**")
+    shown = ("name", "purpose", "n", "evaluated", "changed", "left_out", "other_splits", "gone")
+    st.dataframe(
+        pd.DataFrame([{k.replace("_", " "): s[k] for k in shown} for s in sets]),
+        hide_index=True,
+        width="stretch",
+    )
+
+
 def _details(client: Client, found: Evaluation, report: Report) -> None:
     record = found.record
     left, right = st.columns(2, gap="large")
@@ -300,6 +323,7 @@ def _details(client: Client, found: Evaluation, report: Report) -> None:
             hide_index=True,
             width="stretch",
         )
+        _sets(report)
         calibration = report.get("calibration") or {}
         scores = [calibration[k] for k in ("brier", "ece", "log_loss") if calibration.get(k)]
         if scores:

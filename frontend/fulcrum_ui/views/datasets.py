@@ -14,17 +14,19 @@ from fulcrum.client import Client
 from fulcrum.domain.datasets import DatasetImage, EmbeddingLink, Facet, ImportReport, LeakedImages
 from fulcrum.domain.errors import FulcrumError, NotFound
 from fulcrum.domain.jobs import JobRecord
-from fulcrum.domain.records import DatasetRecord, ModelRecord
+from fulcrum.domain.records import DatasetRecord, ImageSetRecord, ModelRecord
 from fulcrum_ui import charts, go, troubles
+from fulcrum_ui.parts import image_sets
 from fulcrum_ui.parts.choosing import open_sample
 from fulcrum_ui.parts.columns import facets_of
-from fulcrum_ui.parts.gallery import gallery
+from fulcrum_ui.parts.gallery import ticked_gallery
 from fulcrum_ui.parts.words import ago, badge, number, plain
 from fulcrum_ui.pictures import sample_url
 from fulcrum_ui.settings import settings
 from fulcrum_ui.visitor import forget, remembered, visitor
 
 _PER_PAGE = 60
+_SET, _SET_KEY = "set", "facet-image-set"  # in the address, and in the state of the visit
 _STATES = {"ready": "good", "failed": "bad", "importing": "info", "empty": "plain"}
 
 
@@ -144,7 +146,7 @@ def _one(client: Client, record: DatasetRecord) -> None:
         st.info("It is empty: its import runs, failed, or was never started.")
         go.link("jobs", "Look at the jobs", icon="pending_actions")
         return
-    tabs = st.tabs(["Images", "What the import found"], key="dataset-tab", on_change="rerun")
+    tabs = st.tabs(["Images", "Image sets", "What the import found"], key="dataset-tab", on_change="rerun")
     with tabs[0]:
         left, right = st.columns([1.5, 4], gap="large")
         with left:
@@ -153,6 +155,9 @@ def _one(client: Client, record: DatasetRecord) -> None:
             _images(client, record, chosen)
     with tabs[1]:
         if tabs[1].open:
+            _sets(client, record)
+    with tabs[2]:
+        if tabs[2].open:
             _report(client, record)
 
 
@@ -165,6 +170,9 @@ def _filters(client: Client, record: DatasetRecord) -> dict[str, str]:
         value = _choice(facet)
         if value:
             chosen[facet.column] = value
+    chosen_set = _set_choice(client, record)
+    if chosen_set:
+        chosen[_SET] = chosen_set
     go.write({"dataset": record.id, **chosen})
     return chosen
 
@@ -184,16 +192,37 @@ def _choice(facet: Facet) -> str:
     )
 
 
+def _set_choice(client: Client, record: DatasetRecord) -> str:
+    found = {s.id: s for s in image_sets.sets_of(client, record.id)}
+    if not found:
+        return ""
+    ids, now = ["", *found], st.query_params.get(_SET, "")
+    return str(
+        st.selectbox(
+            "Image set",
+            ids,
+            ids.index(now) if now in found else 0,
+            format_func=lambda i: f"{found[i].name} ({found[i].n_images})" if i in found else "all",
+            key=_SET_KEY,
+        )
+    )
+
+
+@st.fragment  # a tick runs nothing but this
 def _images(client: Client, record: DatasetRecord, chosen: dict[str, str]) -> None:
     n = st.session_state.get("images-shown", _PER_PAGE)
-    rest = {k: v for k, v in chosen.items() if k not in ("split", "label")}
+    rest = {k: v for k, v in chosen.items() if k not in ("split", "label", _SET)}
     try:
         found: list[DatasetImage] = remembered(
             ("samples", record.id, record.digest, tuple(chosen.items()), n),
             lambda: list(
                 islice(
                     client.datasets.images(
-                        record, split=chosen.get("split"), label=chosen.get("label"), where=rest or None
+                        record,
+                        split=chosen.get("split"),
+                        label=chosen.get("label"),
+                        where=rest or None,
+                        image_set=chosen.get(_SET),
                     ),
                     n + 1,
                 )
@@ -205,16 +234,19 @@ def _images(client: Client, record: DatasetRecord, chosen: dict[str, str]) -> No
     if not found:
         st.info("No image has all of these.")
         return
+    bar = st.container()
     st.caption("Click an image to debug it.")
     items = [
         (i.id, sample_url(record.id, i.id, record.digest), f"{i.label or 'no label'} · {i.split or ''}")
         for i in found[:n]
     ]
-    taken = gallery("dataset-images", items, height=620)
+    key = f"dataset-images-{record.id}"
+    taken = ticked_gallery(key, items, height=620)
+    with bar:
+        image_sets.keep_bar(client, record.id, key, [i[0] for i in items])
     line = st.columns([1, 1, 4])
-    if len(found) > n and line[0].button("More images"):
-        st.session_state["images-shown"] = n + _PER_PAGE
-        st.rerun()
+    if len(found) > n:
+        line[0].button("More images", on_click=_show, args=(n + _PER_PAGE,))
     with line[1].popover("Table", icon=":material/download:"):
         table = pd.DataFrame(
             [{"id": i.id, "label": i.label, "split": i.split, **i.groups, **i.covariates} for i in found[:n]]
@@ -222,6 +254,72 @@ def _images(client: Client, record: DatasetRecord, chosen: dict[str, str]) -> No
         charts.downloads(table, "images")
     if taken is not None:
         open_sample(client, record, taken, elsewhere=True)
+
+
+def _show(n: int) -> None:
+    st.session_state["images-shown"] = n
+
+
+def _sets(client: Client, record: DatasetRecord) -> None:
+    found = image_sets.sets_of(client, record.id)
+    if not found:
+        st.info(
+            "No image was kept here yet. Tick images above or on a flip board: as a slice, they are judged beside those of "
+            "the columns; as an invariant list, no correction may change their answers."
+        )
+    for kept in found:
+        with st.container(border=True):
+            row = st.columns([5, 4, 1.2, 1.2], vertical_alignment="center")
+            why = f"<br><span class='fu-quiet'>{escape(kept.note[:300])}</span>" if kept.note else ""
+            row[0].html(f"<b>{escape(kept.name)}</b> {badge(*image_sets.purpose_badge(kept.purpose))}{why}")
+            splits = ", ".join(f"{k or 'no split'} {number(v)}" for k, v in kept.n_by_split.items())
+            row[1].caption(
+                f"{number(kept.n_images)} images"
+                + (f" · {splits}" if splits else "")
+                + f" · {ago(kept.created_at)}"
+            )
+            row[2].button(
+                "Images",
+                key=f"set-images-{kept.id}",
+                width="stretch",
+                on_click=_show_set,
+                args=(kept.id,),
+            )
+            with row[3].popover("More", width="stretch"):
+                _more_of_set(client, kept)
+
+
+def _show_set(image_set_id: str) -> None:
+    """All images of a set, whatever filters were chosen before."""
+    for name in [k for k in st.session_state if str(k).startswith("facet-")]:
+        st.session_state[name] = ""
+    st.session_state[_SET_KEY] = image_set_id
+    st.session_state["dataset-tab"] = "Images"
+
+
+def _more_of_set(client: Client, kept: ImageSetRecord) -> None:
+    name = st.text_input("Name", kept.name, max_chars=120, key=f"set-name-{kept.id}")
+    note = st.text_area("Why these", kept.note, max_chars=2000, key=f"set-note-{kept.id}")
+    purpose = st.segmented_control(
+        "As",
+        list(image_sets.PURPOSES),
+        default=kept.purpose,
+        format_func=lambda p: image_sets.PURPOSES[p],
+        key=f"set-purpose-{kept.id}",
+    )
+    try:
+        if st.button("Save", key=f"set-save-{kept.id}", width="stretch", disabled=not name.strip()):
+            client.image_sets.update(kept, name=name.strip(), note=note.strip(), purpose=purpose)
+            forget("image-sets")
+            st.rerun()
+        st.caption("Evaluations that judged it keep what it was, and say that it changed.")
+        if st.button("Delete", key=f"set-delete-{kept.id}", width="stretch", icon=":material/delete:"):
+            client.image_sets.delete(kept)
+            forget("image-sets", "samples")
+            st.rerun()
+    except FulcrumError as error:
+        forget("image-sets")  # perhaps somebody else changed it
+        troubles.show(error, f"set-{kept.id}")
 
 
 def _report(client: Client, record: DatasetRecord) -> None:

@@ -11,9 +11,9 @@ from fulcrum.client import Client
 from fulcrum.domain.errors import FulcrumError, NotFound
 from fulcrum.domain.evaluations import Evaluation, EvaluationPlan
 from fulcrum.domain.jobs import SplitName
-from fulcrum.domain.records import CorrectionRecord, DatasetRecord, EvaluationRecord
+from fulcrum.domain.records import CorrectionRecord, DatasetRecord, EvaluationRecord, ImageSetRecord
 from fulcrum_ui import go, troubles
-from fulcrum_ui.parts import dose_report, job_progress, job_results, report_tabs
+from fulcrum_ui.parts import dose_report, image_sets, job_progress, job_results, report_tabs
 from fulcrum_ui.parts.columns import columns_of
 from fulcrum_ui.parts.evidence_badges import verdict_badge
 from fulcrum_ui.parts.sharing import share
@@ -87,6 +87,7 @@ def _new(client: Client, corrections: list[CorrectionRecord], datasets: list[Dat
         "Split", splits or list(_SPLITS), format_func=lambda s: _SPLITS[s], key="validate-split"
     )
     where, keep = _groups(columns_of(client, dataset))
+    sets = _sets(client, dataset, split)
     try:
         plan = client.evaluations.plan(correction, dataset, split=split, number=version)
         _plan(plan, split)
@@ -115,6 +116,7 @@ def _new(client: Client, corrections: list[CorrectionRecord], datasets: list[Dat
                     split=split,
                     number=version,
                     same_cue_legitimate=keep,
+                    image_sets=sets,
                     n_controls=int(controls),
                 ).id
             )
@@ -164,6 +166,24 @@ def _groups(columns: dict[str, list[str]]) -> tuple[dict[str, str] | None, dict[
         help="Images with the same cue where it is legitimate, such as a sticker with the right word: they must not break",
     )
     return {column: value}, (None if keep == "(none)" else {column: keep})
+
+
+def _sets(client: Client, dataset: DatasetRecord, split: SplitName) -> list[ImageSetRecord]:
+    """Image sets to judge. Invariant lists are chosen beforehand where the split has images of them: a list without
+    one leaves its gate, and with it the verdict, undecided.
+    """
+    found = image_sets.sets_of(client, dataset.id)
+    if not found:
+        return []
+    here = {s.id: s.n_by_split.get(split, 0) for s in found}
+    return st.multiselect(
+        "Image sets to judge",
+        found,
+        [s for s in found if s.purpose == "invariant" and here[s.id]],
+        format_func=lambda s: f"{s.name} ({s.purpose}, {here[s.id]} of {s.n_images} in {split})",
+        key=f"validate-sets-{dataset.id}-{split}",
+        help="Each is a row of the slice table; an invariant list is a gate too: no answer on it may change",
+    )
 
 
 def _plan(plan: EvaluationPlan, split: str) -> None:
