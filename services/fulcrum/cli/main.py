@@ -12,6 +12,7 @@ from fulcrum.cli import (
     concepts,
     demo,
     doctor,
+    evaluations,
     experts,
     explain,
     image_sets,
@@ -53,6 +54,7 @@ app.command("doctor")(doctor.doctor)
 jobs.app.command("train-sae")(train_sae_job.train)
 app.add_typer(jobs.app, name="jobs")
 app.add_typer(concepts.app, name="concepts")
+app.add_typer(evaluations.app, name="evaluations")
 app.add_typer(experts.app, name="experts")
 app.add_typer(image_sets.app, name="image-sets")
 app.add_typer(bench.app, name="bench")
