@@ -81,7 +81,8 @@ def test_concepts_are_written_checked_taken_home_and_searched(page, world, tmp_p
     expect(page.get_by_role("button", name="Find experts")).to_be_disabled()
     # The first file held a sentence on both sides; the same without it, and another way in.
     page.get_by_role("button", name="All searches").click()
-    page.get_by_role("radio", name="Units of the text tower").click()
+    page.get_by_role("button", name="Go on with “mine”").wait_for()
+    settled(page)
     page.get_by_role("radio", name="Word list").click()
     words = page.get_by_role("textbox", name="Words by domain")
     words.fill("things: cup, key\nvehicles: boat, car")

@@ -16,8 +16,8 @@ def test_what_cannot_be_told_from_other_images_is_said_beside_the_row():
 def test_names_are_needed_and_taken_once_among_what_is_ticked():
     found = [candidate("cup"), candidate("key"), candidate("boat", 1)]
     assert faults(["cup", "cup ", "boat"], found) == [
-        "name is taken twice",
-        "name is taken twice",
+        "name taken twice",
+        "name taken twice",
         "needs two images of each",
     ]
     assert faults(["cup", None, " "], found) == ["", "", "needs two images of each"]

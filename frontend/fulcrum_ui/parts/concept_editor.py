@@ -22,7 +22,7 @@ from fulcrum_ui.concept_draft import Draft, DraftConcept, Example, read_word_lis
 from fulcrum_ui.parts.words import ago, plain
 
 _DRAFT, _EDITS, _OPEN, _MORE = "_concept_draft", "_concept_edits", "_concept_open", "draft-more"
-_CHOICE = "draft-concept"
+_CHOSEN = "_concept_chosen"
 _STARTS = ("Word list", "File", "Earlier search", "Empty")
 _NEGATIVES = {
     "other_concepts": "of any other word",
@@ -73,7 +73,8 @@ def open_draft(draft: Draft) -> None:
     """In place of what was written before."""
     st.session_state[_DRAFT] = draft
     st.session_state.pop(_OPEN, None)
-    st.session_state.pop(_CHOICE, None)
+    st.session_state.pop(_CHOSEN, None)
+    st.session_state[_EDITS] = st.session_state.get(_EDITS, 0) + 1
     go.write({"draft": "1"})
 
 
@@ -123,13 +124,13 @@ def _concepts(draft: Draft) -> None:
         height=min(_TABLE_PX, 38 + 35 * (len(table) + 2)),
         disabled=["positive", "negative", "check"],
         column_config={
-            "name": st.column_config.TextColumn("concept", width="medium", max_chars=120),
+            "name": st.column_config.TextColumn("concept", max_chars=120),
             "domain": st.column_config.TextColumn(
                 max_chars=120, help="Kind of thing: concepts of one should lie together"
             ),
             "positive": st.column_config.NumberColumn(width="small"),
             "negative": st.column_config.NumberColumn(width="small"),
-            "check": st.column_config.TextColumn(help="What keeps it from being searched"),
+            "check": st.column_config.TextColumn(width="medium", help="What keeps it from being searched"),
         },
         key=key,
         on_change=_concepts_changed,
@@ -140,7 +141,10 @@ def _concepts(draft: Draft) -> None:
 def _concepts_changed(key: str) -> None:
     edits, draft = st.session_state[key], kept()
     assert draft is not None
-    _keep(draft.edited(edits["edited_rows"], edits["added_rows"], edits["deleted_rows"]))
+    added = [row for row in edits["added_rows"] if row.get("name") or row.get("domain")]
+    if len(added) < len(edits["added_rows"]):
+        return  # a row that is just begun: a new table would close the cell in which somebody writes
+    _keep(draft.edited(edits["edited_rows"], added, edits["deleted_rows"]))
     st.session_state[_EDITS] += 1  # a new table, from what the draft is now
 
 
@@ -151,15 +155,16 @@ def _sentences(draft: Draft) -> Draft:
         st.info("Add a concept in the table on the left: click its last row.")
         return draft
     names = {c.number: c.name.strip() or "(without a name)" for c in draft.concepts}
-    if st.session_state.get(_CHOICE) not in names:
-        st.session_state.pop(_CHOICE, None)
+    before = st.session_state.get(_CHOSEN)
     number = st.selectbox(
         "Of the concept",
         list(names),
+        list(names).index(before) if before in names else 0,
         format_func=lambda n: names.get(n, ""),
-        key=_CHOICE,
+        key=f"draft-concept-{st.session_state.get(_EDITS, 0)}",  # one of old names would go on showing them
         label_visibility="collapsed",
     )
+    st.session_state[_CHOSEN] = number
     concept = draft.concept(number)
     assert concept is not None
     draft = _sentence_table(draft, concept)

@@ -50,6 +50,7 @@ def _again(client: Client, record: ExpertsRecord) -> None:
         "experts-kind",
         "experts-data",
         "experts-columns",
+        "experts-choose",
         "experts-pos",
         "experts-neg",
         "experts-name",
@@ -72,7 +73,10 @@ def new(client: Client, models: list[ModelRecord], searches: list[ExpertsRecord]
         + [_KINDS["text"]]
     )
     spec: FindExperts | None = st.session_state.get(_AGAIN)
-    first = _KINDS[spec.units] if spec is not None and _KINDS[spec.units] in kinds else kinds[0]
+    if spec is not None and _KINDS[spec.units] in kinds:
+        first = _KINDS[spec.units]
+    else:
+        first = kinds[0] if concept_editor.kept() is None else _KINDS["text"]
     kind = st.segmented_control("Among", kinds, default=first, key="experts-kind") or first
     if kind == _KINDS["text"]:
         concept_editor.start(searches, client)

@@ -84,6 +84,7 @@ def table(found: Sequence[Candidate], key: str) -> tuple[list[ImageConcept], str
             "domain": st.column_config.TextColumn(max_chars=120),
             "images": st.column_config.NumberColumn(width="small"),
             "others": st.column_config.NumberColumn(width="small"),
+            "check": st.column_config.TextColumn(width="medium"),
         },
         key=key,
     )
@@ -116,7 +117,7 @@ def faults(names: Sequence[str | None], found: Sequence[Candidate]) -> list[str]
             said = (
                 "needs a name"
                 if not name.strip()
-                else "name is taken twice"
+                else "name taken twice"
                 if ticked.count(name.strip()) > 1
                 else ""
             )

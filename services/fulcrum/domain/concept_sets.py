@@ -108,7 +108,7 @@ def example_faults(
 
     def faults(texts: Sequence[str], other: str) -> dict[int, str]:
         empty = {place: "empty" for place, text in enumerate(texts) if not text.strip()}
-        double = {place: f"also among the {other} ones" for place, text in enumerate(texts) if text in both}
+        double = {place: f"also {other}" for place, text in enumerate(texts) if text in both}
         return double | empty
 
     return faults(positives, "negative"), faults(negatives, "positive")
