@@ -376,6 +376,24 @@ def against_control(table: pd.DataFrame, x: str, y: str, *, bars: bool = True) -
     ).properties(height=220)
 
 
+def checkpoint_curve(table: pd.DataFrame) -> Any:
+    """Columns `step, search, concept, ap, of` (concept, mean or random weights): what is known from one to the next."""
+    base = alt.Chart(table).encode(
+        x=alt.X("step:Q", title=None, axis=alt.Axis(tickMinStep=1, format="d")),
+        y=alt.Y("ap:Q", title="best AP", scale=alt.Scale(zero=False)),
+        detail="concept:N",
+        tooltip=["search", "concept", alt.Tooltip("ap:Q", format=".3f")],
+    )
+    single = base.transform_filter("datum.of == 'concept'").mark_line(
+        color=theme.BEFORE, opacity=0.45, strokeWidth=1, point={"size": 18, "color": theme.BEFORE}
+    )
+    mean = base.transform_filter("datum.of == 'mean'").mark_line(color=theme.AFTER, strokeWidth=3, point=True)
+    random = base.transform_filter("datum.of == 'random weights'").mark_line(
+        color=theme.CONTROL, strokeWidth=2, strokeDash=[5, 4]
+    )
+    return cast(Any, alt.layer(single, random, mean)).properties(height=_HEIGHT)
+
+
 def dendrogram(table: pd.DataFrame, leaves: pd.DataFrame) -> Any:
     """Links of a dendrogram as steps (`x, y, link, step`), with the names of the leaves under them."""
     links = (

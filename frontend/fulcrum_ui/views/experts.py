@@ -8,8 +8,9 @@ import streamlit as st
 from fulcrum.client import Client
 from fulcrum.domain.errors import FulcrumError, InvalidInput, NotFound
 from fulcrum.domain.experts import ConceptStructure, ConceptStructures, ExpertRule, Experts
+from fulcrum.domain.records import ExpertsRecord
 from fulcrum_ui import charts, go, troubles
-from fulcrum_ui.parts import concept_editor, expert_question, keeping
+from fulcrum_ui.parts import concept_editor, expert_curve, expert_question, keeping
 from fulcrum_ui.parts.dendrogram import links_of
 from fulcrum_ui.parts.words import ago, number, p_value, plain
 from fulcrum_ui.visitor import SHORT_S, remembered, visitor
@@ -350,6 +351,11 @@ def _stability(client: Client, found: Experts) -> None:
             "Search the same concepts again with other examples, another layer or another checkpoint, and compare the two here."
         )
         return
+    _beside(client, found, others)
+    expert_curve.checkpoints(client, found, others)
+
+
+def _beside(client: Client, found: Experts, others: list[ExpertsRecord]) -> None:
     other = st.selectbox(
         "Compare with",
         others,
