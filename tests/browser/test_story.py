@@ -138,6 +138,11 @@ def test_two_cards_of_a_flip_board_become_an_invariant_list_that_the_next_valida
     page.get_by_role("button", name="Images", exact=True).click()
     expect(page.get_by_role("checkbox", name=re.compile("^Select "))).to_have_count(2)
     assert page.url.endswith(f"?dataset={dataset.id}&set={kept.id}")
+    boxes.nth(0).click()
+    page.get_by_text("1 selected").wait_for()
+    page.get_by_role("button", name="Take out of this set").click()
+    expect(boxes).to_have_count(1)
+    assert client.image_sets.get(kept).n_images == 1
 
 
 @pytest.mark.parametrize("width", [1280, 1920])

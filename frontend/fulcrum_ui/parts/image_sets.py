@@ -46,8 +46,10 @@ def keep_bar(
     *,
     flips: FlipFilter | None = None,
     record: EvaluationRecord | None = None,
+    within: ImageSetRecord | None = None,
 ) -> None:
-    """What can be done with the ticked images of the gallery `key`; `flips` are all that its filter finds.
+    """What can be done with the ticked images of the gallery `key`; `flips` are all that its filter finds, `within` is
+    the set whose images it shows.
 
     Belongs below the gallery in the script, and may stand in a container above it.
     """
@@ -85,8 +87,28 @@ def keep_bar(
     ):
         _begin()
         _keep_dialog(client, dataset_id, (), flips, key, record)
+    if within is not None and line[3].button(
+        "Take out of this set",
+        key=f"keep-out-{key}",
+        width="stretch",
+        disabled=not ids,
+        help=f"Out of {within.name}; they stay selected, so that they can be put back",
+    ):
+        _take_out(client, within, ids)
     if ids:
         line[4].button("Clear", key=f"keep-none-{key}", width="stretch", on_click=tick, args=(key, ()))
+
+
+def _take_out(client: Client, within: ImageSetRecord, ids: Sequence[str]) -> None:
+    forget("image-sets")  # also where somebody else changed it meanwhile
+    try:
+        inside = set(client.image_sets.images(within))
+        client.image_sets.update(within, remove=[i for i in ids if i in inside])
+    except FulcrumError as error:
+        st.error(plain(str(error)))
+        return
+    forget("samples")
+    st.rerun()
 
 
 def _begin() -> None:

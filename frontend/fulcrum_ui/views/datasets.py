@@ -243,7 +243,8 @@ def _images(client: Client, record: DatasetRecord, chosen: dict[str, str]) -> No
     key = f"dataset-images-{record.id}"
     taken = ticked_gallery(key, items, height=620)
     with bar:
-        image_sets.keep_bar(client, record.id, key, [i[0] for i in items])
+        within = next((s for s in image_sets.sets_of(client, record.id) if s.id == chosen.get(_SET)), None)
+        image_sets.keep_bar(client, record.id, key, [i[0] for i in items], within=within)
     line = st.columns([1, 1, 4])
     if len(found) > n:
         line[0].button("More images", on_click=_show, args=(n + _PER_PAGE,))

@@ -176,7 +176,7 @@ def _sets(client: Client, dataset: DatasetRecord, split: SplitName) -> list[Imag
     if not found:
         return []
     here = {s.id: s.n_by_split.get(split, 0) for s in found}
-    return st.multiselect(
+    chosen = st.multiselect(
         "Image sets to judge",
         found,
         [s for s in found if s.purpose == "invariant" and here[s.id]],
@@ -184,6 +184,11 @@ def _sets(client: Client, dataset: DatasetRecord, split: SplitName) -> list[Imag
         key=f"validate-sets-{dataset.id}-{split}",
         help="Each is a row of the slice table; an invariant list is a gate too: no answer on it may change",
     )
+    if open_gates := [plain(s.name) for s in chosen if s.purpose == "invariant" and not here[s.id]]:
+        st.caption(
+            f"No image of {', '.join(open_gates)} is in {split}: the gate, and with it the verdict, stays undecided."
+        )
+    return chosen
 
 
 def _plan(plan: EvaluationPlan, split: str) -> None:
