@@ -79,15 +79,17 @@ def test_concepts_are_written_checked_taken_home_and_searched(page, world, tmp_p
     page.wait_for_url(re.compile("draft=1"))
     page.get_by_text("One concept is not right yet.").wait_for()
     expect(page.get_by_role("button", name="Find experts")).to_be_disabled()
-    # The first file held a sentence on both sides; the same without it, and another way in.
+    # A sentence stood on both sides; the same without it.
     page.get_by_role("button", name="All searches").click()
     page.get_by_role("button", name="Go on with “mine”").wait_for()
     settled(page)
-    page.get_by_role("radio", name="Word list").click()
-    words = page.get_by_role("textbox", name="Words by domain")
-    words.fill("things: cup, key\nvehicles: boat, car")
-    words.blur()
-    page.get_by_role("button", name="Build sentences").click()
+    page.get_by_role("radio", name="File").click()
+    right = faulty | {"sentences": {"positive": ["a cup", "my cup"], "negative": ["a boat", "a car"]}}
+    key = {"concept": "key", "sentences": {"positive": ["a key", "my key"], "negative": ["a boat", "a car"]}}
+    file.write_text(json.dumps([right, key]))
+    page.locator('input[type="file"]').set_input_files(str(file))
+    settled(page)
+    page.get_by_role("button", name="Open", exact=True).first.click()
     page.get_by_text("Add sentences, one on each line").wait_for()
     settled(page)
     more = page.get_by_role("textbox", name="Add sentences, one on each line")
@@ -110,7 +112,7 @@ def test_concepts_are_written_checked_taken_home_and_searched(page, world, tmp_p
     ended = world.client.jobs.wait(job, timeout_s=300)
     assert ended.state == "succeeded", ended.error
     asked = world.client.experts.concept_set(ended.result["experts_id"])
-    assert (asked.name, len(asked.concepts)) == (name, 4)
+    assert (asked.name, len(asked.concepts)) == (name, 2)
     assert "Where is my cup?" in asked.sentences
 
 

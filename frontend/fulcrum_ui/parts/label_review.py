@@ -46,7 +46,7 @@ def standing(client: Client, label: ConceptRecord | EarlierLabel) -> str:
 def about(client: Client, label: ConceptRecord | EarlierLabel) -> str:
     """Who wrote it when, who decided when, and their notes, as HTML."""
     if label.label_source == "auto":
-        return f"<span class='fu-quiet'>{escape(ago(label.created_at))}</span>"
+        return f"<div class='fu-quiet'>{escape(ago(label.created_at))}</div>"
     lines = [
         f"{escape(people.name(client, label.created_by))}, {escape(ago(label.created_at))}{_quoted(label.note)}"
     ]

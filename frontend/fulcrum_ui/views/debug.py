@@ -220,8 +220,8 @@ def _answer(client: Client, why: Explanation, bench: Bench) -> Steering | None:
 
 
 def _sliders(bench: Bench, about: Known) -> None:
-    line = st.columns([1.45, 1.45, 1.1, 2.1], vertical_alignment="center")
-    line[0].button(
+    line = st.container(horizontal=True, gap="small")  # which wraps where the window is narrow
+    line.button(
         "",
         icon=":material/undo:",
         on_click=state.undo,
@@ -229,9 +229,8 @@ def _sliders(bench: Bench, about: Known) -> None:
         key="undo",
         help="Undo (Ctrl+Z)",
         shortcut="Ctrl+Z",
-        width="stretch",
     )
-    line[1].button(
+    line.button(
         "",
         icon=":material/redo:",
         on_click=state.redo,
@@ -239,16 +238,14 @@ def _sliders(bench: Bench, about: Known) -> None:
         key="redo",
         help="Redo",
         shortcut="Ctrl+Y",
-        width="stretch",
     )
-    line[2].button("Reset", on_click=_reset, disabled=not bench.gains, key="reset", width="stretch")
-    if line[3].button(
+    line.button("Reset", on_click=_reset, disabled=not bench.gains, key="reset")
+    if line.button(
         "Save correction",
         type="primary",
         disabled=not bench.edits,
         key="save",
         icon=":material/save:",
-        width="stretch",
     ):
         saving.begin()
         saving.save_dialog()
