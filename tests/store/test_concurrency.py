@@ -80,7 +80,7 @@ def check(world, url, reported):
     assert sorted(head.description.split()[1:]) == marks
     assert [v.number for v in versions] == list(range(head.latest, 0, -1))
     assert sorted(v.note for v in versions[:-1]) == sorted(log["version"])
-    labels = [concept.label, *(h["label"] for h in concept.history)]
+    labels = [concept.label, *(h.label for h in concept.history)]
     assert sorted(labels) == sorted(log["label"])
     assert sorted(n for n in names if n.startswith("wanted")) == sorted(
         f"wanted {number(w)}" for w in log["claim"]

@@ -1,7 +1,6 @@
 """Jobs over HTTP: asked for, watched, cancelled, tried again; kept also when Redis is away."""
 
 import threading
-import time
 
 import pytest
 import redis
@@ -97,10 +96,11 @@ def test_a_job_is_watched_to_its_end_and_a_watch_goes_on_where_it_broke(platform
     job = submit()
     token = platform.token_of(platform.admin_user)
     with Client(platform.url, token) as client:
-        worker = threading.Thread(target=lambda: (time.sleep(0.3), finish(platform, {"n": 7})))
-        worker.start()
+        worker = threading.Thread(target=lambda: finish(platform, {"n": 7}))
         with client.jobs.watch(job) as stream:
-            seen = list(stream)
+            seen = [next(stream)]
+            worker.start()
+            seen += stream
             assert stream.result().result == {"n": 7}
         worker.join()
         states = [s.job.state for s in seen if isinstance(s, JobStanding)]
