@@ -1,5 +1,6 @@
 """What a project works with: models, SAEs, images, data sets."""
 
+from collections.abc import Collection
 from typing import Any
 
 from sqlalchemy import Connection, ForeignKey, Index, UniqueConstraint, func, select, text
@@ -153,6 +154,11 @@ class Images(LivingRepository[ImageRecord]):
             c.project_id == checked("project_id", project_id), c.sha256 == checked("sha256", sha256)
         )
 
+    def contents_among(self, hashes: Collection[str]) -> set[str]:
+        """Those that an image has or had, of whatever project."""
+        c = self._table.c
+        return set(self._connection.execute(select(c.sha256).where(c.sha256.in_(hashes))).scalars())
+
     def _describe(self, record: Any) -> str:
         return f"an image with the content {record.sha256}"
 
@@ -173,6 +179,11 @@ class Datasets(LivingRepository[DatasetRecord]):
             query = query.where(c.id != without)
         return int(self._connection.execute(query).scalar_one())
 
+    def manifests(self) -> set[str]:
+        """Artifacts with the samples of all data sets, also of deleted ones."""
+        c = self._table.c.manifest_sha256
+        return set(self._connection.execute(select(c).where(c.is_not(None))).scalars())
+
 
 class DatasetVersions(Repository[DatasetVersion]):
     """Contents of data sets, newest first."""
@@ -183,6 +194,10 @@ class DatasetVersions(Repository[DatasetVersion]):
     def of_job(self, job_id: str) -> DatasetVersion | None:
         """What an import made, None if it has made nothing yet."""
         return self._one(self._table.c.job_id == checked("job_id", job_id))
+
+    def manifests(self) -> set[str]:
+        """Artifacts with the samples of all contents that there ever were."""
+        return set(self._connection.execute(select(self._table.c.manifest_sha256)).scalars())
 
     def newest(self, dataset_id: str, digest: str) -> DatasetVersion | None:
         """The last import that gave a data set this content, None if none did."""

@@ -10,6 +10,7 @@ from fulcrum.store.evaluations import Evaluations, Looks
 from fulcrum.store.experts import ExpertSearches
 from fulcrum.store.idempotency import Idempotency
 from fulcrum.store.image_sets import ImageSets
+from fulcrum.store.import_contents import ImportContents
 from fulcrum.store.indexes import Descriptions, Indexes
 from fulcrum.store.job_events import JobEvents
 from fulcrum.store.job_tasks import JobTasks
@@ -49,6 +50,7 @@ class Transaction:
         self.jobs = Jobs(connection)
         self.job_tasks = JobTasks(connection, self.jobs)
         self.job_events = JobEvents(connection)
+        self.import_contents = ImportContents(connection)
         self.evaluations = Evaluations(connection)
         self.looks = Looks(connection)
         self.idempotency = Idempotency(connection)

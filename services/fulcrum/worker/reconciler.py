@@ -3,10 +3,11 @@
 from collections.abc import Sequence
 from datetime import timedelta
 
-from fulcrum.domain.errors import UnknownArtifact
+from fulcrum.domain.errors import CorruptArtifact, UnknownArtifact
 from fulcrum.domain.identifiers import now
 from fulcrum.domain.jobs import JobQueue, QueueName
 from fulcrum.telemetry import logger
+from fulcrum.worker.import_leftovers import remove_leftovers
 from fulcrum.worker.machine import Machine
 from fulcrum.worker.running import wake
 
@@ -26,7 +27,9 @@ class Reconciler:
         keep_events: timedelta,
         keep_archives: timedelta = timedelta(days=2),
     ) -> None:
-        """`keep_archives`: how long an uploaded archive outlives its last import."""
+        """`keep_archives`: how long an uploaded archive outlives its last import, and what was kept of one that failed
+        or was cancelled outlives it: as long as it could be tried again.
+        """
         self._machine, self._queue, self._queues = machine, queue, queues
         self._keep, self._keep_archives = keep_events, keep_archives
         self._forget_at = now()
@@ -42,6 +45,7 @@ class Reconciler:
                 tx.job_events.forget(now() - self._keep)
         if is_time:
             self._forget_archives()
+            self._forget_leftovers()
         if freed:
             log.warning("work of lost workers was freed", n_stages=freed)
         with self._machine.store.read() as tx:
@@ -60,3 +64,14 @@ class Reconciler:
             except UnknownArtifact:
                 continue  # since an earlier look, or by another worker
             log.info("an imported archive was removed", sha256=sha256)
+
+    def _forget_leftovers(self) -> None:
+        try:
+            n, more = remove_leftovers(self._machine.store, self._machine.artifacts, self._keep_archives)
+        except (UnknownArtifact, CorruptArtifact) as error:
+            log.warning("what failed imports left is not removed", error=str(error))
+            return
+        if n:
+            log.info("what failed imports left was removed", n_contents=n)
+        if more:
+            self._forget_at = now()

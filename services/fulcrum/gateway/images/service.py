@@ -1,5 +1,6 @@
 """Uploaded images: bytes among the artifacts, a record in the project."""
 
+import hashlib
 import re
 from typing import IO
 
@@ -57,6 +58,9 @@ def keep(
 ) -> tuple[ImageRecord, bool]:
     """`upload` of an asker who may, in a thread under `DECODING`."""
     checked = check_picture(content, max_bytes)
+    with store.write() as tx:
+        # An import of the same bytes may have failed, and what it left may be about to be removed.
+        tx.import_contents.release([hashlib.sha256(content).hexdigest()])
     sha256 = artifacts.put_bytes(content)
     record = ImageRecord(
         id=new_id("img"),

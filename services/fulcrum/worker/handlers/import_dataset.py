@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
+from hashlib import sha256
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -15,7 +16,7 @@ from fulcrum.datasets import import_parts
 from fulcrum.datasets.hygiene import HygieneReport, assign_splits
 from fulcrum.datasets.hygiene.facts import ImageFacts
 from fulcrum.datasets.hygiene.inspection import report_of
-from fulcrum.datasets.import_parts import LookedAt, PartWriter, Prepare, open_part
+from fulcrum.datasets.import_parts import LookedAt, PartWriter, open_part
 from fulcrum.datasets.samples import Dataset, Sample
 from fulcrum.datasets.stored import stored_dataset, write_manifest
 from fulcrum.domain.codec import to_json
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
 MAX_UNREADABLE_SHARE = 0.05  # beyond that it is not the data set that somebody meant
 IMAGES_PER_PART = 512
 _NAMED = 20  # images that the result names
+_NOTED_AT_ONCE, _NOTED_BYTES = 64, 64 << 20  # images between two short transactions
 _EMBEDDED_AT_ONCE = 32  # what a model takes; more would only wait in memory
 
 
@@ -253,28 +255,44 @@ def _looked_at(
 ) -> Iterator[tuple[LookedAt, str | None]]:
     """Each image, kept, with the hash of its mask; a bounded number of them is in memory."""
     n_threads = min(8, os.cpu_count() or 1)
-    look = partial(_look_and_keep, work, dataset, None if embedder is None else embedder.prepare)
+    prepare = None if embedder is None else embedder.prepare
+    look = partial(import_parts.look_at, dataset, prepare=prepare)
     with ThreadPoolExecutor(n_threads) as pool:
-        waiting: deque[Future[tuple[LookedAt, str | None]]] = deque()
+        waiting: deque[Future[LookedAt]] = deque()
+        looked: list[LookedAt] = []
         try:
             for sample in samples:
                 waiting.append(pool.submit(look, sample))
                 if len(waiting) >= 4 * n_threads:
-                    yield waiting.popleft().result()
+                    looked.append(waiting.popleft().result())
+                if len(looked) >= _NOTED_AT_ONCE or sum(len(k.content or b"") for k in looked) > _NOTED_BYTES:
+                    yield from _kept(work, pool, looked)
+                    looked = []
             while waiting:
-                yield waiting.popleft().result()
+                looked.append(waiting.popleft().result())
+            yield from _kept(work, pool, looked)
         finally:
             for future in waiting:
                 future.cancel()
 
 
-def _look_and_keep(
-    work: Work, dataset: Dataset, prepare: Prepare | None, sample: Sample
-) -> tuple[LookedAt, str | None]:
-    looked = import_parts.look_at(dataset, sample, prepare=prepare)
-    if looked.content is not None and not work.artifacts.exists(looked.facts.bytes_sha256):
-        work.artifacts.put_bytes(looked.content)
-    return looked, None if looked.mask is None else work.artifacts.put_bytes(looked.mask)
+def _kept(
+    work: Work, pool: ThreadPoolExecutor, looked: Sequence[LookedAt]
+) -> Iterator[tuple[LookedAt, str | None]]:
+    """Keeps what can be used. Noted first: otherwise what an import leaves that fails would stay for ever."""
+    masks = [None if k.mask is None else sha256(k.mask).hexdigest() for k in looked]
+    images = [k.facts.bytes_sha256 for k in looked if k.content is not None]
+    with work.store.write() as tx:
+        tx.import_contents.note(work.job.id, [*images, *(m for m in masks if m is not None)])
+
+    def keep(one: LookedAt) -> LookedAt:
+        if one.content is not None and not work.artifacts.exists(one.facts.bytes_sha256):
+            work.artifacts.put_bytes(one.content)
+        if one.mask is not None:
+            work.artifacts.put_bytes(one.mask)
+        return one
+
+    yield from zip(pool.map(keep, looked), masks, strict=True)
 
 
 def _collected(work: Work, results: Sequence[ShardResult]) -> Found:
@@ -332,6 +350,7 @@ def _make_visible(
         )
     _room(tx, spec, version.project_id, version.size_bytes)
     tx.dataset_versions.add(version)
+    tx.import_contents.release_job(version.job_id)
     tx.datasets.update(
         spec.dataset_id,
         state="ready",
