@@ -45,7 +45,14 @@ STORED = {
     "audit_events": records.AuditEvent,
 }
 OUR_OWN = {"login_links", "idempotency_keys", "audit_head"}  # no words of the domain
-OF_JOBS = {"jobs", "job_needs", "job_tasks", "job_events", "shard_results"}  # words of `domain.jobs`
+OF_JOBS = {
+    "import_contents",
+    "jobs",
+    "job_needs",
+    "job_tasks",
+    "job_events",
+    "shard_results",
+}  # words of `domain.jobs`
 SECRETS = {"secret_hash", "password_hash", "name_key", "deleted_at"}  # what a record does not show
 
 

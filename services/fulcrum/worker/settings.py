@@ -65,7 +65,10 @@ class Settings(BaseSettings):
         default=30.0, gt=0, description="How long the log and curves of a finished job are kept."
     )
     keep_archives_days: float = Field(
-        default=2.0, ge=0, description="How long an uploaded archive is kept after its last import has ended."
+        default=2.0,
+        ge=0,
+        description="How long an uploaded archive is kept after its last import has ended, and the images of one that "
+        "failed.",
     )
     health_file: Path | None = Field(
         default=None, description="File that is touched whenever the processes answer; None: none."
