@@ -143,6 +143,12 @@ def test_two_cards_of_a_flip_board_become_an_invariant_list_that_the_next_valida
     page.get_by_role("button", name="Take out of this set").click()
     expect(boxes).to_have_count(1)
     assert client.image_sets.get(kept).n_images == 1
+    boxes.nth(0).click()
+    page.get_by_text("2 selected").wait_for()
+    assert page.url.endswith(f"?dataset={dataset.id}&set={kept.id}")
+    page.get_by_role("button", name="Clear").click()
+    page.get_by_text("Tick images to keep them as a set").wait_for()
+    expect(boxes).to_have_count(1)
 
 
 @pytest.mark.parametrize("width", [1280, 1920])

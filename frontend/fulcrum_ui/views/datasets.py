@@ -202,7 +202,8 @@ def _set_choice(client: Client, record: DatasetRecord) -> str:
             "Image set",
             ids,
             ids.index(now) if now in found else 0,
-            format_func=lambda i: f"{found[i].name} ({found[i].n_images})" if i in found else "all",
+            # Without the number of images: a choice is kept by its words, and would be lost with every image taken out.
+            format_func=lambda i: found[i].name if i in found else "all",
             key=_SET_KEY,
         )
     )
