@@ -17,6 +17,7 @@ from fulcrum_ui.parts.words import ago, plain
 
 UNITS = {"latents": "SAE latents", "vision": "vision tower", "text": "text tower"}
 _KINDS = {"latents": "SAE latents", "vision": "Units of the vision tower", "text": "Units of the text tower"}
+_TIMES = "_experts_times"  # that a search was taken up again
 _AGAIN = "_experts_again"  # the question of an earlier search, for a new one
 
 
@@ -46,16 +47,8 @@ def _again(client: Client, record: ExpertsRecord) -> None:
         st.warning(plain(str(error)))
         return
     assert isinstance(spec, FindExperts)
-    for key in (
-        "experts-kind",
-        "experts-data",
-        "experts-columns",
-        "experts-choose",
-        "experts-pos",
-        "experts-neg",
-        "experts-name",
-    ):
-        st.session_state.pop(key, None)
+    # Under new keys, or the widgets would go on showing what was in them.
+    st.session_state[_TIMES] = st.session_state.get(_TIMES, 0) + 1
     st.session_state[_AGAIN] = spec
 
 
@@ -77,7 +70,7 @@ def new(client: Client, models: list[ModelRecord], searches: list[ExpertsRecord]
         first = _KINDS[spec.units]
     else:
         first = kinds[0] if concept_editor.kept() is None else _KINDS["text"]
-    kind = st.segmented_control("Among", kinds, default=first, key="experts-kind") or first
+    kind = st.segmented_control("Among", kinds, default=first, key=_key("experts-kind")) or first
     if kind == _KINDS["text"]:
         concept_editor.start(searches, client)
         return
@@ -98,22 +91,24 @@ def _among_images(
         datasets,
         _place(datasets, spec.dataset_id if spec else None),
         format_func=lambda d: d.name,
-        key="experts-data",
+        key=_key("experts-data"),
     )
     latents = kind == _KINDS["latents"]
     if latents:
         place = _place(saes, spec.sae_id if spec else None)
-        sae = line[1].selectbox("SAE", saes, place, format_func=lambda s: s.name, key="experts-sae")
+        sae = line[1].selectbox("SAE", saes, place, format_func=lambda s: s.name, key=_key("experts-sae"))
     else:
         place = _place(models, spec.model_id if spec else None)
-        model = line[1].selectbox("Model", models, place, format_func=lambda m: m.name, key="experts-model")
+        model = line[1].selectbox(
+            "Model", models, place, format_func=lambda m: m.name, key=_key("experts-model")
+        )
     columns = list(columns_of(client, dataset))
     usual = ["label"] if "label" in columns else columns[:1]
     picked = st.multiselect(
         "Concepts: each value of",
         columns,
         usual if spec is None else [c for c in spec.columns if c in columns],
-        key="experts-columns",
+        key=_key("experts-columns"),
         help="Each value against the column's other values",
     )
     concepts: list[ImageConcept] = []
@@ -122,7 +117,7 @@ def _among_images(
     if st.toggle(
         "Choose and rename the concepts",
         further,
-        key="experts-choose",
+        key=_key("experts-choose"),
         help="Each is then searched against all other images",
         disabled=not picked and not further,
     ):
@@ -141,16 +136,16 @@ def _among_images(
         100_000,
         (spec.n_pos or 0) if spec else 0,
         50,
-        key="experts-pos",
+        key=_key("experts-pos"),
         help="0 takes all; a number makes AP comparable between concepts",
     )
     n_neg = more[1].number_input(
-        "and others", 0, 100_000, (spec.n_neg or 0) if spec else 0, 50, key="experts-neg"
+        "and others", 0, 100_000, (spec.n_neg or 0) if spec else 0, 50, key=_key("experts-neg")
     )
     name = more[2].text_input(
         "Name",
         max_chars=120,
-        key="experts-name",
+        key=_key("experts-name"),
         placeholder=f"{dataset.name}: {', '.join(picked) or 'concepts'}",
     )
     if st.button(
@@ -178,6 +173,10 @@ def _among_images(
             return
         st.session_state.pop(_AGAIN, None)
         go.switch("jobs", job=job.id)
+
+
+def _key(name: str) -> str:
+    return f"{name}-{st.session_state.get(_TIMES, 0)}"
 
 
 def _place(things: Sequence[DatasetRecord | SaeRecord | ModelRecord], id: str | None) -> int:
