@@ -78,7 +78,7 @@ def table(found: Sequence[Candidate], key: str) -> tuple[list[ImageConcept], str
         width="stretch",
         height=min(430, 38 + 35 * (len(shown) + 1)),
         disabled=["images", "others", "of", "check"],
-        column_order=["search", "name", "check", "domain", "images", "others", "of"],
+        column_order=["search", "name", "images", "others", "check", "domain", "of"],
         column_config={
             "search": st.column_config.CheckboxColumn(width="small"),
             "name": st.column_config.TextColumn("concept", max_chars=120),
