@@ -15,6 +15,7 @@ from fulcrum.domain.errors import InvalidDataset
 from fulcrum.domain.identifiers import new_id, now
 from fulcrum.domain.jobs import ImportDataset
 from fulcrum.domain.records import ImageRecord
+from fulcrum.store.artifacts import Artifacts
 from fulcrum.store.columns import Base
 from fulcrum.store.jobs import JobRow
 from fulcrum.worker.handlers import import_dataset as handler_module
@@ -274,3 +275,31 @@ def test_whatever_names_a_content_was_thought_of():
         if "sha256" in column.name
     }
     assert there == named_in_manifests | asked_about | made_otherwise
+
+
+def test_an_image_that_was_there_when_an_import_looked_is_there_when_it_has_ended(workshop):
+    """The worst moment to remove it: right after the import was told that it need not keep it."""
+
+    class RemovedAtOnce(Artifacts):
+        n_found = 0
+
+        def exists(self, sha256):
+            found = super().exists(sha256)
+            RemovedAtOnce.n_found += found
+            remove_leftovers(workshop.store, workshop.artifacts, DAYS, timedelta(0))
+            return found
+
+    _, failed = imported(workshop, zipped(images(24)), FailingAtTheEnd())
+    long_ago(workshop, failed)
+    remove_leftovers(workshop.store, workshop.artifacts, DAYS)  # dooms
+    record, job = asked(workshop, tarred(images(24)))
+    machine = workshop.new_machine()
+    machine.artifacts = RemovedAtOnce.__new__(RemovedAtOnce)
+    machine.artifacts.__dict__ = workshop.artifacts.__dict__
+    workshop.runner(machine=machine).run_until_idle()
+    assert workshop.job(job).state == "succeeded", workshop.job(job).error
+    assert (
+        RemovedAtOnce.n_found >= 8
+    )  # of the first part at least: the others were still doomed, and are kept anew
+    look(workshop)
+    assert is_whole(workshop, record)
