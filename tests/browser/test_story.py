@@ -50,7 +50,7 @@ def test_from_an_attacked_image_to_a_verdict(page, world, attacked):
         settled(page)
         if page.get_by_text("The answer changed").count():
             break
-    assert page.get_by_text("The answer changed").count() == 1
+    expect(page.get_by_text("The answer changed")).to_have_count(1)
     page.get_by_text(re.compile(r"pushes of the same size along random directions")).wait_for()
 
     page.get_by_role("button", name="Save correction").click()
@@ -82,7 +82,7 @@ def test_from_an_attacked_image_to_a_verdict(page, world, attacked):
     page.get_by_role("radio", name=re.compile("Fixed")).click()
     settled(page)
     (record,) = world.client.evaluations.list(kind="validation")
-    assert page.get_by_text(f"Fixed ({record.numbers['fixed']})").count() == 1
+    expect(page.get_by_text(f"Fixed ({record.numbers['fixed']})")).to_have_count(1)
     for tab in ("Slices", "Confusion", "Ripple", "Doses", "Details"):
         page.get_by_role("tab", name=tab).click()
         settled(page)
@@ -229,7 +229,7 @@ def test_a_failed_job_says_why_and_can_be_tried_again(page, world):
     said = page.get_by_test_id("stAlert").inner_text()
     assert "nowhere" in said
     assert "Traceback" not in said
-    assert page.get_by_role("button", name="Try again").count() == 1
+    expect(page.get_by_role("button", name="Try again")).to_have_count(1)
 
 
 def test_a_slow_job_shows_how_far_it_is_and_can_be_cancelled(page, world):
@@ -268,7 +268,7 @@ def test_a_platform_that_is_down_is_said_and_not_a_traceback(browser, world, tmp
         page.goto(f"http://127.0.0.1:{free}/")
         page.get_by_text("The platform does not answer").wait_for(timeout=60_000)
         assert page.get_by_text("Traceback").count() == 0
-        assert page.get_by_role("button", name="Try again").count() == 1
+        expect(page.get_by_role("button", name="Try again")).to_have_count(1)
         context.close()
     finally:
         frontend.terminate()

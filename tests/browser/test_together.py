@@ -96,6 +96,7 @@ def test_concepts_are_written_checked_taken_home_and_searched(page, world, tmp_p
     more.fill("Where is my cup?\nA cup of tea.")
     more.blur()
     page.get_by_role("button", name="Add as positive").click()
+    expect(more).to_have_value("")  # they were taken
     settled(page)
     with page.expect_download() as taken:
         page.get_by_role("button", name="JSON").click()
