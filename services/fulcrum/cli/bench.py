@@ -124,7 +124,7 @@ def workers(
         )
 
         @contextmanager
-        def served(n_workers: int, round_: int) -> Iterator[Client]:
+        def served(n_workers: int, round_: int) -> Iterator["Client"]:
             where = Path(folder) / f"platform-{n_workers}-{round_}"
             with (
                 bench_platform(where, {"bench": manifest.parent}, threads=1, n_workers=n_workers) as started,
