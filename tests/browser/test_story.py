@@ -109,6 +109,16 @@ def test_two_cards_of_a_flip_board_become_an_invariant_list_that_the_next_valida
     boxes.nth(0).click()
     boxes.nth(1).click()
     page.get_by_text("2 selected").wait_for()
+    # Which other latents moved most, on the cards of the two and on no other.
+    page.get_by_role("button", name="What moved in them").click()
+    asked = client.datasets.open_image(dataset, broken[0].id)
+    told = client.steer(
+        asked, saved, demo_task(), sae=world.sae, n_controls=0
+    ).effect.diagnostics.moved_latents
+    first = page.locator(f'.card[data-id="{broken[0].id}"] button')
+    expect(first).to_have_attribute("title", re.compile(rf"(latent {told[0][0]}|\({told[0][0]}\)) "))
+    others = page.locator(".card button").nth(2)
+    expect(others).to_have_attribute("title", re.compile(r"^[^\n]*\n[^\n]*$"))
     page.get_by_role("button", name="Save as set").click()
     dialog = page.get_by_role("dialog")
     dialog.get_by_text("Invariant list").click()

@@ -9,8 +9,8 @@ from fulcrum.client import Client
 from fulcrum.domain.evaluations import Evaluation, FlipFilter, FlippedImage, Outcome
 from fulcrum_ui import go
 from fulcrum_ui.bench_state import BENCH_NOTE, of_correction
-from fulcrum_ui.parts import image_sets, keeping
-from fulcrum_ui.parts.gallery import gallery, ticked_gallery
+from fulcrum_ui.parts import image_sets, keeping, moved_latents
+from fulcrum_ui.parts.gallery import gallery, ticked, ticked_gallery
 from fulcrum_ui.parts.words import plain, signed
 from fulcrum_ui.pictures import sample_url
 from fulcrum_ui.visitor import forget, remembered
@@ -78,12 +78,14 @@ def _cards(client: Client, found: Evaluation, wanted: FlipFilter) -> None:
     st.caption(
         "By change of margin, largest first. Click an image to open it on the bench with this correction."
     )
+    moved = moved_latents.captions(found)
     items = [
         (
             f.id,
             sample_url(record.dataset_id, f.id, record.dataset_digest),
             f"{f.base} → {f.corrected}\n{f.label or 'no label'} · margin {signed(f.margin_change)}"
-            + (f"\n{', '.join(f.sets)}" if f.sets else ""),
+            + (f"\n{', '.join(f.sets)}" if f.sets else "")
+            + (f"\n{moved[f.id]}" if f.id in moved else ""),
         )
         for f in images[:n]
     ]
@@ -92,6 +94,7 @@ def _cards(client: Client, found: Evaluation, wanted: FlipFilter) -> None:
     with bar:
         shown = [i[0] for i in items]
         image_sets.keep_bar(client, record.dataset_id, key, shown, flips=wanted, record=record)
+        moved_latents.ask_button(client, found, ticked(key))
     if len(images) > n:
         st.button("More images", on_click=_show, args=(n + _PER_PAGE,))
     if taken is not None:
