@@ -55,7 +55,7 @@ def test_who_proposed_a_name_hears_that_a_colleague_decides(page, world):
     go(page, world, f"concepts?sae={world.sae.id}&latent={latent}")
     page.get_by_role("button", name="Rename").click()
     page.get_by_text("until a reviewer confirms it").wait_for()
-    page.get_by_role("textbox", name="Name").fill("my word")
+    page.get_by_role("textbox", name="Name", exact=True).fill("my word")
     page.get_by_role("button", name="Save").click()
     page.get_by_text("Your name waits for a colleague").wait_for()
     page.get_by_role("heading", name=re.compile("my word")).wait_for()
