@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from fulcrum.bench.asking import finished
 from fulcrum.bench.measure import environment
 from fulcrum.bench.validate import DEPTHS, GAINS, N_CONTROLS, SHARES, Tell, sae_of
 from fulcrum.client import Client
@@ -80,18 +81,18 @@ def bench_validate_platform(
     client = served.client
     model = client.models.wait(client.models.create("demo CLIP", served_ref))
     record = client.datasets.create("bench")
-    imported = _timed(client, client.datasets.import_images(record, source, format="manifest"))
+    seconds: dict[str, Any] = {}
+    seconds["import"] = _timed(client, client.datasets.import_images(record, source, format="manifest"))
     record = client.datasets.get(record)
-    tell(f"imported {len(dataset)} images in {imported['seconds']:.0f} s")
+    tell(f"imported {len(dataset)} images in {seconds['import']:.0f} s")
     ratios: dict[str, Any] = {}
-    seconds: dict[str, Any] = {"import": imported["seconds"]}
     cases: dict[str, Any] = {}
     colleague = served.colleague()
     for depth in depths:
         steerable = residency.steerable(ref, sae_of(depth, sae))
         index = open_or_build_index(steerable, dataset, scratch / depth)
         known = client.saes.wait(client.saes.create(depth, model, sae_of(depth, served_sae)))
-        seconds[f"index_{depth}"] = _timed(client, client.latents.index(record, known))["seconds"]
+        seconds[f"index_{depth}"] = _timed(client, client.latents.index(record, known))
         tell(f"{depth}: indexed in {seconds[f'index_{depth}']:.0f} s")
         rates = np.asarray(index.statistics.image_rate)
         run = DatasetRun(steerable, residency.head(ref, task), task, dataset, index, states_budget_bytes=0)
@@ -104,7 +105,7 @@ def bench_validate_platform(
             key = f"{share}_{depth}"
             latent = int(np.argmin(np.abs(rates - wanted)))
             saved = _saved(client, f"suppress {latent} at {depth}, {share}", latent, model, known)
-            naive = _naive(run, latent)
+            naive = _Naive(run, EditPlan((Scale(latent, 0.0),)))
             case = _job(client, saved, record, task)
             _compare(case.pop("answers"), naive, dataset)
             cases[key] = case | {"latent": latent, "firing_share": float(rates[latent])}
@@ -173,10 +174,6 @@ class _Naive:
         self.base, self.corrected = (np.concatenate(x).argmax(axis=1) for x in (base, corrected))
 
 
-def _naive(run: DatasetRun, latent: int) -> _Naive:
-    return _Naive(run, EditPlan((Scale(latent, 0.0),)))
-
-
 def _saved(
     client: Client, name: str, latent: int, model: ModelRecord, sae: SaeRecord, gain: float = 0.0
 ) -> CorrectionRecord:
@@ -191,13 +188,11 @@ def _saved(
     return client.corrections.create(name, correction, sae=sae)
 
 
-def _timed(client: Client, job: JobRecord, began: float | None = None) -> dict[str, Any]:
-    """Waits for a job: its result and wall seconds since `began` (now)."""
-    began = time.perf_counter() if began is None else began
-    job = client.jobs.wait(job, timeout_s=3600)
-    if job.state != "succeeded":
-        raise ComputationFailed(f"job {job.id} ({job.kind}) is {job.state}: {job.error}")
-    return {"result": job.result, "seconds": time.perf_counter() - began}
+def _timed(client: Client, job: JobRecord) -> float:
+    """Wall seconds from now until the job has ended."""
+    began = time.perf_counter()
+    finished(client, job)
+    return time.perf_counter() - began
 
 
 def _job(client: Client, saved: CorrectionRecord, data: DatasetRecord, task: ClassSet) -> dict[str, Any]:
@@ -206,8 +201,8 @@ def _job(client: Client, saved: CorrectionRecord, data: DatasetRecord, task: Cla
     asked = client.evaluations.validate(
         saved, data, split=SPLIT, task=task, n_controls=0, specification={"min_controls": 0}
     )
-    done = _timed(client, asked, began)
-    result = done["result"]
+    result = finished(client, asked).result
+    assert result is not None  # it succeeded
     client.evaluations.get(result["evaluation_id"])
     seconds = time.perf_counter() - began
     table = client.evaluations.table(result["evaluation_id"])
@@ -225,8 +220,9 @@ def _job(client: Client, saved: CorrectionRecord, data: DatasetRecord, task: Cla
 def _sweep(client: Client, saved: CorrectionRecord, data: DatasetRecord, task: ClassSet) -> dict[str, Any]:
     began = time.perf_counter()
     asked = client.evaluations.sweep(saved, data, GAINS, split=SPLIT, n_controls=N_CONTROLS, task=task)
-    done = _timed(client, asked, began)
-    report = client.evaluations.get(done["result"]["evaluation_id"]).report
+    result = finished(client, asked).result
+    assert result is not None  # it succeeded
+    report = client.evaluations.get(result["evaluation_id"]).report
     return {
         "seconds": time.perf_counter() - began,
         "n_gains": len(report["gains"]),

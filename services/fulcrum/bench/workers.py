@@ -8,11 +8,11 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any
 
+from fulcrum.bench.asking import finished
 from fulcrum.bench.measure import environment, spread
 from fulcrum.bench.validate import Tell
 from fulcrum.client import Client
 from fulcrum.domain.errors import ComputationFailed
-from fulcrum.domain.jobs import JobRecord
 from fulcrum.domain.models import ModelRef
 from fulcrum.domain.records import DatasetRecord
 
@@ -64,10 +64,10 @@ def _indexed(client: Client, ref: ModelRef, sae: str, sources: Sources) -> tuple
     few = [_imported(client, source) for source in sources.warm_up]
     # Asked for at once, so that a worker that is idle takes the second: each loads the model for its own.
     for job in [client.latents.index(data, known) for data in few]:
-        _done(client, job)
+        finished(client, job)
     data = _imported(client, sources.measured)
     began = time.perf_counter()
-    job = _done(client, client.latents.index(data, known))
+    job = finished(client, client.latents.index(data, known))
     seconds = time.perf_counter() - began
     assert job.result is not None  # it succeeded
     name = job.result["index_id"]
@@ -77,12 +77,5 @@ def _indexed(client: Client, ref: ModelRef, sae: str, sources: Sources) -> tuple
 
 def _imported(client: Client, source: str) -> DatasetRecord:
     data = client.datasets.create(source)
-    _done(client, client.datasets.import_images(data, source, format="manifest"))
+    finished(client, client.datasets.import_images(data, source, format="manifest"))
     return client.datasets.get(data)
-
-
-def _done(client: Client, job: JobRecord) -> JobRecord:
-    job = client.jobs.wait(job, timeout_s=3600)
-    if job.state != "succeeded":
-        raise ComputationFailed(f"job {job.id} ({job.kind}) is {job.state}: {job.error}")
-    return job
