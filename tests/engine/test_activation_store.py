@@ -1,6 +1,7 @@
 """Activations kept on disk: the same bits, and nothing but what was written whole."""
 
 import os
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -83,6 +84,26 @@ def test_the_longest_unused_goes_first_and_the_one_in_use_stays(tmp_path):
     assert [p.name for p in tmp_path.iterdir()] == ["used"]
 
 
+def test_what_somebody_has_open_is_not_removed_and_counts_against_the_budget(tmp_path):
+    held, x = opened(tmp_path / "held", n=100), rows(100)
+    for n, row in enumerate(x):
+        held.put(n, row)
+    assert make_room(tmp_path, tmp_path / "mine", 0) >= 100 * ROW_BYTES
+    assert torch.equal(held.get(7), x[7])
+    held.put(99, x[99])
+    del held
+    assert make_room(tmp_path, tmp_path / "mine", 0) == 0
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_same_weights_behind_another_preprocessing_are_another_folder(engine, small_world, tmp_path):
+    loaded = engine.residency.model(demo_model())
+    ActivationStore.open(tmp_path, loaded, HOOK, small_world, 10**9)
+    other = replace(loaded, info=replace(loaded.info, preprocess_sha256="0" * 64))
+    ActivationStore.open(tmp_path, other, HOOK, small_world, 10**9)
+    assert len(list(tmp_path.iterdir())) == 2
+
+
 def test_a_training_reads_from_disk_what_the_one_before_computed(engine, small_world, tmp_path, monkeypatch):
     loaded = engine.residency.model(demo_model())
     numbers = np.arange(40)
@@ -101,7 +122,7 @@ def test_a_training_reads_from_disk_what_the_one_before_computed(engine, small_w
     assert torch.equal(torch.cat(list(source().read(0))), plain)
     assert torch.equal(torch.cat(list(source().read(777))), plain[777:])
     (folder,) = tmp_path.iterdir()
-    assert {p.name for p in folder.iterdir()} == {"rows.bin", "sums.bin"}
+    assert {p.name for p in folder.iterdir()} == {"lock", "rows.bin", "sums.bin"}
 
 
 def test_another_hook_point_or_data_set_is_another_folder(engine, small_world, tmp_path):

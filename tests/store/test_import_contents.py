@@ -29,8 +29,13 @@ def new_import(store, world):
 
 
 def doomed(store, keep=HOUR):
-    with store.write() as tx:
-        return tx.import_contents.doom(now() - keep, now())
+    n = 0
+    with store.read() as tx:
+        left = tx.import_contents.left_by(now() - keep)
+    for job_id in left:
+        with store.write() as tx:
+            n += tx.import_contents.doom(job_id, now() - keep, now())
+    return n
 
 
 def taken(store, hashes, slack=timedelta(0)):
@@ -80,7 +85,35 @@ def test_nothing_is_taken_while_an_import_is_unfinished_that_began_before(store,
     assert taken(store, [A, B]) == set()
     with store.write() as tx:
         tx.jobs.set(running, state="succeeded", finished_at=now())
-    assert taken(store, [A, B]) == {A, B}
+    assert taken(store, [A, B]) == {B}  # not what the other one noted
+    with store.write() as tx:
+        tx.import_contents.release_job(running)  # its manifest names it now
+    assert taken(store, [A, B]) == {A}
+
+
+def test_what_a_later_import_left_is_kept_for_an_earlier_one_that_failed_and_may_be_tried_again(
+    store, new_import
+):
+    earlier, later = new_import(HOUR / 2, "failed"), new_import(2 * HOUR, "failed")
+    with store.write() as tx:
+        tx.import_contents.note(earlier, [A])
+        tx.import_contents.note(later, [A, B])
+    assert doomed(store) == 2  # of the one that failed long ago
+    with store.read() as tx:
+        assert tx.import_contents.due(now(), timedelta(0), 10) == [B]
+    assert taken(store, [A, B]) == {B}
+    assert doomed(store, HOUR / 4) == 1
+    assert taken(store, [A, B]) == {A}
+
+
+def test_an_import_that_was_tried_again_meanwhile_is_not_doomed(store, new_import):
+    failed = new_import(2 * HOUR, "failed")
+    with store.write() as tx:
+        tx.import_contents.note(failed, [A])
+        assert tx.import_contents.left_by(now() - HOUR) == [failed]
+        tx.jobs.set(failed, finished_at=now())  # it failed once more, just now
+        assert tx.import_contents.doom(failed, now() - HOUR, now()) == 0
+    assert taken(store, [A]) == set()
 
 
 def test_a_failed_import_forgets_its_shards_and_begins_anew(store, new_import):

@@ -207,6 +207,27 @@ def test_an_import_of_the_same_bytes_that_runs_meanwhile_loses_nothing(workshop,
         assert sum(looked) == 0
 
 
+def test_a_part_that_is_made_again_is_not_removed_with_what_a_failed_import_left_of_it(workshop):
+    archive = zipped(images(24))
+    _, failed = imported(workshop, archive, FailingAtTheEnd())
+    long_ago(workshop, failed)
+    remove_leftovers(workshop.store, workshop.artifacts, DAYS)  # doomed, and not looked at again until now
+    record, job = asked(workshop, archive)
+    removed = []
+
+    class Watched(ImportDatasetHandler):
+        def reduce(self, work, results):
+            removed.append(
+                look(workshop)
+            )  # all parts are made and stored, byte by byte as the failed import's
+            return super().reduce(work, results)
+
+    ended = workshop.run(job, {"import_dataset": Watched()})
+    assert ended.state == "succeeded", ended.error
+    assert removed == [0]
+    assert is_whole(workshop, record)
+
+
 def test_parts_that_an_unfinished_import_has_taken_over_keep_their_images(workshop):
     archive = zipped(images(24))
     _, failed = imported(workshop, archive, FailingAtTheEnd())

@@ -19,7 +19,7 @@ from fulcrum.domain.errors import FulcrumError, InvalidInput, NotFound
 from fulcrum.domain.records import ExpertsRecord, ModelRecord
 from fulcrum_ui import go, troubles
 from fulcrum_ui.concept_draft import Draft, DraftConcept, Example, read_word_list
-from fulcrum_ui.parts.words import ago, plain
+from fulcrum_ui.parts.words import moment, plain
 
 _DRAFT, _EDITS, _OPEN, _MORE = "_concept_draft", "_concept_edits", "_concept_open", "draft-more"
 _CHOSEN = "_concept_chosen"
@@ -142,7 +142,7 @@ def _concepts_changed(key: str) -> None:
     edits, draft = st.session_state[key], kept()
     assert draft is not None
     added = [row for row in edits["added_rows"] if row.get("name") or row.get("domain")]
-    if len(added) < len(edits["added_rows"]):
+    if edits["added_rows"] and not (added or edits["edited_rows"] or edits["deleted_rows"]):
         return  # a row that is just begun: a new table would close the cell in which somebody writes
     _keep(draft.edited(edits["edited_rows"], added, edits["deleted_rows"]))
     st.session_state[_EDITS] += 1  # a new table, from what the draft is now
@@ -353,7 +353,7 @@ def _from_search(searches: Sequence[ExpertsRecord], client: Client) -> Draft | N
     search = st.selectbox(
         "Search",
         asked,
-        format_func=lambda s: f"{s.name or s.id} ({s.n_concepts} concepts, {ago(s.created_at)})",
+        format_func=lambda s: f"{s.name or s.id} ({s.n_concepts} concepts, {moment(s.created_at)})",
         key="draft-search",
     )
     if not st.button("Open its concepts", type="primary", key="draft-from-search"):

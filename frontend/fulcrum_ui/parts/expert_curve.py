@@ -11,7 +11,7 @@ from fulcrum.domain.errors import InvalidInput
 from fulcrum.domain.experts import Experts
 from fulcrum.domain.records import ExpertsRecord
 from fulcrum_ui import charts
-from fulcrum_ui.parts.words import ago
+from fulcrum_ui.parts.expert_question import search_words
 from fulcrum_ui.visitor import SHORT_S, remembered
 
 MOST_SEARCHES = 24
@@ -19,8 +19,7 @@ MOST_SEARCHES = 24
 
 def checkpoints(client: Client, found: Experts, others: Sequence[ExpertsRecord]) -> None:
     """Chooses the searches and draws how their concepts come to be known. The one that is open is among them."""
-    names = {found.record.id: found.record.name or found.record.id}
-    names |= {r.id: f"{r.name or r.id} ({ago(r.created_at)})" for r in others}
+    names = {r.id: search_words(r) for r in (found.record, *others)}
     st.subheader("Over checkpoints", anchor=False)
     chosen = st.multiselect(
         "Searches, in their order",

@@ -13,12 +13,17 @@ from fulcrum_ui.concept_draft import Draft
 from fulcrum_ui.parts import concept_editor, image_concepts
 from fulcrum_ui.parts.choosing import usable_saes
 from fulcrum_ui.parts.columns import columns_of
-from fulcrum_ui.parts.words import ago, plain
+from fulcrum_ui.parts.words import ago, moment, plain
 
 UNITS = {"latents": "SAE latents", "vision": "vision tower", "text": "text tower"}
 _KINDS = {"latents": "SAE latents", "vision": "Units of the vision tower", "text": "Units of the text tower"}
 _TIMES = "_experts_times"  # that a search was taken up again
 _AGAIN = "_experts_again"  # the question of an earlier search, for a new one
+
+
+def search_words(record: ExpertsRecord) -> str:
+    """A search in a list to choose from."""
+    return f"{record.name or record.id} ({moment(record.created_at)})"
 
 
 def row(client: Client, record: ExpertsRecord) -> None:
@@ -125,7 +130,7 @@ def _among_images(
         if spec is not None and spec.dataset_id == dataset.id:
             found += [c for c in image_concepts.of_search(client, dataset, spec) if c.n is None]
         if found:
-            key = f"experts-concepts-{dataset.id}-{'-'.join(picked)}-{len(found)}"
+            key = _key(f"experts-concepts-{dataset.id}-{'-'.join(picked)}-{len(found)}")
             concepts, trouble = image_concepts.table(found, key)
         else:
             trouble = "There is no concept yet."
@@ -142,12 +147,9 @@ def _among_images(
     n_neg = more[1].number_input(
         "and others", 0, 100_000, (spec.n_neg or 0) if spec else 0, 50, key=_key("experts-neg")
     )
-    name = more[2].text_input(
-        "Name",
-        max_chars=120,
-        key=_key("experts-name"),
-        placeholder=f"{dataset.name}: {', '.join(picked) or 'concepts'}",
-    )
+    usual_name = f"{dataset.name}: {', '.join(picked) or 'concepts'}"
+    name = more[2].text_input("Name", max_chars=120, key=_key("experts-name"), placeholder=usual_name)
+    taken_over = _further(spec, dataset, latents)
     if st.button(
         "Find experts",
         type="primary",
@@ -156,11 +158,11 @@ def _among_images(
         help=trouble or None,
         key="experts-go",
     ):
-        options = {
+        options = taken_over | {
             "concepts": concepts,
             "n_pos": int(n_pos) or None,
             "n_neg": int(n_neg) or None,
-            "name": name.strip() or f"{dataset.name}: {', '.join(picked)}",
+            "name": name.strip() or usual_name,
         }
         asked = [] if concepts else picked
         try:
@@ -173,6 +175,26 @@ def _among_images(
             return
         st.session_state.pop(_AGAIN, None)
         go.switch("jobs", job=job.id)
+
+
+def _further(spec: FindExperts | None, dataset: DatasetRecord, latents: bool) -> dict[str, object]:
+    """What the form does not ask for and a search that is taken up again was asked with; said where it matters."""
+    if spec is None or spec.dataset_id != dataset.id:
+        return {}
+    among = {w.column: w.value for w in spec.among}
+    words = [f"split {spec.split}"] if spec.split else []
+    words += [f"{column} {value}" for column, value in among.items()]
+    words += [f"tokens {spec.tokens}"] if spec.tokens != "all" else []
+    words += [f"seed {spec.seed}"] if spec.seed else []
+    if words:
+        st.caption(f"As the search before: {plain(', '.join(words))}.")
+    kept: dict[str, object] = {
+        "split": spec.split,
+        "among": among or None,
+        "tokens": spec.tokens,
+        "seed": spec.seed,
+    }
+    return kept if latents else kept | {"sites": spec.sites}
 
 
 def _key(name: str) -> str:

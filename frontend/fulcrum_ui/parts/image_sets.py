@@ -103,7 +103,11 @@ def _take_out(client: Client, within: ImageSetRecord, ids: Sequence[str]) -> Non
     forget("image-sets")  # also where somebody else changed it meanwhile
     try:
         inside = set(client.image_sets.images(within))
-        client.image_sets.update(within, remove=[i for i in ids if i in inside])
+        out = [i for i in ids if i in inside]
+        if not out:
+            st.info("None of the selected images is in this set.")
+            return
+        client.image_sets.update(within, remove=out)
     except FulcrumError as error:
         st.error(plain(str(error)))
         return

@@ -11,9 +11,9 @@ from fulcrum.domain.tasks import ClassSet
 from fulcrum_ui import troubles
 from fulcrum_ui.parts.latent_cards import known
 from fulcrum_ui.parts.words import number, signed
-from fulcrum_ui.visitor import remembered
+from fulcrum_ui.visitor import forget, remembered
 
-MOST_ASKED = 12  # each is a steered pass with its re-encoding
+MOST_ASKED = 6  # each is a steered pass with its re-encoding, and an image that is opened
 _SHOWN = 3
 
 Moved = tuple[tuple[int, float], ...]
@@ -53,6 +53,7 @@ def ask_button(client: Client, found: Evaluation, ids: Sequence[str]) -> None:
         or "no other latent moved"
         for sample, moved in answers.items()
     }
+    forget("recent")  # they were opened
     st.session_state[_key(found)] = captions(found) | texts
     st.rerun(scope="fragment")
 

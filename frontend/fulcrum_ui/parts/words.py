@@ -76,6 +76,11 @@ def ago(then: datetime | None) -> str:
     return f"{duration(seconds)} ago"
 
 
+def moment(then: datetime) -> str:
+    """'2026-11-28 13:05:09', UTC: for choices, which Streamlit keeps by their words, so that these must not age."""
+    return then.astimezone(UTC).strftime("%Y-%m-%d %H:%M:%S")
+
+
 def badge(text: str, kind: str = "plain") -> str:
     """A small word in a frame; `kind` is good, bad, info or plain."""
     return f'<span class="fu-badge fu-{kind}">{escape(text)}</span>'

@@ -414,6 +414,9 @@ def _rename(client: Client, sae: SaeRecord, detail: LatentDetail) -> None:
         label = st.text_input("Name", concept.label if concept else detail.summary.label or "", max_chars=120)
         note = st.text_area("Why this name", concept.note if concept else "", max_chars=2000, height=80)
         if st.form_submit_button("Save", type="primary", width="stretch"):
+            if concept is not None and (label.strip(), note.strip()) == (concept.label, concept.note):
+                st.info("Nothing was changed.")
+                return
             try:
                 client.concepts.put(sae, latent, label.strip(), note=note.strip(), expected=concept)
             except StaleVersion:
@@ -425,5 +428,5 @@ def _rename(client: Client, sae: SaeRecord, detail: LatentDetail) -> None:
                 label_review.forget_labels()
                 st.rerun()
     st.caption(
-        "It stands as proposed by you until a reviewer confirms it; if they reject it, the name before comes back."
+        "A changed name or reason stands as proposed by you until a reviewer confirms it, also where the one before was confirmed; if they reject it, the name before comes back."
     )

@@ -209,13 +209,18 @@ def _set_choice(client: Client, record: DatasetRecord) -> str:
     )
 
 
+def _content(client: Client, record: DatasetRecord, chosen: dict[str, str]) -> str:
+    """Of the set that is shown: its images change under one id."""
+    return next((s.sha256 for s in image_sets.sets_of(client, record.id) if s.id == chosen.get(_SET)), "")
+
+
 @st.fragment  # a tick runs nothing but this
 def _images(client: Client, record: DatasetRecord, chosen: dict[str, str]) -> None:
     n = st.session_state.get("images-shown", _PER_PAGE)
     rest = {k: v for k, v in chosen.items() if k not in ("split", "label", _SET)}
     try:
         found: list[DatasetImage] = remembered(
-            ("samples", record.id, record.digest, tuple(chosen.items()), n),
+            ("samples", record.id, record.digest, tuple(chosen.items()), _content(client, record, chosen), n),
             lambda: list(
                 islice(
                     client.datasets.images(

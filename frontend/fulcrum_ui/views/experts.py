@@ -16,6 +16,7 @@ from fulcrum_ui.parts.words import ago, number, p_value, plain
 from fulcrum_ui.visitor import SHORT_S, remembered, visitor
 
 _SHOWN_UNITS = 50
+_MOST_SEARCHES = 400
 
 
 def page() -> None:
@@ -41,7 +42,7 @@ def page() -> None:
     st.caption(
         "A unit is an expert of a concept when its response tells images (or sentences) of the concept from others. Always beside random weights."
     )
-    found = list(client.experts.list())
+    found = _searches(client)
     left, right = st.columns([5, 4], gap="large")
     with right:
         st.subheader("Searches", anchor=False)
@@ -345,7 +346,7 @@ def _people(client: Client, found: Experts) -> None:
 
 
 def _stability(client: Client, found: Experts) -> None:
-    others = [r for r in client.experts.list() if r.id != found.record.id]
+    others = [r for r in _searches(client) if r.id != found.record.id]
     if not others:
         st.info(
             "Search the same concepts again with other examples, another layer or another checkpoint, and compare the two here."
@@ -355,11 +356,18 @@ def _stability(client: Client, found: Experts) -> None:
     expert_curve.checkpoints(client, found, others)
 
 
+def _searches(client: Client) -> list[ExpertsRecord]:
+    """Newest first; a widget that moves asks nothing again."""
+    return remembered(
+        ("searches",), lambda: list(islice(client.experts.list(), _MOST_SEARCHES)), for_s=SHORT_S
+    )
+
+
 def _beside(client: Client, found: Experts, others: list[ExpertsRecord]) -> None:
     other = st.selectbox(
         "Compare with",
         others,
-        format_func=lambda r: f"{r.name or r.id} ({ago(r.created_at)})",
+        format_func=expert_question.search_words,
         key="experts-other",
     )
     try:

@@ -180,13 +180,18 @@ def _sets(client: Client, dataset: DatasetRecord, split: SplitName) -> list[Imag
         "Image sets to judge",
         found,
         [s for s in found if s.purpose == "invariant" and here[s.id]],
-        format_func=lambda s: f"{s.name} ({s.purpose}, {here[s.id]} of {s.n_images} in {split})",
+        # Without the number of images: a choice is kept by its words, and a gate would be lost with every image.
+        format_func=lambda s: f"{s.name} ({s.purpose})",
         key=f"validate-sets-{dataset.id}-{split}",
         help="Each is a row of the slice table; an invariant list is a gate too: no answer on it may change",
     )
+    if chosen:
+        st.caption(
+            " · ".join(f"{plain(s.name)}: {here[s.id]} of {number(s.n_images)} in {split}" for s in chosen)
+        )
     if open_gates := [plain(s.name) for s in chosen if s.purpose == "invariant" and not here[s.id]]:
         st.caption(
-            f"No image of {', '.join(open_gates)} is in {split}: the gate, and with it the verdict, stays undecided."
+            f"No image of {', '.join(open_gates)} is in {split}: it cannot be judged there, so leave it out."
         )
     return chosen
 

@@ -6,9 +6,11 @@ beside it a checksum, written after the row: a row that was torn by a crash, or 
 Several processes may fill the same folder; they write the same bytes.
 """
 
+import fcntl
 import hashlib
 import os
 import shutil
+import weakref
 import zlib
 from contextlib import suppress
 from pathlib import Path
@@ -26,26 +28,29 @@ from fulcrum.science.vision.loaded import LoadedModel
 from fulcrum.science.vision.towers import split_tower
 
 _PRESENT: Final = np.uint64(1 << 32)  # beside the checksum, which may be 0
+_LOCK: Final = "lock"
 _LEAVE_FREE_BYTES: Final = (
     1 << 30
 )  # of the disk: an SAE that cannot be written is worse than one that is slow
 
 
 class ActivationStore:
-    """Rows (n_tokens, d_in) by number of the image. Nothing raises for a full disk: what does not fit is not kept."""
+    """Rows (n_tokens, d_in) by number of the image. Nothing raises for a full disk: what does not fit is not kept.
+
+    Rows from `budget_bytes` on are not kept, by their place: the bound is the same for all processes of a folder.
+    """
 
     def __init__(
         self, folder: Path, n_images: int, shape: tuple[int, int], dtype: torch.dtype, budget_bytes: int
     ) -> None:
         self._shape, self._dtype = shape, dtype
-        self._row_bytes = shape[0] * shape[1] * dtype.itemsize
-        self._budget = budget_bytes
-        folder.mkdir(parents=True, exist_ok=True)
-        os.utime(folder)  # the one that was used last goes last
-        self._rows: NDArray[np.uint8] = _mapped(folder / "rows.bin", (n_images, self._row_bytes), np.uint8)
-        self._sums: NDArray[np.uint64] = _mapped(folder / "sums.bin", (n_images,), np.uint64)
+        row_bytes = shape[0] * shape[1] * dtype.itemsize
+        self._n_kept = max(0, min(n_images, budget_bytes // row_bytes))
+        weakref.finalize(self, os.close, _hold(folder))  # in use for as long as this lives
         self._disk = folder
-        self._n_kept = int(np.count_nonzero(self._sums))
+        self._rows: NDArray[np.uint8] = _mapped(folder / "rows.bin", (n_images, row_bytes), np.uint8)
+        self._sums: NDArray[np.uint64] = _mapped(folder / "sums.bin", (n_images,), np.uint64)
+        self._n_put = 0
 
     @classmethod
     def open(
@@ -56,20 +61,21 @@ class ActivationStore:
         dataset: Dataset,
         budget_bytes: int,
     ) -> "ActivationStore":
-        """That of a model, hook point and data set among `caches`; others are removed, the longest unused first, until
-        this one may grow to its size within `budget_bytes`.
+        """That of a model, hook point and data set among `caches`; others that nobody has open are removed, the longest
+        unused first, until this one may grow to its size within `budget_bytes`.
         """
         if budget_bytes < 0:
             raise InvalidSettings(f"a budget of {budget_bytes} bytes for activations is negative")
         dtype, tower = loaded.dtype, split_tower(loaded, hook_point)
         shape = tower.n_tokens, tower.d_in
         parts = (
-            loaded.info.weights_sha256, str(dtype), loaded.device.type, str(hook_point), dataset.digest, str(shape)
+            loaded.info.weights_sha256, loaded.info.preprocess_sha256, str(dtype), loaded.device.type,
+            str(hook_point), dataset.digest, str(shape),
         )  # fmt: skip
         folder = caches / hashlib.sha256("\n".join(parts).encode()).hexdigest()[:32]
         wanted = min(budget_bytes, len(dataset) * shape[0] * shape[1] * dtype.itemsize)
-        make_room(caches, folder, budget_bytes - wanted)
-        return cls(folder, len(dataset), shape, dtype, budget_bytes)
+        others = make_room(caches, folder, budget_bytes - wanted)
+        return cls(folder, len(dataset), shape, dtype, budget_bytes - others)
 
     def get(self, number: int) -> Tensor | None:
         """An image's row on the CPU, None where it is not kept."""
@@ -78,28 +84,29 @@ class ActivationStore:
         row = np.array(self._rows[number])
         if self._sums[number] != _sum_of(row):
             self._sums[number] = 0
-            self._n_kept -= 1
             return None
         return torch.from_numpy(row).view(self._dtype).reshape(self._shape)
 
     def put(self, number: int, row: Tensor) -> None:
         """Keeps a row where there is room for it."""
-        if self._sums[number] or (self._n_kept + 1) * self._row_bytes > self._budget:
+        if self._sums[number] or number >= self._n_kept:
             return
         # A write into a mapped file on a full disk is a signal, not an error: look before.
-        if self._n_kept % 64 == 0 and shutil.disk_usage(self._disk).free < _LEAVE_FREE_BYTES:
-            self._budget = 0
+        if self._n_put % 64 == 0 and shutil.disk_usage(self._disk).free < _LEAVE_FREE_BYTES:
+            self._n_kept = 0
             return
         content = row.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy()
         self._rows[number] = content
         self._sums[number] = _sum_of(content)
-        self._n_kept += 1
+        self._n_put += 1
 
 
-def make_room(caches: Path, used: Path, left_bytes: int) -> None:
-    """Removes folders among `caches` other than `used`, the longest unused first, until the rest fits."""
+def make_room(caches: Path, used: Path, left_bytes: int) -> int:
+    """Removes folders among `caches` other than `used`, the longest unused first, until the rest fits; those that
+    somebody has open stay. Bytes of the rest.
+    """
     if not caches.is_dir():
-        return
+        return 0
     others = []
     for folder in caches.iterdir():
         with suppress(FileNotFoundError):  # another process makes room too
@@ -108,9 +115,33 @@ def make_room(caches: Path, used: Path, left_bytes: int) -> None:
     total = sum(size for _, _, size in others)
     for _, folder, size in sorted(others):
         if total <= left_bytes:
-            return
-        shutil.rmtree(folder, ignore_errors=True)  # who still has it open goes on reading its own
-        total -= size
+            break
+        with suppress(FileNotFoundError, BlockingIOError), (folder / _LOCK).open("ab") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            shutil.rmtree(folder, ignore_errors=True)
+            total -= size
+    return total
+
+
+def _hold(folder: Path) -> int:
+    """Makes the folder if need be and marks it as in use, until the descriptor is closed."""
+    while True:
+        folder.mkdir(parents=True, exist_ok=True)
+        with suppress(FileNotFoundError):  # removed between the two: make it again
+            lock = os.open(folder / _LOCK, os.O_RDWR | os.O_CREAT, 0o644)
+            fcntl.flock(lock, fcntl.LOCK_SH)
+            if _is_there(lock, folder):
+                os.utime(folder)  # the one that was used last goes last
+                return lock
+            os.close(lock)
+
+
+def _is_there(lock: int, folder: Path) -> bool:
+    """Whether the lock that is held is the folder's, and not that of one that was removed while it was waited for."""
+    try:
+        return os.path.samestat(os.fstat(lock), (folder / _LOCK).stat())
+    except FileNotFoundError:
+        return False
 
 
 def _size(folder: Path) -> int:

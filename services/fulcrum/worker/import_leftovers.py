@@ -12,7 +12,7 @@ from fulcrum.store.database import Store
 # Between dooming and removing: who read before what was doomed then has written since, also with a clock that is off.
 SLACK = timedelta(minutes=10)
 _AT_ONCE = 20_000  # of one look: nobody else is looked after meanwhile
-_FEW = 100  # of one transaction, which holds the others up
+_FEW = 10  # of one transaction, which holds the others up
 _HASH = re.compile(rb"[0-9a-f]{64}")
 
 
@@ -24,8 +24,12 @@ def remove_leftovers(
     Nothing goes that a manifest, an uploaded image or an unfinished import stands on. Raises UnknownArtifact and
     CorruptArtifact, and removes nothing, where a manifest cannot be read.
     """
-    with store.write() as tx:
-        tx.import_contents.doom(now() - keep, now())
+    long_ago = now() - keep
+    with store.read() as tx:
+        left = tx.import_contents.left_by(long_ago)
+    for job_id in left:
+        with store.write() as tx:
+            tx.import_contents.doom(job_id, long_ago, now())
     before = now() - slack
     with store.read() as tx:
         due = tx.import_contents.due(before, slack, _AT_ONCE)

@@ -21,7 +21,7 @@ from fulcrum.worker.import_source import Source
 SHARES = {"discover": 0.4, "select": 0.2, "confirm": 0.4}
 _LISTED = 200
 # A model that takes so many images for one does not tell them apart, and nothing can be proven on what is one image.
-_MAX_ALIKE_SHARE = 0.1
+_MAX_ALIKE, _MAX_ALIKE_SHARE = 10, 0.1  # some of a few are no sign of a blind model
 
 
 @dataclass(frozen=True)
@@ -77,7 +77,7 @@ def _embedding_warnings(name: str, hygiene: HygieneReport, embeddings: NDArray[n
         int(np.unique(c[hygiene.readable], return_counts=True)[1].max())
         for c in (hygiene.clusters, hygiene.hash_clusters)
     )
-    if alike > max(before, _MAX_ALIKE_SHARE * n):
+    if alike > max(before, _MAX_ALIKE, _MAX_ALIKE_SHARE * n):
         told.append(
             f"{alike} of {n} images are near-duplicates of each other for {name} and count as one: it does not tell "
             "these images apart, so import without it or with another model"

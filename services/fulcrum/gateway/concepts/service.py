@@ -3,6 +3,7 @@
 from typing import Literal
 
 from fulcrum.domain.errors import (
+    Conflict,
     LatentOutOfRange,
     MissingPrecondition,
     ReviewerIsAuthor,
@@ -70,7 +71,7 @@ def put(
     """The concept as it is now, with what was there before in its history.
 
     `expected` is the version that the asker saw, or "nothing". Raises UnknownSae, LatentOutOfRange, StaleVersion,
-    and MissingPrecondition for "nothing" where something is.
+    MissingPrecondition for "nothing" where something is, and Conflict for a program's label over a person's.
     """
     with store.write() as tx:
         sae = _sae(asker, tx, sae_id, "analyst")
@@ -80,6 +81,10 @@ def put(
         if before is not None and expected == "nothing":
             raise MissingPrecondition(
                 f"latent {latent} is labelled {before.label!r} already: send `If-Match` with the ETag that you saw"
+            )
+        if body.label_source == "auto" and before is not None and before.label_source == "person":
+            raise Conflict(
+                f"latent {latent} has the label {before.label!r} of a person: a program's does not replace it"
             )
         record = tx.concepts.put(
             ConceptRecord(

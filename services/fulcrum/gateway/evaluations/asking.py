@@ -57,7 +57,7 @@ def validate(jobs: Submitter, asker: Asker, correction_id: str, body: Validation
         lambda tx, dataset, number: ValidateCorrection(
             correction_id,
             number,
-            image_sets=image_sets.frozen(asker, tx, dataset, body.image_sets),
+            image_sets=image_sets.frozen(asker, tx, dataset, body.image_sets, body.split),
             same_cue_legitimate=_where(body.same_cue_legitimate),
             concept_bank=tuple(dict.fromkeys(body.concept_bank)),
             **given,

@@ -32,16 +32,22 @@ def find(asker: Asker, tx: Transaction, image_set_id: str, role: Role) -> ImageS
 
 
 def frozen(
-    asker: Asker, tx: Transaction, dataset: DatasetRecord, ids: Sequence[str]
+    asker: Asker, tx: Transaction, dataset: DatasetRecord, ids: Sequence[str], split: str
 ) -> tuple[FrozenImageSet, ...]:
-    """The sets as they are now, in the order of their names. Raises UnknownImageSet, InvalidRequest for sets of
-    another data set.
+    """The sets as they are now, in the order of their names. Raises UnknownImageSet, and InvalidRequest for sets of
+    another data set and for an invariant list without an image in the split: its gate would stay undecided, and a look
+    at confirm would be spent for nothing.
     """
     found = reach_all(asker, tx, tx.image_sets, ids, "viewer", UnknownImageSet, "image set")
     for record in found:
         if record.dataset_id != dataset.id:
             raise InvalidRequest(
                 f"image set {record.name!r} is of data set {record.dataset_id}, not of {dataset.id}"
+            )
+        if record.purpose == "invariant" and not record.n_by_split.get(split):
+            raise InvalidRequest(
+                f"the invariant list {record.name!r} has no image in {split}, so it cannot be judged there: it has "
+                f"{record.n_by_split}"
             )
     each = {r.id: r.frozen() for r in found}
     return tuple(sorted(each.values(), key=lambda s: s.name))

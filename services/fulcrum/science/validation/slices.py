@@ -97,12 +97,13 @@ def slice_table(
 ) -> tuple[GroupRow, ...]:
     """n, before, after, net, interval, p, q and MDE of every slice of `min_group_size` images or more.
 
-    `extra` slices (image sets) join the family; smaller ones are shown too, without q and verdict.
+    `extra` slices (image sets) are a family of their own: somebody may have picked them from the flips, and such a p
+    must neither lower the q of the columns' slices nor widen their intervals. Smaller ones are shown without q.
     """
     for name, values in columns.items():
         check_length(f"column {name!r}", values, len(outcome))
-    slices = [*slices_of(columns, order, spec.min_group_size), *extra]
-    return group_table(slices, outcome, clusters, spec)
+    families = slices_of(columns, order, spec.min_group_size), extra
+    return tuple(row for family in families for row in group_table(family, outcome, clusters, spec))
 
 
 def find_slices(

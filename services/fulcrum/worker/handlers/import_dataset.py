@@ -90,6 +90,8 @@ class ImportDatasetHandler:
         writer.write(path, embedded.all())
         content = path.read_bytes()
         path.unlink()
+        with work.store.write() as tx:  # an import that failed may have left the same bytes
+            tx.import_contents.note(work.job.id, [sha256(content).hexdigest()])
         return content
 
     def reduce(self, work: Work, results: Sequence[ShardResult]) -> dict[str, Any]:

@@ -21,7 +21,7 @@ def upgrade() -> None:
         sa.Column("job_id", sa.String(), nullable=False),
         sa.Column("doomed_at", sa.DateTime(timezone=True), nullable=True),
         sa.ForeignKeyConstraint(["job_id"], ["jobs.id"], name=op.f("fk_import_contents_job_id")),
-        sa.PrimaryKeyConstraint("sha256", name=op.f("pk_import_contents")),
+        sa.PrimaryKeyConstraint("sha256", "job_id", name=op.f("pk_import_contents")),
     )
     with op.batch_alter_table("import_contents", schema=None) as batch_op:
         batch_op.create_index(batch_op.f("ix_import_contents_doomed_at"), ["doomed_at"], unique=False)
