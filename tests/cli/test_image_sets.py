@@ -44,7 +44,13 @@ def test_sets_are_made_by_id_from_a_file_and_from_a_flip_board_and_taken_away(
     assert [s.name for s in client.image_sets.list()] == ["kept"]
 
 
-def test_what_cannot_be_meant_is_one_clear_line(client, shops, capfd):  # noqa: F811
+def test_what_cannot_be_meant_is_one_clear_line(client, shops, tmp_path, capfd):  # noqa: F811
+    (tmp_path / "latin.txt").write_bytes("é.png".encode("latin-1"))
+    assert (
+        run(["image-sets", "create", "x", "-d", "shops", "--from", str(tmp_path / "latin.txt"), "--json"])
+        == 2
+    )
+    assert "is not UTF-8" in json.loads(capfd.readouterr().out)["error"]["message"]
     asked = ["image-sets", "create", "x", "-d", "shops", "--json"]
     assert run([*asked, "--image", "nowhere.png"]) == 2
     error = json.loads(capfd.readouterr().out)["error"]

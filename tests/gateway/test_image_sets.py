@@ -235,6 +235,18 @@ def test_a_validation_freezes_the_sets_that_it_was_asked_with(platform, client, 
         ask("ims_none")
 
 
+def test_a_list_that_cannot_be_judged_in_the_split_spends_no_look(client, shops):
+    split_of = {i.id: i.split for i in client.datasets.images(shops.dataset)}
+    elsewhere = [i for i in shops.ids if split_of[i] != "confirm"]
+    kept = client.image_sets.create(shops.dataset, "quiet", elsewhere, purpose="invariant")
+    shown = client.image_sets.create(shops.dataset, "shown", elsewhere)
+    with pytest.raises(InvalidRequest, match="'quiet' has no image in confirm"):
+        client.evaluations.validate(shops.correction, shops.dataset, split="confirm", image_sets=[kept])
+    # A slice is no gate, and the list can be judged where its images are.
+    client.evaluations.validate(shops.correction, shops.dataset, split="confirm", image_sets=[shown])
+    client.evaluations.validate(shops.correction, shops.dataset, split="select", image_sets=[kept])
+
+
 def test_an_evaluation_says_that_a_set_which_it_judged_is_another_one_now(platform, client, shops):
     night = client.image_sets.create(shops.dataset, "night", shops.ids[:4])
     record = dataclasses.replace(shops.evaluation, id=new_id("evl"), image_sets=(night.frozen(),))

@@ -91,6 +91,14 @@ def test_a_persons_label_is_proposed_and_a_programs_is_not(lab):
     assert put(lab, 7, "*", label="cup handle").json()["review"] == "proposed"
 
 
+def test_a_programs_label_replaces_no_persons(lab):
+    put(lab, 7, label="cup handle")
+    answer = put(lab, 7, "*", label="rim", label_source="auto")
+    assert (answer.status_code, answer.json()["reason"]) == (409, "CONFLICT")
+    assert "'cup handle' of a person" in answer.json()["detail"]
+    assert lab.client.get(f"/v1/saes/{lab.sae['id']}/concepts/7").json()["label"] == "cup handle"
+
+
 def test_a_reviewer_confirms_what_a_colleague_proposed(lab, people):
     etag = propose(lab, people["analyst"], 7, "handle", "seen on mugs")
     answer = review(lab, people["reviewer"], 7, "confirm", etag, note="clear")
