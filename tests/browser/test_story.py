@@ -138,7 +138,8 @@ def test_two_cards_of_a_flip_board_become_an_invariant_list_that_the_next_valida
 
     # The form proposes it, and the data set shows it.
     go(page, world, f"validation?correction={saved.id}")
-    page.get_by_text(re.compile(r"signs \(invariant, 2 of 2 in select\)")).first.wait_for()
+    page.get_by_text("signs (invariant)").first.wait_for()
+    page.get_by_text(re.compile("signs: 2 of 2 in select")).wait_for()
     go(page, world, f"datasets?dataset={dataset.id}&set={kept.id}")
     expect(page.get_by_role("checkbox", name=re.compile("^Select "))).to_have_count(2)
     choose(page, "Split", re.compile("^confirm"))

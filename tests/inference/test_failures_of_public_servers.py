@@ -243,7 +243,7 @@ def test_steering_is_applied_or_refused_never_silently_left_out(own, edits, task
 
 def test_out_of_memory_is_halved_and_answered(own, local, local_names, task):
     def check(pixels):
-        if len(pixels) > 4:
+        if len(pixels) > 5:  # eight images, or nine rows with the canary's: either half fits
             raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB")
 
     hook = own.device.fail_when(check)
