@@ -20,10 +20,14 @@ def main() -> int:
         return 2
     from streamlit import App
 
-    from fulcrum_ui import theme, troubles
-    from fulcrum_ui.pictures import ROUTES
+    from fulcrum_ui import front, pictures, theme, troubles
+    from fulcrum_ui.app import PAGES
 
-    app = App(Path(__file__).parent / "app.py", routes=ROUTES, on_script_error=troubles.on_script_error)
+    app = App(
+        Path(__file__).parent / "app.py",
+        routes=[*pictures.ROUTES, *front.routes(tuple(name for name, *_ in PAGES))],
+        on_script_error=troubles.on_script_error,
+    )
     app.run(
         config={
             "server.address": chosen.host,

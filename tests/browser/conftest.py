@@ -21,8 +21,6 @@ from fulcrum.local.settings import read_settings
 
 SHOTS = os.environ.get("FULCRUM_TEST_SHOTS")  # a folder for pictures of what failed
 CHROMIUM = shutil.which("chromium")
-# Streamlit looks for its server below the address of each page first; these two are its own and do no harm.
-_PROBES = ("/_stcore/health", "/_stcore/host-config")
 _PATIENCE_MS = 60_000
 
 
@@ -106,7 +104,7 @@ def opened(browser, state, width=1280, height=900):
     page.on("console", lambda m: wrong.append(m.text) if _is_wrong(m) else None)
     page.on(
         "response",
-        lambda r: wrong.append(f"{r.status} {r.url}") if r.status >= 400 and not _is_probe(r.url) else None,
+        lambda r: wrong.append(f"{r.status} {r.url}") if r.status >= 400 else None,
     )
     try:
         yield page
@@ -117,10 +115,6 @@ def opened(browser, state, width=1280, height=900):
         raise
     finally:
         context.close()
-
-
-def _is_probe(url):
-    return url.partition("?")[0].endswith(_PROBES)
 
 
 def _is_wrong(message):
