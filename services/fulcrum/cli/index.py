@@ -71,6 +71,7 @@ def _check(dataset: "Dataset") -> dict[str, Any]:
 
     with bar("check", "images") as progress:
         report = inspect_dataset(dataset, progress=progress)
+    leaks = report.leakage(dataset).leaks
     return {
         "n_unreadable": int((~report.readable).sum()),
         "problems": report.problems[:50],
@@ -78,8 +79,8 @@ def _check(dataset: "Dataset") -> dict[str, Any]:
         "n_converted": report.n_converted,
         "n_duplicate_clusters": len(report.duplicates),
         "duplicates": [[dataset.samples[n].id for n in cluster] for cluster in report.duplicates[:50]],
-        "leaks": report.leakage.leaks[:50],
-        "n_leaks": len(report.leakage.leaks),
+        "leaks": leaks[:50],
+        "n_leaks": len(leaks),
     }
 
 

@@ -8,7 +8,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from fulcrum.datasets.hygiene import HygieneReport, find_leakage
+from fulcrum.datasets.hygiene import HygieneReport
 from fulcrum.datasets.hygiene.facts import ImageFacts
 from fulcrum.datasets.hygiene.inspection import MIN_COSINE
 from fulcrum.datasets.hygiene.leakage import Leak
@@ -104,15 +104,7 @@ def import_report(
         for group in hygiene.duplicates
         if hygiene.readable[group[0]]
     ]
-    # Of the splits as they are now; equal bytes and pixels first, since each set is named by its strongest link.
-    leakage = find_leakage(
-        dataset,
-        hygiene.clusters[kept],
-        bytes_clusters=_equal([hygiene.bytes_sha256[i] for i in kept]),
-        pixels_clusters=_equal([hygiene.pixels_sha256[i] for i in kept]),
-        hash_clusters=hygiene.hash_clusters[kept],
-        embeddings=None if found.embeddings is None else found.embeddings[kept],
-    )
+    leakage = hygiene.leakage(dataset, kept)
     return ImportReport(
         dataset_id=spec.dataset_id,
         digest=dataset.digest,
@@ -163,8 +155,3 @@ def _compared(
             EmbeddingLink((str(ids[a]), str(ids[b])), cosine) for a, b, cosine in hygiene.links[:_LISTED]
         ),
     )
-
-
-def _equal(hashes: Sequence[str]) -> NDArray[np.int64]:
-    first: dict[str, int] = {}
-    return np.array([first.setdefault(h, i) for i, h in enumerate(hashes)], dtype=np.int64)

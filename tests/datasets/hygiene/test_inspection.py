@@ -38,15 +38,15 @@ def planted(tmp_path):
 
 def test_planted_duplicates_across_splits_are_reported_by_their_strongest_link(planted):
     report = inspect_dataset(planted, n_threads=1)
-    leaks = {leak.kind: leak.ids for leak in report.leakage.leaks}
+    leaks = {leak.kind: leak.ids for leak in report.leakage(planted).leaks}
     assert leaks == {
         "bytes": {"confirm": ("same_bytes.png",), "discover": ("original.png",)},
         "pixels": {"confirm": ("same_pixels.png",), "discover": ("other_file.png",)},
         "near": {"confirm": ("near.jpg",), "discover": ("near.png",)},
         "pair": {"confirm": ("attack.png",), "discover": ("clean.png",)},
     }
-    assert report.leakage.n_images == {"confirm": 4, "discover": 4}
-    assert not report.leakage.clean
+    assert report.leakage(planted).n_images == {"confirm": 4, "discover": 4}
+    assert not report.leakage(planted).clean
 
 
 def test_duplicates_inside_a_split_are_listed_and_do_not_leak(planted):
@@ -54,7 +54,7 @@ def test_duplicates_inside_a_split_are_listed_and_do_not_leak(planted):
     found = [{planted.samples[n].id for n in cluster} for cluster in report.duplicates]
     assert {"inside_a.png", "inside_b.png"} in found
     assert len(found) == 4
-    leaking = {i for leak in report.leakage.leaks for ids in leak.ids.values() for i in ids}
+    leaking = {i for leak in report.leakage(planted).leaks for ids in leak.ids.values() for i in ids}
     assert not leaking & {"inside_a.png", "inside_b.png", "alone.png"}
 
 
@@ -63,7 +63,7 @@ def test_embeddings_find_what_the_hash_does_not(planted):
     embeddings[planted.number("alone.png")] = embeddings[planted.number("clean.png")]
     report = inspect_dataset(planted, embeddings=embeddings, n_threads=1)
     by_kind = {}
-    for leak in report.leakage.leaks:
+    for leak in report.leakage(planted).leaks:
         by_kind.setdefault(leak.kind, []).append(leak)
     (leak,) = by_kind.pop("embedding")
     assert leak.ids == {"confirm": ("alone.png",), "discover": ("clean.png",)}
@@ -73,7 +73,7 @@ def test_embeddings_find_what_the_hash_does_not(planted):
     assert report.links == ((min(alone, clean), max(alone, clean), 1.0),)
     assert report.hash_clusters[alone] != report.hash_clusters[clean]
     # The others are what they are without embeddings.
-    before = {leak.kind: leak.ids for leak in inspect_dataset(planted, n_threads=1).leakage.leaks}
+    before = {leak.kind: leak.ids for leak in inspect_dataset(planted, n_threads=1).leakage(planted).leaks}
     assert {kind: [leak.ids for leak in some] for kind, some in by_kind.items()} == {
         kind: [ids] for kind, ids in before.items()
     }
@@ -88,7 +88,7 @@ def test_a_chain_over_hash_and_embedding_names_the_two_that_are_closest_across_s
     embeddings[planted.number("alone.png")] = 0.97 * embeddings[planted.number("near.png")]
     embeddings[planted.number("alone.png"), planted.number("other_file.png")] = np.sqrt(1 - 0.97**2)
     report = inspect_dataset(planted, embeddings=embeddings, n_threads=1)
-    (leak,) = [leak for leak in report.leakage.leaks if leak.kind == "embedding"]
+    (leak,) = [leak for leak in report.leakage(planted).leaks if leak.kind == "embedding"]
     assert leak.ids == {"confirm": ("alone.png", "near.jpg"), "discover": ("near.png",)}
     assert leak.link is not None
     assert (set(leak.link[:2]), round(leak.link[2], 6)) == ({"alone.png", "near.png"}, 0.97)
@@ -157,10 +157,11 @@ def test_columns_describe_the_images_whatever_the_number_of_threads(tmp_path):
 def test_images_without_split_take_no_part_in_the_leakage_report(tmp_path):
     for name in ("a.png", "b.png"):
         put_picture(tmp_path / name, 0)
-    report = inspect_dataset(load_dataset(tmp_path), n_threads=1)
+    dataset = load_dataset(tmp_path)
+    report = inspect_dataset(dataset, n_threads=1)
     assert len(report.duplicates) == 1
-    assert report.leakage.clean
-    assert report.leakage.n_images == {}
+    assert report.leakage(dataset).clean
+    assert report.leakage(dataset).n_images == {}
 
 
 FRACTIONS = {"discover": 0.5, "select": 0.25, "confirm": 0.25}
@@ -185,6 +186,11 @@ def test_new_splits_leak_nothing_and_meet_their_shares_in_every_class(unsplit):
     assert len(report.duplicates[0]) == 4
     split = assign_splits(unsplit, FRACTIONS, seed=3, clusters=report.clusters)
     assert find_leakage(split, report.clusters).clean
+    assert report.leakage(split).clean
+    some = np.array([0, 5, 9])
+    assert report.leakage(split.subset(some), some).clean
+    with pytest.raises(InvalidSettings, match="80 images was looked at, not of 3"):
+        report.leakage(split.subset(some))
     for label in unsplit.class_names:
         for name, share in FRACTIONS.items():
             n = int(((split.labels == label) & (split.splits == name)).sum())

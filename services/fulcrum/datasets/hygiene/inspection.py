@@ -40,6 +40,7 @@ class HygieneReport:
     `clusters` holds for each image the smallest number of its duplicate cluster; unreadable images are joined
     by equal bytes only. `hash_clusters` are those before embeddings were compared, `links` what these joined
     further: numbers of two images and their cosine, for each image the most similar one, most similar pairs first.
+    `bytes_clusters` and `pixels_clusters` hold the smallest number of those with equal bytes and equal pixels.
     """
 
     n_images: int
@@ -55,7 +56,9 @@ class HygieneReport:
     clusters: NDArray[np.int64]
     hash_clusters: NDArray[np.int64]
     links: tuple[tuple[int, int, float], ...]
-    leakage: LeakageReport
+    bytes_clusters: NDArray[np.int64]
+    pixels_clusters: NDArray[np.int64]
+    embeddings: NDArray[np.floating[Any]] | None  # (n, d), those that were compared
 
     @property
     def duplicates(self) -> tuple[tuple[int, ...], ...]:
@@ -63,6 +66,20 @@ class HygieneReport:
         order = np.argsort(self.clusters, kind="stable")
         groups = np.split(order, np.flatnonzero(np.diff(self.clusters[order])) + 1)
         return tuple(tuple(int(n) for n in g) for g in groups if g.size > 1)
+
+    def leakage(self, dataset: Dataset, kept: NDArray[np.integer[Any]] | None = None) -> LeakageReport:
+        """What crosses the splits that `dataset` has now; its images are all, or those numbered `kept` in this order."""
+        rows = np.arange(self.n_images) if kept is None else kept
+        if len(dataset) != len(rows):
+            raise InvalidSettings(f"a data set of {len(rows)} images was looked at, not of {len(dataset)}")
+        return find_leakage(
+            dataset,
+            self.clusters[rows],
+            bytes_clusters=self.bytes_clusters[rows],
+            pixels_clusters=self.pixels_clusters[rows],
+            hash_clusters=self.hash_clusters[rows],
+            embeddings=None if self.embeddings is None else self.embeddings[rows],
+        )
 
 
 def inspect_dataset(
@@ -149,14 +166,9 @@ def report_of(
         clusters=clusters,
         hash_clusters=by_hash,
         links=links,
-        leakage=find_leakage(
-            dataset,
-            clusters,
-            bytes_clusters=by_bytes,
-            pixels_clusters=by_pixels,
-            hash_clusters=by_hash,
-            embeddings=embeddings,
-        ),
+        bytes_clusters=by_bytes,
+        pixels_clusters=by_pixels,
+        embeddings=embeddings,
     )
 
 
