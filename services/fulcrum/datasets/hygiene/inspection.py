@@ -68,7 +68,7 @@ class HygieneReport:
         return tuple(tuple(int(n) for n in g) for g in groups if g.size > 1)
 
     def leakage(self, dataset: Dataset, kept: NDArray[np.integer[Any]] | None = None) -> LeakageReport:
-        """What crosses the splits that `dataset` has now; its images are all, or those numbered `kept` in this order."""
+        """What crosses the splits that `dataset` has now; its images are all, or those numbered `kept`, in order."""
         rows = np.arange(self.n_images) if kept is None else kept
         if len(dataset) != len(rows):
             raise InvalidSettings(f"a data set of {len(rows)} images was looked at, not of {len(dataset)}")
