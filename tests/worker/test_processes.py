@@ -8,6 +8,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import psutil
@@ -111,7 +112,8 @@ class Processes:
     def kill(self, worker):
         """All its processes at once, as when a machine loses its power."""
         for process in [*psutil.Process(worker.pid).children(recursive=True), psutil.Process(worker.pid)]:
-            process.kill()
+            with suppress(psutil.NoSuchProcess):  # it ended with its parent
+                process.kill()
         worker.wait(10)
 
     def close(self):
