@@ -1,5 +1,8 @@
 """All repositories of one transaction."""
 
+from collections.abc import Callable
+from typing import Generic, TypeVar
+
 from sqlalchemy import Connection
 
 from fulcrum.store.audit import Audit
@@ -21,37 +24,57 @@ from fulcrum.store.registry import Datasets, DatasetVersions, Images, Models, Sa
 from fulcrum.store.results import Results
 from fulcrum.store.sessions import Sessions
 
+R = TypeVar("R")
+
 METADATA = Base.metadata  # complete here, because every module with tables is imported above
+
+
+class _Lazy(Generic[R]):
+    """A repository that a transaction makes when it is first asked for: a request needs two or three of them."""
+
+    def __init__(self, make: Callable[[Connection], R]) -> None:
+        self._make = make
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        self._name = name
+
+    def __get__(self, transaction: "Transaction", owner: type) -> R:
+        made = self._make(transaction.connection)
+        # Of the same name as this, which is asked only where the instance has none.
+        transaction.__dict__[self._name] = made
+        return made
 
 
 class Transaction:
     """What `Store.read` and `Store.write` yield; useless after their block."""
 
     def __init__(self, connection: Connection) -> None:
-        self.users = Users(connection)
-        self.tokens = Tokens(connection)
-        self.logins = Logins(connection)
-        self.links = Links(connection)
-        self.projects = Projects(connection)
-        self.members = Members(connection)
-        self.models = Models(connection)
-        self.saes = Saes(connection)
-        self.images = Images(connection)
-        self.datasets = Datasets(connection)
-        self.dataset_versions = DatasetVersions(connection)
-        self.image_sets = ImageSets(connection)
-        self.sessions = Sessions(connection)
-        self.corrections = Corrections(connection)
-        self.concepts = Concepts(connection)
-        self.indexes = Indexes(connection)
-        self.descriptions = Descriptions(connection)
-        self.experts = ExpertSearches(connection)
-        self.results = Results(connection)
-        self.jobs = Jobs(connection)
-        self.job_tasks = JobTasks(connection, self.jobs)
-        self.job_events = JobEvents(connection)
-        self.import_contents = ImportContents(connection)
-        self.evaluations = Evaluations(connection)
-        self.looks = Looks(connection)
-        self.idempotency = Idempotency(connection)
-        self.audit = Audit(connection)
+        self.connection = connection
+
+    users = _Lazy(Users)
+    tokens = _Lazy(Tokens)
+    logins = _Lazy(Logins)
+    links = _Lazy(Links)
+    projects = _Lazy(Projects)
+    members = _Lazy(Members)
+    models = _Lazy(Models)
+    saes = _Lazy(Saes)
+    images = _Lazy(Images)
+    datasets = _Lazy(Datasets)
+    dataset_versions = _Lazy(DatasetVersions)
+    image_sets = _Lazy(ImageSets)
+    sessions = _Lazy(Sessions)
+    corrections = _Lazy(Corrections)
+    concepts = _Lazy(Concepts)
+    indexes = _Lazy(Indexes)
+    descriptions = _Lazy(Descriptions)
+    experts = _Lazy(ExpertSearches)
+    results = _Lazy(Results)
+    jobs = _Lazy(Jobs)
+    job_tasks = _Lazy(lambda connection: JobTasks(connection, Jobs(connection)))
+    job_events = _Lazy(JobEvents)
+    import_contents = _Lazy(ImportContents)
+    evaluations = _Lazy(Evaluations)
+    looks = _Lazy(Looks)
+    idempotency = _Lazy(Idempotency)
+    audit = _Lazy(Audit)
