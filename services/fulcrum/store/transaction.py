@@ -32,17 +32,21 @@ METADATA = Base.metadata  # complete here, because every module with tables is i
 class _Lazy(Generic[R]):
     """A repository that a transaction makes when it is first asked for: a request needs two or three of them."""
 
-    def __init__(self, make: Callable[[Connection], R]) -> None:
+    def __init__(self, make: "Callable[[Transaction], R]") -> None:
         self._make = make
 
     def __set_name__(self, owner: type, name: str) -> None:
         self._name = name
 
     def __get__(self, transaction: "Transaction", owner: type) -> R:
-        made = self._make(transaction.connection)
+        made = self._make(transaction)
         # Of the same name as this, which is asked only where the instance has none.
         transaction.__dict__[self._name] = made
         return made
+
+
+def _of(repository: Callable[[Connection], R]) -> _Lazy[R]:
+    return _Lazy(lambda transaction: repository(transaction.connection))
 
 
 class Transaction:
@@ -51,30 +55,32 @@ class Transaction:
     def __init__(self, connection: Connection) -> None:
         self.connection = connection
 
-    users = _Lazy(Users)
-    tokens = _Lazy(Tokens)
-    logins = _Lazy(Logins)
-    links = _Lazy(Links)
-    projects = _Lazy(Projects)
-    members = _Lazy(Members)
-    models = _Lazy(Models)
-    saes = _Lazy(Saes)
-    images = _Lazy(Images)
-    datasets = _Lazy(Datasets)
-    dataset_versions = _Lazy(DatasetVersions)
-    image_sets = _Lazy(ImageSets)
-    sessions = _Lazy(Sessions)
-    corrections = _Lazy(Corrections)
-    concepts = _Lazy(Concepts)
-    indexes = _Lazy(Indexes)
-    descriptions = _Lazy(Descriptions)
-    experts = _Lazy(ExpertSearches)
-    results = _Lazy(Results)
-    jobs = _Lazy(Jobs)
-    job_tasks = _Lazy(lambda connection: JobTasks(connection, Jobs(connection)))
-    job_events = _Lazy(JobEvents)
-    import_contents = _Lazy(ImportContents)
-    evaluations = _Lazy(Evaluations)
-    looks = _Lazy(Looks)
-    idempotency = _Lazy(Idempotency)
-    audit = _Lazy(Audit)
+    users = _of(Users)
+    tokens = _of(Tokens)
+    logins = _of(Logins)
+    links = _of(Links)
+    projects = _of(Projects)
+    members = _of(Members)
+    models = _of(Models)
+    saes = _of(Saes)
+    images = _of(Images)
+    datasets = _of(Datasets)
+    dataset_versions = _of(DatasetVersions)
+    image_sets = _of(ImageSets)
+    sessions = _of(Sessions)
+    corrections = _of(Corrections)
+    concepts = _of(Concepts)
+    indexes = _of(Indexes)
+    descriptions = _of(Descriptions)
+    experts = _of(ExpertSearches)
+    results = _of(Results)
+    jobs = _of(Jobs)
+    job_tasks = _Lazy(
+        lambda transaction: JobTasks(transaction.connection, transaction.jobs)
+    )  # jobs count what is ready
+    job_events = _of(JobEvents)
+    import_contents = _of(ImportContents)
+    evaluations = _of(Evaluations)
+    looks = _of(Looks)
+    idempotency = _of(Idempotency)
+    audit = _of(Audit)
