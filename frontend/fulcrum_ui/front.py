@@ -7,7 +7,8 @@ the browser's console, and a round trip before the first paint.
 from pathlib import Path
 
 import streamlit
-from starlette.responses import HTMLResponse
+from starlette.requests import Request
+from starlette.responses import HTMLResponse, Response
 from starlette.routing import Route
 
 # Pages are one segment below the root, wherever a proxy put it: what is beside them is the root.
@@ -30,5 +31,10 @@ def document() -> str:
 
 def routes(pages: tuple[str, ...]) -> list[Route]:
     """For the root and each page."""
-    answer = HTMLResponse(document(), headers=_HEADERS)
-    return [Route(f"/{page}", answer, methods=["GET", "HEAD"]) for page in ("", *pages)]
+    content = document().encode()
+
+    async def answer(_: Request) -> Response:
+        # A new one each time: middleware that compresses writes into the headers it is given.
+        return HTMLResponse(content, headers=_HEADERS)
+
+    return [Route(f"/{page}", answer) for page in ("", *pages)]

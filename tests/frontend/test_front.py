@@ -2,6 +2,8 @@
 
 import pytest
 from starlette.applications import Starlette
+from starlette.middleware import Middleware
+from starlette.middleware.gzip import GZipMiddleware
 from starlette.testclient import TestClient
 
 from fulcrum_ui import front
@@ -9,7 +11,11 @@ from fulcrum_ui import front
 
 @pytest.fixture
 def client():
-    with TestClient(Starlette(routes=front.routes(("debug",)))) as found:
+    # As Streamlit does: what it compresses must not change what the next one gets.
+    app = Starlette(
+        routes=front.routes(("debug",)), middleware=[Middleware(GZipMiddleware, minimum_size=100)]
+    )
+    with TestClient(app) as found:
         yield found
 
 
@@ -23,6 +29,13 @@ def test_each_page_is_the_same_document_and_tells_where_the_server_is(client, pa
     assert body.startswith("<script>window.__streamlit={BACKEND_BASE_URL:")
     assert "<title>Fulcrum</title>" in body
     assert "<!DOCTYPE html>" in head
+
+
+def test_whoever_takes_it_compressed_leaves_it_whole_for_the_next(client):
+    for encoding in ("gzip", "identity", "gzip", "identity"):
+        answer = client.get("/debug", headers={"Accept-Encoding": encoding})
+        assert answer.headers.get("content-encoding", "identity") == encoding
+        assert answer.text == front.document()
 
 
 def test_a_head_has_no_body_and_other_paths_are_left_to_streamlit(client):
