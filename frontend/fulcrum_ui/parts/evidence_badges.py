@@ -15,9 +15,23 @@ VERDICT_KINDS = {
 }
 
 
+_MEANINGS = {
+    "generalises": "It mends images of the failure mode that nobody looked at, by more than controls of the same size do, and breaks no more than is allowed.",
+    "generalises with harm": "It mends unseen images of the failure mode, and breaks more than is allowed: look at the gates that failed.",
+    "instance-only": "No gain on the failure mode as a whole, or none that controls of the same size do not reach: it may mend single images only.",
+    "harmful": "It breaks more than is allowed, and no gain makes up for it.",
+    "inconclusive": "These images cannot decide it: a gate is open, or the split is not the one that proves.",
+}
+
+
 def verdict_words(verdict: str | None) -> str:
     """As people read it."""
     return (verdict or "no verdict").replace("_", " ").replace("instance only", "instance-only")
+
+
+def verdict_meaning(verdict: str) -> str | None:
+    """What a verdict says, in one sentence for whoever meets the word for the first time."""
+    return _MEANINGS.get(verdict)
 
 
 def verdict_badge(evaluation: EvaluationRecord) -> str:

@@ -13,6 +13,7 @@ from fulcrum_ui import charts, troubles
 from fulcrum_ui.parts import keeping
 from fulcrum_ui.parts.bars import banner
 from fulcrum_ui.parts.dose_report import doses_of_it
+from fulcrum_ui.parts.evidence_badges import verdict_meaning
 from fulcrum_ui.parts.flip_board import flip_board, images_of_cell
 from fulcrum_ui.parts.printing import printable
 from fulcrum_ui.parts.words import number, p_value, percent, signed
@@ -57,6 +58,8 @@ def _verdict(client: Client, found: Evaluation, report: Report) -> None:
     kind = "good" if name == "generalises" else ("bad" if "harm" in name else "plain")
     words = found.record.badge or name
     banner(words[:1].upper() + words[1:], kind)
+    if (meaning := verdict_meaning(name)) is not None:
+        st.caption(meaning)
     if (provisional := verdict.get("provisional")) and provisional != name:
         st.caption(f"The gates alone say: {provisional}. Only the confirm split can prove that.")
     needs = found.record.numbers.get("needs_n")
