@@ -9,6 +9,7 @@ import streamlit as st
 
 from fulcrum.domain.errors import FulcrumError, UnknownProject
 from fulcrum_ui import go, projects, theme, troubles
+from fulcrum_ui.parts import writing
 from fulcrum_ui.visitor import visitor
 
 PAGES = (  # module of views, title, icon; the module's name is the address
@@ -53,6 +54,7 @@ def main() -> None:
     else:
         projects.keep_in_address()
         projects.switcher(who.projects, who.project)
+        writing.read_only_mark(who)
     st.navigation(list(pages.values()), position="top").run()
 
 

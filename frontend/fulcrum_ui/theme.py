@@ -57,6 +57,14 @@ h3 { font-size: 1.02rem !important; padding: 0.3rem 0 0.4rem 0 !important; line-
 /* Mixed with the colour of the text, so that they are read on light and on dark. */
 .fu-good { color: color-mix(in srgb, #1f9d63 72%, currentColor); } .fu-bad { color: color-mix(in srgb, #d9480f 76%, currentColor); }
 .fu-plain { opacity: 0.75; } .fu-info { color: color-mix(in srgb, #2f6fed 76%, currentColor); }
+/* In the free corner of the header, and out of the page's flow. */
+[data-testid="stElementContainer"]:has(> * .fu-role), [data-testid="stElementContainer"]:has(> .fu-role) { position: absolute; }
+.fu-role { position: fixed; top: 1rem; right: 2rem; z-index: 999991; font-size: 0.8rem; opacity: 0.75; cursor: help;
+  padding: 0.1rem 0.6rem; border: 1px solid rgba(128, 140, 165, 0.5); border-radius: 99px; white-space: nowrap; }
+.fu-asked { display: grid; grid-template-columns: 5rem 1fr; gap: 0.6rem; padding: 0.15rem 0; align-items: baseline; }
+.fu-asked > div { display: flex; flex-wrap: wrap; gap: 0.3rem; overflow-wrap: anywhere; }
+.fu-picture { width: 100%; max-width: 24rem; aspect-ratio: 1; object-fit: cover; border-radius: 8px; display: block;
+  background: rgba(128, 140, 165, 0.14); }
 .fu-crops { display: grid; grid-template-columns: repeat(4, 1fr); gap: 4px; margin-top: 0.3rem; }
 .fu-crops img, .fu-tiles img { width: 100%; aspect-ratio: 1; object-fit: cover; border-radius: 5px; display: block;
   background: rgba(128, 140, 165, 0.14); image-rendering: auto; }

@@ -1,11 +1,13 @@
 """The cards of the bench: explained latents by side and order, with buttons that take them up."""
 
 import streamlit as st
+from streamlit.delta_generator import DeltaGenerator
 
 from fulcrum.client import Explanation
 from fulcrum.domain.results import LatentAttribution
 from fulcrum.domain.tasks import MarginTarget
 from fulcrum_ui import bench_state as state
+from fulcrum_ui import go
 from fulcrum_ui.bench_state import Bench
 from fulcrum_ui.parts.latent_cards import Known, card_html, labels_note
 
@@ -14,8 +16,10 @@ _SORTS = ("Score", "Measured effect")
 SELECTED, PATCH, _SORT = "debug-selected", "debug-patch", "debug-sort"  # in the state of the visit
 
 
-def card_grid(why: Explanation, bench: Bench, about: Known) -> None:
-    """What spoke for the answer or against it, in the whole image or in the patch that was clicked."""
+def card_grid(why: Explanation, bench: Bench, about: Known, *, acting: bool = True) -> None:
+    """What spoke for the answer or against it, in the whole image or in the patch that was clicked. Not `acting`: cards
+    are looked at.
+    """
     line = st.columns([4.4, 2.6, 2.6, 1.2], vertical_alignment="center")
     patch = st.session_state.get(PATCH)
     side = line[1].segmented_control(
@@ -42,7 +46,7 @@ def card_grid(why: Explanation, bench: Bench, about: Known) -> None:
     for start in range(0, len(shown), per_row):
         for column, item in zip(st.columns(per_row), shown[start : start + per_row], strict=False):
             with column, st.container(border=True):
-                _card(why, item, about, bench, unit)
+                _card(why, item, about, bench, unit, acting)
 
 
 def _share(why: Explanation, a: LatentAttribution, patch: int | None) -> float:
@@ -65,11 +69,18 @@ def _sorted(why: Explanation, sort: str, patch: int | None) -> list[LatentAttrib
     return list(why.latents)
 
 
-def _card(why: Explanation, found: LatentAttribution, about: Known, bench: Bench, unit: str) -> None:
+def _card(
+    why: Explanation, found: LatentAttribution, about: Known, bench: Bench, unit: str, acting: bool
+) -> None:
     st.html(card_html(why.sae.id, found, about, unit))
     gains = dict(bench.gains)
     latent = found.latent
-    selected = st.session_state.get(SELECTED) == latent
+    if not acting:
+        line = st.columns([4.3, 1], gap="small", vertical_alignment="center")
+        with line[0]:
+            go.link("concepts", "What it stands for", icon="hub", sae=why.sae.id, latent=str(latent))
+        _look_button(line[1], latent)
+        return
     buttons = st.columns([2.2, 2.1, 1], gap="small")
     if latent in gains:
         buttons[0].button("Restore", key=f"restore-{latent}", on_click=drop, args=(latent,), width="stretch")
@@ -85,7 +96,12 @@ def _card(why: Explanation, found: LatentAttribution, about: Known, bench: Bench
         width="stretch",
         disabled=gains.get(latent) == 2.0,
     )
-    buttons[2].button(
+    _look_button(buttons[2], latent)
+
+
+def _look_button(place: DeltaGenerator, latent: int) -> None:
+    selected = st.session_state.get(SELECTED) == latent
+    place.button(
         "",
         icon=":material/visibility_off:" if selected else ":material/visibility:",
         key=f"look-{latent}",

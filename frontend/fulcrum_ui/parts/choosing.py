@@ -12,6 +12,7 @@ from fulcrum_ui import bench_state as state
 from fulcrum_ui import go, troubles
 from fulcrum_ui.parts.card_grid import PATCH
 from fulcrum_ui.parts.gallery import gallery
+from fulcrum_ui.parts.writing import refusal
 from fulcrum_ui.pictures import image_url, sample_url
 from fulcrum_ui.visitor import forget, remembered
 
@@ -25,8 +26,13 @@ def usable_saes(client: Client) -> list[SaeRecord]:
 
 
 def choose_image(client: Client, key: str) -> None:
-    """Puts an image on the bench."""
-    dropped = st.file_uploader("Drop an image", type=_TYPES, key=f"drop-{key}", label_visibility="collapsed")
+    """Puts an image on the bench. Who may not add one chooses among those that are there."""
+    allowed = refusal() is None
+    dropped = (
+        st.file_uploader("Drop an image", type=_TYPES, key=f"drop-{key}", label_visibility="collapsed")
+        if allowed
+        else None
+    )
     if dropped is not None and st.session_state.get(f"dropped-{key}") != dropped.file_id:
         st.session_state[f"dropped-{key}"] = dropped.file_id
         try:
@@ -37,7 +43,7 @@ def choose_image(client: Client, key: str) -> None:
         forget("recent")
         _put(record.id)
     recent = list(islice(client.images.list(), 12))
-    datasets = [d for d in client.datasets.list() if d.n_images]
+    datasets = [d for d in client.datasets.list() if d.n_images] if allowed else []
     if not recent and datasets:
         _from_dataset(client, datasets, key)
         return
@@ -52,7 +58,7 @@ def choose_image(client: Client, key: str) -> None:
             if picked is not None:
                 _put(picked)
         elif not datasets:
-            st.caption("Images that you or your colleagues upload appear here.")
+            st.caption("Images that you or your colleagues open appear here.")
     if datasets:
         with tabs[1]:
             _from_dataset(client, datasets, key)

@@ -20,6 +20,7 @@ from fulcrum.domain.records import ExpertsRecord, ModelRecord
 from fulcrum_ui import go, troubles
 from fulcrum_ui.concept_draft import Draft, DraftConcept, Example, read_word_list
 from fulcrum_ui.parts.words import moment, plain
+from fulcrum_ui.parts.writing import write_button
 
 _DRAFT, _EDITS, _OPEN, _MORE = "_concept_draft", "_concept_edits", "_concept_open", "draft-more"
 _CHOSEN = "_concept_chosen"
@@ -258,8 +259,9 @@ def _search(client: Client, draft: Draft, models: Sequence[ModelRecord]) -> None
     line = st.columns([3, 2], vertical_alignment="bottom")
     model = line[0].selectbox("Text tower of", models, format_func=lambda m: m.name, key="draft-model")
     trouble = draft.trouble()
-    if line[1].button(
+    if write_button(
         "Find experts",
+        place=line[1],
         type="primary",
         icon=":material/search:",
         disabled=bool(trouble),

@@ -6,14 +6,38 @@ import streamlit as st
 
 from fulcrum.client import Client, Steering
 from fulcrum.domain.errors import FulcrumError
-from fulcrum.domain.results import Effect
+from fulcrum.domain.results import Attribution, Effect
+from fulcrum.domain.tasks import MarginTarget
 from fulcrum_ui import charts, troubles
 from fulcrum_ui.parts.latent_cards import Known
-from fulcrum_ui.parts.words import p_value, plain, signed
+from fulcrum_ui.parts.words import number, p_value, plain, signed
 from fulcrum_ui.visitor import remembered
 
 _KINDS = {"random_directions": "random directions", "matched_latents": "other latents"}
 GAINS = (0.0, 0.25, 0.5, 0.75, 1.0, 1.25, 1.5, 2.0, 3.0)
+
+
+def trust(attribution: Attribution) -> None:
+    """How far the scores of latents say what the model does."""
+    target = attribution.target
+    words = (
+        f"{target.class_name} over {target.versus}" if isinstance(target, MarginTarget) else target.class_name
+    )
+    st.markdown(f"**How far to trust the scores** (target: {words})")
+    agreement, interaction = attribution.rank_agreement, attribution.interaction_share
+    if agreement is not None:
+        st.caption(
+            f"Rank agreement of scores with measured effects: **{number(agreement)}**. "
+            + (
+                "Near 1: the order of the cards is what the model really does."
+                if agreement > 0.8
+                else "Low: sort by measured effect, and trust only what you try."
+            )
+        )
+    if interaction is not None:
+        st.caption(
+            f"{number(100 * interaction, 0)} % of their joint effect is interaction: latents do not simply add up."
+        )
 
 
 def controls(effect: Effect) -> None:

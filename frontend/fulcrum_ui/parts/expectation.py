@@ -6,6 +6,7 @@ from fulcrum.client import Client, Explanation, Steering
 from fulcrum.domain.errors import FulcrumError
 from fulcrum_ui import troubles
 from fulcrum_ui.parts.words import percent, plain
+from fulcrum_ui.parts.writing import write_button, write_submit
 
 _HELD = "expectation"
 
@@ -34,7 +35,7 @@ def expectation(client: Client, why: Explanation, tried: Steering | None) -> Non
         f"Brier score of this guess: {(held['confidence'] - right) ** 2:.2f}.",
         icon=":material/check:" if right else ":material/close:",
     )
-    if st.button("Write the outcome into the log", key="note-outcome"):
+    if write_button("Write the outcome into the log", key="note-outcome"):
         text = f"Expected {held['answer']} ({percent(held['confidence'], 0)} sure), came {came}: {'as' if right else 'not as'} expected."
         try:
             client.sessions.note(
@@ -53,7 +54,7 @@ def _ask(client: Client, why: Explanation) -> None:
         answer = st.selectbox("After my edit the model will say", names, names.index(why.prediction.top))
         confidence = st.slider("How sure are you?", 0.5, 1.0, 0.75, 0.05, format="percent")
         reason = st.text_input("Because", max_chars=500, placeholder="the sticker's word carries the answer")
-        done = st.form_submit_button("Hold me to it", width="stretch")
+        done = write_submit("Hold me to it", width="stretch")
     if not done:
         st.caption(
             "People believe what they see afterwards. Say it before, and you learn how well you know the model."

@@ -14,6 +14,7 @@ from fulcrum_ui.parts import concept_editor, image_concepts
 from fulcrum_ui.parts.choosing import usable_saes
 from fulcrum_ui.parts.columns import columns_of
 from fulcrum_ui.parts.words import ago, moment, plain
+from fulcrum_ui.parts.writing import write_button
 
 UNITS = {"latents": "SAE latents", "vision": "vision tower", "text": "text tower"}
 _KINDS = {"latents": "SAE latents", "vision": "Units of the vision tower", "text": "Units of the text tower"}
@@ -150,7 +151,7 @@ def _among_images(
     usual_name = f"{dataset.name}: {', '.join(picked) or 'concepts'}"
     name = more[2].text_input("Name", max_chars=120, key=_key("experts-name"), placeholder=usual_name)
     taken_over = _further(spec, dataset, latents)
-    if st.button(
+    if write_button(
         "Find experts",
         type="primary",
         icon=":material/search:",

@@ -9,9 +9,10 @@ from fulcrum.client import Client
 from fulcrum.domain.evaluations import Evaluation, FlipFilter, FlippedImage, Outcome
 from fulcrum_ui import go
 from fulcrum_ui.bench_state import BENCH_NOTE, of_correction
-from fulcrum_ui.parts import image_sets, keeping, moved_latents
-from fulcrum_ui.parts.gallery import gallery, ticked, ticked_gallery
+from fulcrum_ui.parts import image_sets, keeping, looking, moved_latents
+from fulcrum_ui.parts.gallery import Items, gallery, ticked, ticked_gallery
 from fulcrum_ui.parts.words import plain, signed
+from fulcrum_ui.parts.writing import refusal
 from fulcrum_ui.pictures import sample_url
 from fulcrum_ui.visitor import forget, remembered
 
@@ -75,9 +76,8 @@ def _cards(client: Client, found: Evaluation, wanted: FlipFilter) -> None:
         st.info("No image here. For *broken*, that is good news.")
         return
     bar = st.container()
-    st.caption(
-        "By change of margin, largest first. Click an image to open it on the bench with this correction."
-    )
+    to = "open it on the bench with this correction" if refusal() is None else "look at it closer"
+    st.caption(f"By change of margin, largest first. Click an image to {to}.")
     moved = moved_latents.captions(found)
     items = [
         (
@@ -98,7 +98,7 @@ def _cards(client: Client, found: Evaluation, wanted: FlipFilter) -> None:
     if len(images) > n:
         st.button("More images", on_click=_show, args=(n + _PER_PAGE,))
     if taken is not None:
-        _to_bench(client, found, taken)
+        _take(client, found, taken, items)
 
 
 def _show(n: int) -> None:
@@ -125,7 +125,16 @@ def images_of_cell(client: Client, found: Evaluation, label: str, answer: str) -
     ]
     taken = gallery("cell-images", items, height=320)
     if taken is not None:
+        _take(client, found, taken, items)
+
+
+def _take(client: Client, found: Evaluation, taken: str, items: Items) -> None:
+    """To the bench; or, for who may not ask there, closer."""
+    if refusal() is None:
         _to_bench(client, found, taken)
+        return
+    record, caption = found.record, next(words for id, _, words in items if id == taken)
+    looking.look(sample_url(record.dataset_id, taken, record.dataset_digest, 512), caption, taken)
 
 
 def _to_bench(client: Client, found: Evaluation, sample: str) -> None:

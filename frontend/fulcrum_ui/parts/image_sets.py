@@ -13,6 +13,7 @@ from fulcrum.domain.records import EvaluationRecord, ImageSetRecord
 from fulcrum_ui import go
 from fulcrum_ui.parts.gallery import tick, ticked
 from fulcrum_ui.parts.words import number, plain
+from fulcrum_ui.parts.writing import write_button
 from fulcrum_ui.visitor import forget, remembered
 
 PURPOSES: dict[ImageSetPurpose, str] = {"slice": "Slice or tag", "invariant": "Invariant list"}
@@ -61,8 +62,9 @@ def keep_bar(
         line[0].markdown(f"**{number(len(ids))} selected**{more}")
     else:
         line[0].caption("Tick images to keep them as a set.")
-    if line[1].button(
+    if write_button(
         "Save as set…",
+        place=line[1],
         key=f"keep-{key}",
         icon=":material/bookmark_add:",
         type="primary" if ids else "secondary",
@@ -79,16 +81,18 @@ def keep_bar(
         on_click=tick,
         args=(key, [*ids, *shown]),
     )
-    if flips is not None and line[3].button(
+    if flips is not None and write_button(
         "Save all of this filter…",
+        place=line[3],
         key=f"keep-all-{key}",
         width="stretch",
         help="Also those that are not shown yet",
     ):
         _begin()
         _keep_dialog(client, dataset_id, (), flips, key, record)
-    if within is not None and line[3].button(
+    if within is not None and write_button(
         "Take out of this set",
+        place=line[3],
         key=f"keep-out-{key}",
         width="stretch",
         disabled=not ids,
@@ -162,7 +166,7 @@ def _keep_dialog(
         note = st.text_area("Why these", max_chars=2000, height=80, key=f"keep-note-{key}")
     else:
         st.caption(f"{number(into.n_images)} images are in it. {_MEANING[purpose]}")
-    if not st.button(
+    if not write_button(
         "Save",
         type="primary",
         disabled=into is None and not name.strip(),
@@ -214,7 +218,9 @@ def _after(client: Client, kept: ImageSetRecord, record: EvaluationRecord | None
         else "Nothing is computed twice."
     )
     st.caption(f"The question of this evaluation can be asked again with the set. {look}")
-    if st.button("Validate again with it", icon=":material/fact_check:", width="stretch", key="keep-again"):
+    if write_button(
+        "Validate again with it", icon=":material/fact_check:", width="stretch", key="keep-again"
+    ):
         try:
             job = _asked_again(client, kept, record)
         except FulcrumError as error:

@@ -10,6 +10,7 @@ from fulcrum.domain.errors import FulcrumError
 from fulcrum.domain.jobs import FINISHED, JobRecord, JobStanding
 from fulcrum_ui import charts, go, troubles
 from fulcrum_ui.parts.words import duration, number, plain
+from fulcrum_ui.parts.writing import write_button
 from fulcrum_ui.visitor import forget
 
 KINDS = {
@@ -61,9 +62,9 @@ def show(client: Client, standing: JobStanding, key: str) -> None:
         if job.state in ("queued", "running"):
             if job.cancel_requested:
                 st.caption("stopping …")
-            elif st.button("Cancel", key=f"cancel-{key}", width="stretch", icon=":material/stop_circle:"):
+            elif write_button("Cancel", key=f"cancel-{key}", width="stretch", icon=":material/stop_circle:"):
                 _act(client.jobs.cancel, job)
-        elif job.state in ("failed", "cancelled") and st.button(
+        elif job.state in ("failed", "cancelled") and write_button(
             "Try again", key=f"retry-{key}", width="stretch", icon=":material/refresh:"
         ):
             st.session_state.pop(f"job-ended-{key}", None)

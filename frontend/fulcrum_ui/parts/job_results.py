@@ -10,6 +10,7 @@ from fulcrum.domain.errors import AlreadyExists, FulcrumError
 from fulcrum.domain.jobs import JobRecord
 from fulcrum_ui import charts, go, troubles
 from fulcrum_ui.parts.words import number, percent, plain, signed
+from fulcrum_ui.parts.writing import write_button
 
 _KEPT = "saved-suggestion"
 
@@ -54,8 +55,13 @@ def _suggestion(client: Client, job: JobRecord, found: dict[str, Any]) -> None:
     name = line[0].text_input(
         "Name", max_chars=120, key=f"suggest-name-{job.id}", placeholder="no written words"
     )
-    if line[1].button(
-        "Save", type="primary", key=f"suggest-save-{job.id}", width="stretch", disabled=not name.strip()
+    if write_button(
+        "Save",
+        place=line[1],
+        type="primary",
+        key=f"suggest-save-{job.id}",
+        width="stretch",
+        disabled=not name.strip(),
     ):
         try:
             record = client.corrections.save_suggested(job, name.strip())

@@ -11,6 +11,7 @@ from fulcrum.domain.tasks import ClassSet
 from fulcrum_ui import troubles
 from fulcrum_ui.parts.latent_cards import known
 from fulcrum_ui.parts.words import number, signed
+from fulcrum_ui.parts.writing import write_button
 from fulcrum_ui.visitor import forget, remembered
 
 MOST_ASKED = 6  # each is a steered pass with its re-encoding, and an image that is opened
@@ -30,7 +31,7 @@ def ask_button(client: Client, found: Evaluation, ids: Sequence[str]) -> None:
     new = [i for i in ids if i not in captions(found)]
     if not ids or not found.report.get("provenance", {}).get("class_names"):
         return
-    if not st.button(
+    if not write_button(
         "What moved in them",
         icon=":material/query_stats:",
         key=f"moved-{found.record.id}",

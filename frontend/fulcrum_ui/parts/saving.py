@@ -6,6 +6,7 @@ from fulcrum.domain.errors import AlreadyExists, FulcrumError
 from fulcrum_ui import bench_state as state
 from fulcrum_ui import go
 from fulcrum_ui.parts.words import edit_words, plain
+from fulcrum_ui.parts.writing import write_button
 from fulcrum_ui.visitor import visitor
 
 
@@ -28,7 +29,7 @@ def save_dialog() -> None:
     reason = st.text_area(
         "Why", placeholder="What is wrong, and why should this mend it?", max_chars=2000, height=90
     )
-    if not st.button("Save", type="primary", disabled=not name.strip(), width="stretch"):
+    if not write_button("Save", type="primary", disabled=not name.strip(), width="stretch"):
         return
     try:
         image = client.images.get(bench.image or "")

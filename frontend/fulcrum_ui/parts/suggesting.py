@@ -12,6 +12,7 @@ from fulcrum_ui import bench_state as state
 from fulcrum_ui import troubles
 from fulcrum_ui.parts.latent_cards import Known
 from fulcrum_ui.parts.words import edit_words, signed
+from fulcrum_ui.parts.writing import write_button
 from fulcrum_ui.visitor import remembered
 
 _SHOWN, _TAKEN = 6, "suggestion-taken"
@@ -31,7 +32,7 @@ def suggest_panel(client: Client, why: Explanation, about: Known) -> None:
         "It should have said", others, others.index(usual) if usual in others else 0, key="wanted"
     )
     key = ("suggest", why.image.id, why.sae.id, why.task, wanted)
-    if line[1].button("Search", key="suggest-go", width="stretch", icon=":material/search:"):
+    if write_button("Search", place=line[1], key="suggest-go", width="stretch", icon=":material/search:"):
         st.session_state["suggested"] = key
     if st.session_state.get("suggested") != key:
         st.caption(

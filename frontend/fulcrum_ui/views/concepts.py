@@ -17,6 +17,7 @@ from fulcrum_ui.parts import label_review
 from fulcrum_ui.parts.choosing import usable_saes
 from fulcrum_ui.parts.latent_cards import crops, known, view_of
 from fulcrum_ui.parts.words import latent_name, number, p_value, percent, plain
+from fulcrum_ui.parts.writing import refusal, write_button, write_submit
 from fulcrum_ui.pictures import example_url, image_url
 from fulcrum_ui.visitor import SHORT_S, remembered, visitor
 
@@ -148,7 +149,7 @@ def _undescribed(client: Client, sae: SaeRecord) -> None:
     dataset = line[0].selectbox(
         "On the images of", datasets, format_func=lambda d: f"{d.name} ({d.n_images} images)"
     )
-    if line[1].button("Describe", type="primary", width="stretch"):
+    if write_button("Describe", place=line[1], type="primary", width="stretch"):
         try:
             job = client.latents.describe(sae, dataset)
         except FulcrumError as error:
@@ -180,7 +181,14 @@ def _map(drawn: LatentMap) -> list[int]:
 def _image_search(client: Client) -> str | None:
     """The id of the image that is searched by: those latents are found that fire most strongly in it."""
     now = st.query_params.get("image")
-    dropped = st.file_uploader("Drop an image", type=["png", "jpg", "jpeg", "webp"], key="concept-image")
+    no = refusal()
+    dropped = st.file_uploader(
+        "Drop an image",
+        type=["png", "jpg", "jpeg", "webp"],
+        key="concept-image",
+        disabled=no is not None,
+        help=no,
+    )
     if dropped is not None and st.session_state.get("concept-dropped") != dropped.file_id:
         st.session_state["concept-dropped"] = dropped.file_id
         return client.images.upload(dropped.getvalue(), filename=dropped.name).id
@@ -413,7 +421,7 @@ def _rename(client: Client, sae: SaeRecord, detail: LatentDetail) -> None:
     with st.form(f"rename-{latent}", border=False):
         label = st.text_input("Name", concept.label if concept else detail.summary.label or "", max_chars=120)
         note = st.text_area("Why this name", concept.note if concept else "", max_chars=2000, height=80)
-        if st.form_submit_button("Save", type="primary", width="stretch"):
+        if write_submit("Save", type="primary", width="stretch"):
             if concept is not None and (label.strip(), note.strip()) == (concept.label, concept.note):
                 st.info("Nothing was changed.")
                 return

@@ -18,6 +18,7 @@ from fulcrum_ui.parts.columns import columns_of
 from fulcrum_ui.parts.evidence_badges import STATE_KINDS, evidence, verdict_badge
 from fulcrum_ui.parts.latent_cards import known
 from fulcrum_ui.parts.words import ago, badge, edit_words, percent, plain, signed
+from fulcrum_ui.parts.writing import write_button
 from fulcrum_ui.visitor import forget, visitor
 
 _CHECKED = 4  # newest evaluations that are asked whether they are stale
@@ -71,7 +72,7 @@ def _search(client: Client) -> None:
         values = columns[column]
         value = asked[1].selectbox("is", values, key=f"search-value-{column}")
         loss = asked[2].number_input("Loss allowed on others, points", 0.0, 20.0, 1.0, 0.5, key="search-loss")
-        if st.button("Search", type="primary", key="search-go"):
+        if write_button("Search", type="primary", key="search-go"):
             try:
                 job = client.evaluations.suggest(dataset, sae, {column: value}, max_clean_loss=loss / 100)
             except FulcrumError as error:
@@ -258,9 +259,9 @@ def _numbers(e: EvaluationRecord) -> str:
 def _more(client: Client, record: CorrectionRecord) -> None:
     name = st.text_input("Name", record.name, max_chars=120, key="correction-name")
     reason = st.text_area("Why", record.description, max_chars=2000, key="correction-why")
-    if st.button("Save", key="correction-save", width="stretch"):
+    if write_button("Save", key="correction-save", width="stretch"):
         _do(lambda: client.corrections.update(record, name=name.strip(), description=reason.strip()))
-    if st.button("Delete", key="correction-delete", width="stretch", icon=":material/delete:"):
+    if write_button("Delete", key="correction-delete", width="stretch", icon=":material/delete:"):
         try:
             client.corrections.delete(record)
         except FulcrumError as error:

@@ -16,11 +16,12 @@ from fulcrum.domain.errors import FulcrumError, NotFound
 from fulcrum.domain.jobs import JobRecord
 from fulcrum.domain.records import DatasetRecord, ImageSetRecord, ModelRecord
 from fulcrum_ui import charts, go, troubles
-from fulcrum_ui.parts import image_sets
+from fulcrum_ui.parts import image_sets, looking
 from fulcrum_ui.parts.choosing import open_sample
 from fulcrum_ui.parts.columns import facets_of
 from fulcrum_ui.parts.gallery import ticked_gallery
 from fulcrum_ui.parts.words import ago, badge, number, plain
+from fulcrum_ui.parts.writing import refusal, write_button
 from fulcrum_ui.pictures import sample_url
 from fulcrum_ui.settings import settings
 from fulcrum_ui.visitor import forget, remembered, visitor
@@ -95,13 +96,17 @@ def _import(client: Client) -> None:
         )
     else:
         archive = st.file_uploader(
-            "Archive", type=["zip", "tar", "gz", "tgz"], key="import-archive", label_visibility="collapsed"
+            "Archive",
+            type=["zip", "tar", "gz", "tgz"],
+            key="import-archive",
+            label_visibility="collapsed",
+            disabled=refusal() is not None,
         )
         st.caption(
             f"Class folders, a manifest (CSV, Parquet, JSON lines), COCO or a FiftyOne export inside. Above "
             f"{settings().max_upload_mb} MB: `fulcrum import ARCHIVE`."
         )
-    if st.button(
+    if write_button(
         "Import", type="primary", key="import-go", disabled=not name.strip() or not (source or archive)
     ):
         try:
@@ -241,7 +246,8 @@ def _images(client: Client, record: DatasetRecord, chosen: dict[str, str]) -> No
         st.info("No image has all of these.")
         return
     bar = st.container()
-    st.caption("Click an image to debug it.")
+    allowed = refusal() is None
+    st.caption("Click an image to debug it." if allowed else "Click an image to look at it closer.")
     items = [
         (i.id, sample_url(record.id, i.id, record.digest), f"{i.label or 'no label'} · {i.split or ''}")
         for i in found[:n]
@@ -259,8 +265,13 @@ def _images(client: Client, record: DatasetRecord, chosen: dict[str, str]) -> No
             [{"id": i.id, "label": i.label, "split": i.split, **i.groups, **i.covariates} for i in found[:n]]
         )
         charts.downloads(table, "images")
-    if taken is not None:
+    if taken is None:
+        return
+    if allowed:
         open_sample(client, record, taken, elsewhere=True)
+        return
+    caption = next(words for id, _, words in items if id == taken)
+    looking.look(sample_url(record.id, taken, record.digest, 512), caption, taken)
 
 
 def _show(n: int) -> None:
@@ -315,12 +326,12 @@ def _more_of_set(client: Client, kept: ImageSetRecord) -> None:
         key=f"set-purpose-{kept.id}",
     )
     try:
-        if st.button("Save", key=f"set-save-{kept.id}", width="stretch", disabled=not name.strip()):
+        if write_button("Save", key=f"set-save-{kept.id}", width="stretch", disabled=not name.strip()):
             client.image_sets.update(kept, name=name.strip(), note=note.strip(), purpose=purpose)
             forget("image-sets")
             st.rerun()
         st.caption("Evaluations that judged it keep what it was, and say that it changed.")
-        if st.button("Delete", key=f"set-delete-{kept.id}", width="stretch", icon=":material/delete:"):
+        if write_button("Delete", key=f"set-delete-{kept.id}", width="stretch", icon=":material/delete:"):
             client.image_sets.delete(kept)
             forget("image-sets", "samples")
             st.rerun()
@@ -413,11 +424,11 @@ def _more(client: Client, record: DatasetRecord) -> None:
     name = st.text_input("Name", record.name, max_chars=120, key="dataset-name")
     words = st.text_area("What it shows", record.description, max_chars=500, key="dataset-words")
     try:
-        if st.button("Save", key="dataset-save", width="stretch"):
+        if write_button("Save", key="dataset-save", width="stretch"):
             client.datasets.update(record, name=name.strip(), description=words.strip())
             forget("datasets")
             st.rerun()
-        if st.button("Delete", key="dataset-delete", width="stretch", icon=":material/delete:"):
+        if write_button("Delete", key="dataset-delete", width="stretch", icon=":material/delete:"):
             client.datasets.delete(record)
             forget("datasets", "samples")
             go.write({})

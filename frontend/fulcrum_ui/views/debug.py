@@ -2,43 +2,45 @@
 
 from dataclasses import replace
 from html import escape
-from typing import Literal
 
 import streamlit as st
 
 from fulcrum.client import Client, Explanation, Steering
 from fulcrum.domain.errors import FulcrumError, NotFound
 from fulcrum.domain.records import DatasetRecord, ImageRecord, SaeRecord
-from fulcrum.domain.tasks import MarginTarget, Target
+from fulcrum.domain.tasks import Target
 from fulcrum_ui import bench_state as state
 from fulcrum_ui import go, troubles
 from fulcrum_ui.bench_state import BENCH_NOTE, MAX_GAIN, Bench
-from fulcrum_ui.parts import effect_panel, saving
+from fulcrum_ui.parts import effect_panel, kept_bench, people, saving
 from fulcrum_ui.parts.bars import banner, prediction_bars, verdict_words
-from fulcrum_ui.parts.card_grid import PATCH, SELECTED, card_grid, drop
+from fulcrum_ui.parts.bench_image import bench_image
+from fulcrum_ui.parts.card_grid import card_grid, drop
 from fulcrum_ui.parts.choosing import choose_image, usable_saes
 from fulcrum_ui.parts.expectation import expectation
 from fulcrum_ui.parts.latent_cards import Known, known
-from fulcrum_ui.parts.patch_canvas import patch_canvas
 from fulcrum_ui.parts.suggesting import suggest_panel
-from fulcrum_ui.parts.words import number, plain, signed
-from fulcrum_ui.pictures import image_url
+from fulcrum_ui.parts.words import plain, signed
+from fulcrum_ui.parts.writing import write_button
 from fulcrum_ui.visitor import remembered, visitor
 
 N_LATENTS = 24
 N_CONTROLS = 20
-_MODE = "debug-mode"
 
 
 def page() -> None:
     """The page."""
-    client = visitor().client
+    who = visitor()
+    client = who.client
     bench = state.current()
     if (note := st.session_state.pop(BENCH_NOTE, None)) is not None:
         st.warning(plain(note))
     saes = usable_saes(client)
     if not saes:
         _no_sae()
+        return
+    if not people.may_write(who):
+        kept_bench.page(client, bench, saes)
         return
     sae = next((s for s in saes if s.id == bench.sae), saes[0])
     if sae.id != bench.sae:
@@ -85,7 +87,7 @@ def _bench(client: Client, why: Explanation, about: Known) -> None:
         answer = st.container()
         sliders = st.container()
     with left:
-        _image(why, bench, about)
+        bench_image(why, bench, about)
     with sliders:
         _sliders(bench, about)
     bench = state.current()
@@ -141,56 +143,6 @@ def _with_default_classes(client: Client, bench: Bench) -> Bench:
     return state.current()
 
 
-def _image(why: Explanation, bench: Bench, about: Known) -> None:
-    selected = st.session_state.get(SELECTED)
-    found = next((a for a in why.latents if a.latent == selected), None)
-    mode: Literal["pick", "brush"] = "brush" if st.session_state.get(_MODE) == "Limit the edit" else "pick"
-    grid = why.attribution.grid
-    heat = () if found is None or found.per_token is None else why.heatmap(found.latent).ravel().tolist()
-    patch = st.session_state.get(PATCH)
-    picked = bench.region if mode == "brush" else (() if patch is None else (patch,))
-    hint = (
-        "drag to mark where the edit acts"
-        if mode == "brush"
-        else ("click a patch for its latents" if found is None else about.name(found.latent))
-    )
-    now = patch_canvas(
-        "canvas",
-        image_url(why.image.id, 768, about.view),
-        grid,
-        heat=heat,
-        picked=picked,
-        mode=mode,
-        hint=hint,
-        alt=why.image.filename,
-    )
-    if now is not None:
-        if mode == "brush":
-            state.change(lambda b: replace(b, region=now))
-        else:
-            st.session_state[PATCH] = now[0] if now else None
-        st.rerun(scope="fragment")
-    st.segmented_control(
-        "Click",
-        ["Look at a patch", "Limit the edit"],
-        default="Look at a patch",
-        key=_MODE,
-        label_visibility="collapsed",
-        width="stretch",
-    )
-    if bench.region:
-        line = st.columns([3, 2], vertical_alignment="center")
-        line[0].caption(f"Edits act in {len(bench.region)} of {grid[0] * grid[1]} patches.")
-        line[1].button("Everywhere", on_click=_everywhere, width="stretch")
-    if found is not None:
-        st.caption("Orange patches speak for the answer through this latent, blue ones against it.")
-    st.caption(f"{plain(why.image.filename)} · {why.image.width} × {why.image.height}")
-
-
-def _everywhere() -> None:
-    state.change(lambda b: replace(b, region=()))
-
-
 def _target(why: Explanation) -> Target:
     return why.attribution.target
 
@@ -240,8 +192,9 @@ def _sliders(bench: Bench, about: Known) -> None:
         shortcut="Ctrl+Y",
     )
     line.button("Reset", on_click=_reset, disabled=not bench.gains, key="reset")
-    if line.button(
+    if write_button(
         "Save correction",
+        place=line,
         type="primary",
         disabled=not bench.edits,
         key="save",
@@ -323,28 +276,7 @@ def _evidence(client: Client, why: Explanation, bench: Bench, tried: Steering | 
 
 def _controls(client: Client, why: Explanation, bench: Bench, tried: Steering | None, about: Known) -> None:
     if tried is None:
-        attribution = why.attribution
-        target = attribution.target
-        words = (
-            f"{target.class_name} over {target.versus}"
-            if isinstance(target, MarginTarget)
-            else target.class_name
-        )
-        st.markdown(f"**How far to trust the scores** (target: {words})")
-        agreement, interaction = attribution.rank_agreement, attribution.interaction_share
-        if agreement is not None:
-            st.caption(
-                f"Rank agreement of scores with measured effects: **{number(agreement)}**. "
-                + (
-                    "Near 1: the order of the cards is what the model really does."
-                    if agreement > 0.8
-                    else "Low: sort by measured effect, and trust only what you try."
-                )
-            )
-        if interaction is not None:
-            st.caption(
-                f"{number(100 * interaction, 0)} % of their joint effect is interaction: latents do not simply add up."
-            )
+        effect_panel.trust(why.attribution)
         return
     effect_panel.unheard(tried.effect, tuple(n for n, g in bench.gains if g != 1.0), about)
     with st.spinner("Controls …"):

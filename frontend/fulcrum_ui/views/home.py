@@ -8,12 +8,12 @@ import streamlit as st
 from fulcrum.client import Client
 from fulcrum.domain.records import SaeRecord
 from fulcrum_ui import go
-from fulcrum_ui.parts import job_progress, label_review
+from fulcrum_ui.parts import job_progress, label_review, people
 from fulcrum_ui.parts.evidence_badges import verdict_badge
 from fulcrum_ui.parts.gallery import gallery
 from fulcrum_ui.parts.words import ago, badge, plain
 from fulcrum_ui.pictures import image_url
-from fulcrum_ui.visitor import account_url, visitor
+from fulcrum_ui.visitor import Visitor, account_url, visitor
 
 _TOUR = (
     (
@@ -49,6 +49,19 @@ _TOUR = (
 )
 
 
+_LOOK = (
+    ("concepts", "Concepts", "hub", "What the latents of the model stand for, with the images that show it."),
+    (
+        "corrections",
+        "Corrections",
+        "healing",
+        "What colleagues changed, and what is known about each change.",
+    ),
+    ("validation", "Evaluations", "fact_check", "What each correction fixed and broke, image by image."),
+    ("datasets", "Data sets", "photo_library", "The images on which all of it is proven."),
+)
+
+
 def page() -> None:
     """The page."""
     who = visitor()
@@ -63,31 +76,38 @@ def page() -> None:
     )
     left, right = st.columns([5, 4], gap="large")
     with left:
-        _next(who.client)
-        _tour()
+        _next(who)
+        if people.may_write(who):
+            _tour()
+        else:
+            _look_around()
     with right:
         _happened(who.client)
 
 
-def _next(client: Client) -> None:
+def _next(who: Visitor) -> None:
+    client, writes = who.client, people.may_write(who)
     saes = [s for s in client.saes.list() if s.state == "ready"]
     datasets = list(client.datasets.list())
     images = list(islice(client.images.list(), 8))
     st.subheader("Next", anchor=False)
     _to_review(saes)
-    if not saes:
+    if not saes and writes:
         st.write("Add the model that you want to understand, and an SAE of it.")
         go.link("models", "Add a model and an SAE", icon="deployed_code")
         return
-    if not any(d.n_images for d in datasets):
+    if not any(d.n_images for d in datasets) and writes:
         st.write("Import a data set: examples for each latent, and what corrections are proven on.")
         go.link("datasets", "Import a data set", icon="photo_library")
     if images:
-        st.caption("Go on with a recent image")
+        st.caption("Go on with a recent image" if writes else "What colleagues asked the model about")
         taken = gallery("home-images", [(i.id, image_url(i.id, 192), i.filename) for i in images], height=300)
         if taken is not None:
             go.switch("debug", image=taken)
-    go.link("debug", "Debug another image", icon="science")
+    if writes:
+        go.link("debug", "Debug another image", icon="science")
+    elif not images:
+        st.caption("Nobody has asked the model about an image yet.")
 
 
 def _to_review(saes: list[SaeRecord]) -> None:
@@ -98,6 +118,17 @@ def _to_review(saes: list[SaeRecord]) -> None:
         label = "1 label waits for your review" if n == 1 else f"{n} labels wait for your review"
         of = f", of {plain(sae.name)}" if len(waiting) > 1 else ""
         go.link("concepts", label + of, icon="rate_review", sae=sae.id, waiting="1")
+
+
+def _look_around() -> None:
+    """In place of the tour, for those who read: it leads through what only others may do."""
+    st.subheader("Look around", anchor=False)
+    for name, label, icon, words in _LOOK:
+        with st.container(border=True):
+            row = st.columns([2, 4.4], vertical_alignment="center")
+            with row[0]:
+                go.link(name, label, icon=icon)
+            row[1].caption(words)
 
 
 def _tour() -> None:

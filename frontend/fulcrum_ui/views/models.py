@@ -14,6 +14,7 @@ from fulcrum.domain.models import Variant
 from fulcrum.domain.records import ModelRecord, SaeRecord
 from fulcrum_ui import go, troubles
 from fulcrum_ui.parts.words import ago, badge, number, plain
+from fulcrum_ui.parts.writing import refusal, write_button, write_submit
 from fulcrum_ui.settings import settings
 from fulcrum_ui.visitor import forget, visitor
 
@@ -108,7 +109,7 @@ def _sae(client: Client, sae: SaeRecord) -> None:
                 key=f"words-{sae.id}",
                 height=90,
             )
-            if st.button("Describe", key=f"describe-{sae.id}", width="stretch"):
+            if write_button("Describe", key=f"describe-{sae.id}", width="stretch"):
                 _describe(client, sae, dataset.id, words)
         _record(client.saes, sae, f"sae-{sae.id}")
     if sae.error:
@@ -146,10 +147,10 @@ def _record(resource: object, record: ModelRecord | SaeRecord, key: str) -> None
     name = st.text_input("Name", record.name, max_chars=120, key=f"name-{key}")
     line = st.columns(2)
     try:
-        if line[0].button("Rename", key=f"rename-{key}", width="stretch"):
+        if write_button("Rename", place=line[0], needed="admin", key=f"rename-{key}", width="stretch"):
             resource.rename(record, name.strip())  # type: ignore[attr-defined]  # both have it
             st.rerun()
-        if line[1].button("Delete", key=f"delete-{key}", width="stretch"):
+        if write_button("Delete", place=line[1], needed="admin", key=f"delete-{key}", width="stretch"):
             resource.delete(record)  # type: ignore[attr-defined]  # both have it
             st.rerun()
     except FulcrumError as error:
@@ -170,7 +171,7 @@ def _add_model(client: Client) -> None:
         )
         name = line[2].text_input("Name", placeholder="our ViT-B/32", max_chars=120)
         random = st.checkbox("Random weights", help="For controls: never taken silently")
-        if st.form_submit_button("Add", type="primary"):
+        if write_submit("Add", needed="admin", type="primary"):
             try:
                 ref = ModelRef(architecture.strip(), tag.strip() or None, random_weights=random)
                 client.models.create(name.strip() or architecture.strip(), ref)
@@ -212,7 +213,7 @@ def _train(client: Client, models: list[ModelRecord]) -> None:
     early = last[3].toggle(
         "Stop early", True, key="train-early", help="End when the loss has stopped falling"
     )
-    if st.button("Train", type="primary", key="train-go"):
+    if write_button("Train", type="primary", key="train-go"):
         try:
             job = client.saes.train(
                 name.strip(),
@@ -244,9 +245,10 @@ def _upload(client: Client, models: list[ModelRecord]) -> None:
         line = st.columns(2)
         model = line[0].selectbox("Model", models, format_func=lambda m: m.name)
         name = line[1].text_input("Name", max_chars=120)
-        config = st.file_uploader("cfg.json", type=["json"])
-        weights = st.file_uploader("sae_weights.safetensors", type=["safetensors"])
-        if st.form_submit_button("Upload", type="primary") and config and weights:
+        no = refusal("admin") is not None
+        config = st.file_uploader("cfg.json", type=["json"], disabled=no)
+        weights = st.file_uploader("sae_weights.safetensors", type=["safetensors"], disabled=no)
+        if write_submit("Upload", needed="admin", type="primary") and config and weights:
             with tempfile.TemporaryDirectory() as folder:
                 for kept_as, sent in (("cfg.json", config), ("sae_weights.safetensors", weights)):
                     with (Path(folder) / kept_as).open("wb") as file:

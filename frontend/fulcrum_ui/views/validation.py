@@ -18,6 +18,7 @@ from fulcrum_ui.parts.columns import columns_of
 from fulcrum_ui.parts.evidence_badges import verdict_badge
 from fulcrum_ui.parts.sharing import share
 from fulcrum_ui.parts.words import ago, badge, number, plain
+from fulcrum_ui.parts.writing import write_button
 from fulcrum_ui.visitor import SHORT_S, remembered, visitor
 
 _SPLITS: dict[SplitName, str] = {
@@ -104,8 +105,13 @@ def _new(client: Client, corrections: list[CorrectionRecord], datasets: list[Dat
         key="validate-controls",
         help="Corrections of the same size made of other latents: the gain must exceed theirs",
     )
-    if line[0].button(
-        "Validate", type="primary", icon=":material/fact_check:", width="stretch", key="validate-go"
+    if write_button(
+        "Validate",
+        place=line[0],
+        type="primary",
+        icon=":material/fact_check:",
+        width="stretch",
+        key="validate-go",
     ):
         _start(
             lambda: (
@@ -121,8 +127,9 @@ def _new(client: Client, corrections: list[CorrectionRecord], datasets: list[Dat
                 ).id
             )
         )
-    if split != "confirm" and line[1].button(
+    if split != "confirm" and write_button(
         "Dose-response",
+        place=line[1],
         icon=":material/show_chart:",
         width="stretch",
         key="sweep-go",
@@ -258,7 +265,7 @@ def _together(client: Client, corrections: list[CorrectionRecord], datasets: lis
     split: Literal["discover", "select"] = line[1].selectbox(
         "Split", ["select", "discover"], key="together-split"
     )
-    if st.button("Try all pairs", type="primary", disabled=len(picked) < 2, key="together-go"):
+    if write_button("Try all pairs", type="primary", disabled=len(picked) < 2, key="together-go"):
         _start(lambda: client.evaluations.interactions(picked, dataset, split=split).id)
 
 
