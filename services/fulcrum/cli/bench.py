@@ -215,6 +215,36 @@ def experts(
     out.print(result["note"])
 
 
+@app.command("people")
+def people(
+    ratings: Annotated[
+        Path, typer.Argument(help="CSV with word_1, word_2, rating (or a column for each rater).")
+    ],
+    model: Annotated[
+        str,
+        typer.Option(
+            help="Text model of transformers: a folder, or a hub reference that is on this machine."
+        ),
+    ],
+    n_pos: Annotated[int, typer.Option(min=2, help="Template sentences about each word.")] = 24,
+    n_neg: Annotated[int, typer.Option(min=2, help="Sentences about other words, for each.")] = 500,
+    threads: Threads = 2,
+    json: options.Json = False,
+) -> None:
+    """Whether experts of words lie as people rate them, beside random weights and baselines: Spearman's rho."""
+    from fulcrum.bench.people import bench_people
+    from fulcrum.domain.concept_files import PairRatings, read_ratings_csv
+
+    judgements = read_ratings_csv(options.read_text(ratings), ratings.stem)
+    if not isinstance(judgements, PairRatings):
+        raise InvalidSettings(f"{ratings.name} has odd ones out: this benchmark takes ratings of pairs")
+    result = bench_people(model, judgements, n_pos, n_neg, threads, _tell)
+    if json:
+        emit_json({**result, **result["ratios"]})
+        return
+    _print_ratios(result)
+
+
 @app.command("serve")
 def serve(
     models: Annotated[

@@ -86,7 +86,7 @@ def find_in(
     if files[0].suffix.lower() == ".csv":
         if len(files) > 1:
             raise InvalidSettings(f"{len(files)} files: concepts come from one CSV, or from JSON files")
-        concepts = read_concepts_csv(files[0].read_text(encoding="utf-8-sig"), title)
+        concepts = read_concepts_csv(options.read_text(files[0]), title)
     else:
         concepts = read_concepts_json([file.read_bytes() for file in files], title)
     with Client() as client:
@@ -116,7 +116,7 @@ def align(
     from fulcrum.client import Client
     from fulcrum.domain.concept_files import read_ratings_csv
 
-    judgements = [read_ratings_csv(file.read_text(encoding="utf-8-sig"), file.stem) for file in files]
+    judgements = [read_ratings_csv(options.read_text(file), file.stem) for file in files]
     with Client() as client:
         job = client.experts.align(search, judgements, unknown_words="leave_out" if leave_out else "refuse")
         _wait_and_show(client, job, json)

@@ -90,10 +90,7 @@ def create(
 
     if evaluation is None and (outcome or where):
         raise InvalidSettings("--outcome and --where choose among the images of an --evaluation: name one")
-    try:
-        lines = [] if file is None else file.read_text(encoding="utf-8-sig").splitlines()
-    except UnicodeDecodeError:
-        raise InvalidSettings(f"{file} is not UTF-8: save it so") from None
+    lines = [] if file is None else options.read_text(file).splitlines()
     ids = [*(image or ()), *(line for line in lines if line)]
     flips = None
     if evaluation is not None:

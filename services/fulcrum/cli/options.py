@@ -148,6 +148,14 @@ def read_image(path: Path) -> bytes:
         raise UnreadableImage(f"cannot read {str(path)!r}: {error.strerror or error}") from error
 
 
+def read_text(path: Path) -> str:
+    """With or without the mark that spreadsheets write in front. Raises InvalidSettings for what is not UTF-8."""
+    try:
+        return path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError:
+        raise InvalidSettings(f"{path} is not UTF-8: save it so") from None
+
+
 def check_parent(path: Path | None) -> None:
     """Raises InvalidSettings before any work is done for a file whose folder does not exist."""
     if path is not None and (not path.parent.is_dir() or path.is_dir()):

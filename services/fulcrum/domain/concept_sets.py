@@ -200,7 +200,7 @@ def built_from_templates(
         raise InvalidInput("a word stands twice in the word lists: each belongs to one domain")
     if negatives == "other_domains" and len(words) < 2:
         raise InvalidInput("negatives of other domains need at least two domains")
-    sentences = {word: _sentences(word, frames, fillers, n_pos, seed) for word in domain_of}
+    sentences = {word: template_sentences(word, n_pos, frames, fillers, seed) for word in domain_of}
     pools: dict[str, list[str]] = {}
     for word, domain in domain_of.items():
         key = domain if negatives == "other_domains" else word
@@ -219,9 +219,14 @@ def built_from_templates(
     return concept_set_of(name, sentences, by_word, domain_of)
 
 
-def _sentences(
-    word: str, frames: Sequence[str], fillers: Mapping[str, Sequence[str]], n: int, seed: int
+def template_sentences(
+    word: str,
+    n: int,
+    frames: Sequence[str] = FRAMES,
+    fillers: Mapping[str, Sequence[str]] = FILLERS,
+    seed: int = 0,
 ) -> list[str]:
+    """`n` different sentences with the word. Raises InvalidSettings where the templates give fewer."""
     made: dict[str, None] = {}
     for frame in frames:
         if "{word}" not in frame:
