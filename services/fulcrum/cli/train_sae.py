@@ -119,13 +119,10 @@ def _train(
 
     from fulcrum.cli.progress import bar
     from fulcrum.datasets.formats import load_dataset
-    from fulcrum.engine.activation_store import ActivationStore
-    from fulcrum.engine.image_batches import BATCH_SIZE
     from fulcrum.engine.residency import Residency
-    from fulcrum.engine.training import DatasetActivations, checkpoint_folder, quality_card
+    from fulcrum.engine.training import checkpoint_folder, quality_card, training_activations
     from fulcrum.science.sae.storage import save_sae
     from fulcrum.science.sae.training.config import TrainConfig, TrainProgress
-    from fulcrum.science.sae.training.source import SharedSource
     from fulcrum.science.sae.training.trainer import train_sae
 
     data = load_dataset(asked.dataset)
@@ -141,10 +138,8 @@ def _train(
     strangers = sorted({str(data.samples[int(i)].label) for i in judged} - set(task.names)) if task else []
     if strangers:
         raise InvalidDataset(f"labels {strangers[:5]} are not among the class prompts: leave out --prompts")
-    store = None
-    if asked.activations is not None and asked.activations_bytes:
-        store = ActivationStore.open(asked.activations, loaded, hook, data, asked.activations_bytes)
-    source = DatasetActivations(loaded, hook, data, trained_on, asked.seed, store=store)
+    kept = asked.activations, asked.activations_bytes
+    source = training_activations(loaded, hook, data, trained_on, asked.seed, ranks, *kept)
     config = TrainConfig(
         variant=asked.variant,  # type: ignore[arg-type]  # checked before
         d_in=source.d_in,
@@ -171,11 +166,9 @@ def _train(
                     f"{at.tokens_per_s:,.0f} tokens/s, {at.eta_s:.0f} s left"
                 )
 
-        # Whole batches of images, so that no process runs a part of one.
-        shared = SharedSource(source, ranks, BATCH_SIZE * source.tokens_per_image)
         sae, report = train_sae(
             config,
-            source if ranks.size == 1 else shared,
+            source,
             on_progress,
             checkpoint_folder(asked.save, data, trained_on),
             ranks=ranks,

@@ -7,16 +7,7 @@ from fulcrum.client.steps import Response
 from fulcrum.domain import errors
 from fulcrum.domain.errors import FulcrumError, Unavailable
 
-
-def _tree(root: type[FulcrumError]) -> dict[str, type[FulcrumError]]:
-    found = {root.reason: root}
-    for kind in root.__subclasses__():
-        found.update(_tree(kind))
-    return found
-
-
-# Nothing else subclasses a domain error, so this is the written-out tree of domain/errors.py.
-BY_REASON: Mapping[str, type[FulcrumError]] = _tree(FulcrumError)
+BY_REASON: Mapping[str, type[FulcrumError]] = errors.by_reason()
 
 # For answers without a reason that we know: another version of the platform, or a proxy in front of it.
 BY_STATUS: Mapping[int, type[FulcrumError]] = {

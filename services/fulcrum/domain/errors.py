@@ -468,3 +468,11 @@ class InternalError(FulcrumError):
     """A bug of ours. The message names the request; the traceback stays in the log."""
 
     reason = "INTERNAL_ERROR"
+
+
+def by_reason(root: type[FulcrumError] = FulcrumError) -> dict[str, type[FulcrumError]]:
+    """The tree above, for who gets an error in words: nothing else subclasses one."""
+    found = {root.reason: root}
+    for kind in root.__subclasses__():
+        found |= by_reason(kind)
+    return found

@@ -24,15 +24,15 @@ from fulcrum.domain.errors import (
 from fulcrum.domain.hook_points import HookPoint
 from fulcrum.domain.jobs import TrainSae, content_key
 from fulcrum.domain.tasks import ClassSet
-from fulcrum.engine.activation_store import ActivationStore
 from fulcrum.engine.device_memory import available_bytes, tells_full_memory
 from fulcrum.engine.image_batches import image_batches
-from fulcrum.engine.training import DatasetActivations, QualityCard, quality_card
+from fulcrum.engine.training import QualityCard, quality_card, training_activations
 from fulcrum.science.attribution.targets import ZeroShotHead
 from fulcrum.science.sae.base import Sae
 from fulcrum.science.sae.quality import evaluate_sae, faithfulness
 from fulcrum.science.sae.storage import sae_files
 from fulcrum.science.sae.training.config import Probing, TrainConfig, TrainProgress
+from fulcrum.science.sae.training.ranks import ALONE, Ranks
 from fulcrum.science.sae.training.source import ActivationSource
 from fulcrum.science.sae.training.trainer import train_sae
 from fulcrum.science.vision.loaded import LoadedModel
@@ -104,7 +104,11 @@ class Training:
 
     @property
     def key(self) -> str:
-        """Hash of all that determines the SAE."""
+        """Hash of all that determines the SAE.
+
+        By how many processes it is trained is no part of it: as with threads, the order of additions is all that
+        changes. So they share an answer that is stored, and one number of them goes on where another has stopped.
+        """
         config = {k: v for k, v in asdict(self.config).items() if k not in ("device", "metrics_every")}
         sha256 = self.dataset.bytes_sha256
         return content_key(
@@ -117,8 +121,10 @@ class Training:
         )
 
 
-def plan_training(loaded: LoadedModel, dataset: Dataset, spec: TrainSae, model_name: str) -> Training:
-    """`model_name` is how the SAE calls its model.
+def plan_training(
+    loaded: LoadedModel, dataset: Dataset, spec: TrainSae, model_name: str, n_processes: int = 1
+) -> Training:
+    """`model_name` is how the SAE calls its model; `n_processes` share the memory of the model's device.
 
     Raises InvalidHookPoint, InvalidSaeConfig, InvalidDataset (an unknown split, or fewer tokens than a batch),
     OutOfMemory for what this machine has no room for.
@@ -161,7 +167,8 @@ def plan_training(loaded: LoadedModel, dataset: Dataset, spec: TrainSae, model_n
             f"{len(division.trained_on)} images of {dataset.name!r} to train on have {n_tokens} tokens, which is less "
             f"than one batch of batch_size={spec.batch_size}"
         )
-    needed, available = training_bytes(config, n_tokens), available_bytes(loaded.device)
+    needed = training_bytes(config, n_tokens, n_processes)
+    available = available_bytes(loaded.device)
     if available is not None and needed > available:
         raise OutOfMemory(
             f"training d_sae={spec.d_sae} at d_in={tower.d_in} with batch_size={spec.batch_size} takes about "
@@ -171,13 +178,15 @@ def plan_training(loaded: LoadedModel, dataset: Dataset, spec: TrainSae, model_n
     return Training(loaded, dataset, config, division, _task_of(dataset, division.judged))
 
 
-def training_bytes(config: TrainConfig, n_tokens: int) -> int:
-    """About what a training takes: weights with gradients and Adam's moments, copies, latents of a batch, buffer."""
+def training_bytes(config: TrainConfig, n_tokens: int, n_processes: int = 1) -> int:
+    """About what a training takes: weights with gradients and Adam's moments, copies, latents of a batch, buffer. Of
+    these several processes share the latents alone.
+    """
     sparse = config.variant in ("topk", "batch_topk", "matryoshka")
     weights = 6 * 2 * config.d_in * config.d_sae
     latents = (1 if sparse else 6) * config.batch_size * config.d_sae
     buffer = min(config.buffer_tokens, n_tokens) * config.d_in
-    return 4 * (weights + latents + buffer)
+    return 4 * (n_processes * (weights + buffer) + latents)
 
 
 class Probe:
@@ -250,25 +259,26 @@ def run_training(
     checkpoint_every_s: float = 60.0,
     activations: Path | None = None,
     activations_bytes: int = 0,
+    ranks: Ranks = ALONE,
 ) -> bytes:
     """Trains, or goes on from the checkpoint in `folder`: the weights' file, with configuration and curves in its
-    header; the same bytes for the same question. Under `activations` rows of up to `activations_bytes` are kept for the
-    next epoch and the next training. What comes of a training that `watching` ended is of no use.
+    header; the same bytes for the same question, asked of as many processes and threads. Under `activations` rows of up
+    to `activations_bytes` are kept for the next epoch and the next training. What comes of a training that `watching`
+    ended is of no use.
+
+    Of several processes (`ranks`) the first alone asks `watching`, needs `head`, writes checkpoints, and returns what
+    the others lack: the curves' answers of the model.
 
     Raises UnreadableImage, ComputationFailed, CorruptCheckpoint, OutOfMemory.
     """
     config, division = training.config, training.division
-    given = training.loaded, training.hook_point, training.dataset
-    store = None
-    if activations is not None and activations_bytes:
-        store = ActivationStore.open(activations, *given, activations_bytes)
-    source = _Watched(DatasetActivations(*given, division.trained_on, config.seed, store=store), watching)
-    try:
-        probe = Probe(training, division.judged[:: max(1, len(division.judged) // _PROBED)][:_PROBED], head)
-    except ComputationFailed as error:
-        watching.note(f"the curves show no cross entropy: {error}")
-        probe = Probe(training, division.judged[:_PROBED], None)
-    every = config.metrics_every * max(1, config.n_steps // (_N_PROBES * config.metrics_every))
+    given = training.loaded, training.hook_point, training.dataset, division.trained_on, config.seed
+    source = training_activations(*given, ranks, activations, activations_bytes)
+    probing = None
+    if ranks.is_first:
+        source = _Watched(source, watching)
+        every = config.metrics_every * max(1, config.n_steps // (_N_PROBES * config.metrics_every))
+        probing = Probing(_probe(training, head, watching), every)
 
     def on_progress(at: TrainProgress) -> None:
         watching.point(_point(at))
@@ -281,7 +291,8 @@ def run_training(
         checkpoint_every_s,
         on_step=watching.step,
         on_saved=watching.saved,
-        probing=Probing(probe, every),
+        probing=probing,
+        ranks=ranks,
     )
     cfg, _ = sae_files(sae)
     header = {
@@ -292,6 +303,15 @@ def run_training(
     }
     _, weights = sae_files(sae, header={_HEADER: json.dumps(header, sort_keys=True)})
     return weights
+
+
+def _probe(training: Training, head: ZeroShotHead | None, watching: Watching) -> Probe:
+    judged = training.division.judged
+    try:
+        return Probe(training, judged[:: max(1, len(judged) // _PROBED)][:_PROBED], head)
+    except ComputationFailed as error:
+        watching.note(f"the curves show no cross entropy: {error}")
+        return Probe(training, judged[:_PROBED], None)
 
 
 def header_of(weights: Path) -> dict[str, Any]:
@@ -327,10 +347,9 @@ def _point(at: TrainProgress) -> dict[str, float]:
 class _Watched:
     """A source that says how much was read."""
 
-    def __init__(self, source: DatasetActivations, watching: Watching) -> None:
+    def __init__(self, source: ActivationSource, watching: Watching) -> None:
         self.d_in, self.n_tokens = source.d_in, source.n_tokens
-        self._source: ActivationSource = source
-        self._watching = watching
+        self._source, self._watching = source, watching
 
     def read(self, start: int) -> Iterator[Tensor]:
         """The source's chunks."""

@@ -13,10 +13,12 @@ from fulcrum.datasets.samples import Dataset
 from fulcrum.domain.hook_points import HookPoint
 from fulcrum.domain.results import FloatArray
 from fulcrum.engine.activation_store import ActivationStore
-from fulcrum.engine.image_batches import image_batches
+from fulcrum.engine.image_batches import BATCH_SIZE, image_batches
 from fulcrum.science.attribution.targets import ZeroShotHead
 from fulcrum.science.sae.base import Sae
 from fulcrum.science.sae.quality import Faithfulness, Quality, evaluate_sae, faithfulness, untrained_twin
+from fulcrum.science.sae.training.ranks import ALONE, Ranks
+from fulcrum.science.sae.training.source import ActivationSource, SharedSource, own_segments
 from fulcrum.science.vision.loaded import LoadedModel
 from fulcrum.science.vision.split import HookState
 from fulcrum.science.vision.towers import split_tower
@@ -40,13 +42,17 @@ class DatasetActivations:
         seed: int = 0,
         cache_budget_bytes: int = _CACHE_BUDGET_BYTES,
         store: ActivationStore | None = None,
+        ranks: Ranks = ALONE,
     ) -> None:
+        """Of several processes (`ranks`) each has its own segments of `BATCH_SIZE` images: see `SharedSource`."""
         self._store = store
         self._loaded, self._dataset = loaded, dataset
         self._tower = split_tower(loaded, hook_point)
         chosen = np.arange(len(dataset)) if numbers is None else np.asarray(numbers)
         # Neighbours in a data set are alike; the trainer shuffles within its buffer only.
-        self._order = np.random.default_rng(seed).permutation(chosen).astype(np.int64)
+        order = np.random.default_rng(seed).permutation(chosen).astype(np.int64)
+        # Whole batches of images, so that no process runs a part of one.
+        self._order = order[own_segments(len(order), BATCH_SIZE, ranks)]
         self.d_in = self._tower.d_in
         self.tokens_per_image = self._tower.n_tokens
         self.n_tokens = len(self._order) * self.tokens_per_image
@@ -94,6 +100,33 @@ class DatasetActivations:
         if size <= self._budget:
             self._budget -= size
             self._cache[position] = row.clone()
+
+
+def training_activations(
+    loaded: LoadedModel,
+    hook_point: HookPoint,
+    dataset: Dataset,
+    numbers: np.ndarray,
+    seed: int,
+    ranks: Ranks = ALONE,
+    kept: Path | None = None,
+    kept_bytes: int = 0,
+) -> ActivationSource:
+    """What a training by all `ranks` reads: `DatasetActivations`, each image run by one of them. Under `kept` rows of
+    up to `kept_bytes` stay on disk for the next epoch and the next training.
+    """
+    given = loaded, hook_point, dataset
+    store = None
+    if kept is not None and kept_bytes:
+        # The first makes room: the others must not count what it is removing.
+        store = ranks.in_turn(lambda: ActivationStore.open(kept, *given, kept_bytes))
+    # On the CPU they share the memory, too.
+    budget = _CACHE_BUDGET_BYTES // (ranks.size if loaded.device.type == "cpu" else 1)
+    mine = DatasetActivations(*given, numbers, seed, budget, store, ranks)
+    if ranks.size == 1:
+        return mine
+    segment, n_tokens = BATCH_SIZE * mine.tokens_per_image, len(numbers) * mine.tokens_per_image
+    return SharedSource(mine, ranks, segment, n_tokens)
 
 
 @dataclass(frozen=True)

@@ -19,6 +19,7 @@ from fulcrum.store.buckets import Bucket, named_bucket
 from fulcrum.store.database import Store
 from fulcrum.telemetry import logger
 from fulcrum.worker.machine import Machine
+from fulcrum.worker.ranks.together import TrainingProcesses
 
 if TYPE_CHECKING:
     from fulcrum.engine.local import LocalEngine
@@ -124,6 +125,11 @@ class Held:
     def activations_bytes(self) -> int:
         """Room for kept activations."""
         return self._machine.activations_bytes
+
+    @property
+    def training_processes(self) -> TrainingProcesses:
+        """What trains an SAE."""
+        return self._machine.training_processes
 
     def model(self, model_id: str) -> ModelRef:
         """What the engine takes for a registered model."""

@@ -12,6 +12,7 @@ from fulcrum.domain.errors import UnknownModel, UnknownSae
 from fulcrum.domain.models import ModelRef
 from fulcrum.store.artifacts import Artifacts
 from fulcrum.store.database import Store
+from fulcrum.worker.ranks.together import TrainingProcesses
 
 if TYPE_CHECKING:
     from fulcrum.engine.local import LocalEngine
@@ -32,6 +33,7 @@ class Machine:
         buckets: Mapping[str, str] | None = None,
         make_engine: "Callable[[], LocalEngine] | None" = None,
         activations_bytes: int = 0,
+        training_processes: TrainingProcesses | None = None,
     ) -> None:
         """`scratch` is shared by the workers of a machine; references may name `folders`, imports also `buckets`."""
         self.store, self.artifacts = store, artifacts
@@ -43,6 +45,7 @@ class Machine:
         self._folders, self._make_engine = folders or {}, make_engine
         self.buckets = buckets or {}
         self.activations_bytes = activations_bytes
+        self.training_processes = training_processes or TrainingProcesses()
 
     @cached_property
     def engine(self) -> "LocalEngine":

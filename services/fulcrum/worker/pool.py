@@ -11,7 +11,7 @@ import signal
 import socket
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -25,6 +25,7 @@ from fulcrum.store.database import open_store
 from fulcrum.telemetry import configure_logging, configure_tracing
 from fulcrum.worker.held import Stopping, Terms
 from fulcrum.worker.machine import Machine
+from fulcrum.worker.ranks.together import TrainingProcesses
 from fulcrum.worker.running import Handlers, Runner
 from fulcrum.worker.settings import Settings
 
@@ -45,10 +46,10 @@ def run_pool(settings: Settings, stop_fd: int, load_handlers: Callable[[], Handl
     runners: list[Runner] = []
 
     def prepare(**_: object) -> None:
-        _choose_gpu(settings)
+        gpus = _choose_gpus(settings)
         stopping = Stopping()
         _when_ended(stop_fd, stopping.ask)
-        runners.append(_runner(settings, stopping, load_handlers()))
+        runners.append(_runner(settings, gpus, stopping, load_handlers()))
 
     def work() -> None:
         runners[0].run_until_idle(settings.queue_names)
@@ -75,22 +76,36 @@ def n_gpus() -> int:
     return len(list(_GPUS.iterdir())) if _GPUS.is_dir() else 0
 
 
-def _choose_gpu(settings: Settings) -> None:
-    # Before torch is imported, which looks once.
-    if settings.device in ("auto", "cuda") and (n := n_gpus()) > 1:
-        allowed = os.environ.get("CUDA_VISIBLE_DEVICES", ",".join(map(str, range(n)))).split(",")
-        os.environ["CUDA_VISIBLE_DEVICES"] = allowed[current_process().index % len(allowed)]
+def gpus_of(index: int, n_processes: int, allowed: Sequence[str]) -> tuple[str, ...]:
+    """Of the process with this index: its own first, then the others in the order in which its trainings take them.
+
+    Own ones lie as far apart as they can, so that trainings of few processes on many GPUs share none.
+    """
+    own = index * max(1, len(allowed) // n_processes) % len(allowed)
+    return (*allowed[own:], *allowed[:own])
 
 
-def _runner(settings: Settings, stopping: Stopping, handlers: Handlers) -> Runner:
+def _choose_gpus(settings: Settings) -> tuple[str, ...]:
+    """None where there is nothing to choose from. From now on torch sees the first of them alone."""
+    if settings.device not in ("auto", "cuda") or (n := n_gpus()) < 2:
+        return ()
+    allowed = os.environ.get("CUDA_VISIBLE_DEVICES", ",".join(map(str, range(n)))).split(",")
+    gpus = gpus_of(current_process().index, settings.concurrency or n, allowed)
+    os.environ["CUDA_VISIBLE_DEVICES"] = gpus[0]  # before torch is imported, which looks once
+    return gpus
+
+
+def _runner(settings: Settings, gpus: tuple[str, ...], stopping: Stopping, handlers: Handlers) -> Runner:
+    kept = settings.artifacts_url, settings.scratch_dir / "artifacts"
     machine = Machine(
         open_store(settings.database_url),
-        open_artifacts(settings.artifacts_url, settings.scratch_dir / "artifacts"),
+        open_artifacts(*kept),
         settings.scratch_dir,
         folders=settings.folders,
         buckets=settings.buckets,
         make_engine=lambda: _engine(settings),
         activations_bytes=int(settings.activations_gib * 2**30),
+        training_processes=TrainingProcesses(settings.training_processes, *kept, gpus),
     )
     terms = Terms(settings.lease_s, settings.beat_s, settings.drain_s, settings.max_running_per_user)
     queue = CeleryQueue(settings.redis_url.get_secret_value())

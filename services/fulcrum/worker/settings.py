@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Literal
 
-from pydantic import Field, SecretStr, field_validator
+from pydantic import Field, SecretStr, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from fulcrum.domain.jobs import QueueName
@@ -50,6 +50,13 @@ class Settings(BaseSettings):
     dtype: Literal["float32", "bfloat16", "float16"] = Field(
         default="float32", description="Of activations and weights on the device."
     )
+    training_processes: int = Field(
+        default=1,
+        ge=1,
+        le=64,
+        description="Processes that train one SAE together: on as many GPUs, which a worker's process shares with the "
+        "others unless FULCRUM_WORKER_CONCURRENCY leaves each its own, or on the CPU.",
+    )
     lease_s: float = Field(
         default=30.0, gt=0, description="A worker without a sign of life for so long has lost its work."
     )
@@ -91,6 +98,16 @@ class Settings(BaseSettings):
         if not names or not set(names) <= {"gpu", "cpu"}:
             raise ValueError(f"{value!r}: expected gpu, cpu or gpu,cpu")
         return ",".join(dict.fromkeys(names))
+
+    @field_validator("training_processes")
+    @classmethod
+    def _on_gpus(cls, value: int, info: ValidationInfo) -> int:
+        device = str(info.data.get("device"))
+        if value > 1 and device.startswith("cuda:"):
+            raise ValueError(
+                f"{value} processes cannot train on the one GPU of FULCRUM_WORKER_DEVICE={device}"
+            )
+        return value
 
     @property
     def queue_names(self) -> tuple[QueueName, ...]:

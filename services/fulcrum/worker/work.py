@@ -9,6 +9,7 @@ from fulcrum.domain.models import ModelRef
 from fulcrum.store.artifacts import Artifacts
 from fulcrum.store.buckets import Bucket
 from fulcrum.store.database import Store
+from fulcrum.worker.ranks.together import TrainingProcesses
 
 if TYPE_CHECKING:
     from fulcrum.engine.local import LocalEngine
@@ -50,6 +51,11 @@ class Work(Protocol):
     @property
     def activations_bytes(self) -> int:
         """Of `cache` that activations may take which a training keeps for the next; 0: none."""
+        ...
+
+    @property
+    def training_processes(self) -> TrainingProcesses:
+        """What trains an SAE."""
         ...
 
     def model(self, model_id: str) -> ModelRef:

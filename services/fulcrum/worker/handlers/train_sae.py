@@ -1,10 +1,12 @@
 """`train_sae`: one shard trains, since each step stands on the one before; the reduce judges and registers."""
 
 import json
+import logging
 import shutil
 import tempfile
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,11 +19,14 @@ from fulcrum.domain.records import SaeRecord
 from fulcrum.worker.datasets import record_of
 from fulcrum.worker.held import Draining
 from fulcrum.worker.indexes import OpenDataset
+from fulcrum.worker.ranks.lines import Question
+from fulcrum.worker.ranks.together import train_together
 from fulcrum.worker.work import Work
 
 if TYPE_CHECKING:
     from fulcrum.engine.sae_training import Training
     from fulcrum.science.attribution.targets import ZeroShotHead
+    from fulcrum.science.vision.loaded import LoadedModel
 
 CHECKPOINT_EVERY_S = 60.0
 
@@ -51,26 +56,71 @@ class TrainSaeHandler:
         """The weights' file. Raises UnreadableImage, ComputationFailed for a training that diverges, OutOfMemory, and
         Conflict where what it was planned for has changed.
         """
-        from fulcrum.engine.sae_training import run_training
-
         training = self._opened(work)
         if training.key != shard.key:
             raise Conflict(
                 f"the data set, the model or this worker's precision ({training.loaded.device.type}, "
                 f"{training.loaded.info.dtype}) is no more what the training was planned for: start again"
             )
-        head = _head(work, training)
         telling = _Telling(work, training)
         folder = work.folder / shard.key[:16]
-        kept = work.cache / "activations", work.activations_bytes
+        n = _n_processes(work, training.loaded, training.config.batch_size)
+        if (wanted := work.training_processes.wanted) > 1:
+            needs = f": each needs a GPU and an equal part of batch_size={training.config.batch_size}"
+            work.log(f"{n} of {wanted} processes train{'' if n == wanted else needs}")
+        run = self._run_alone if n == 1 else partial(self._run_together, n)
         try:
-            weights = run_training(training, head, folder, telling, self._checkpoint_every_s, *kept)
+            weights = run(work, training, folder, telling)
         except CorruptCheckpoint:
             work.log("the checkpoint cannot be read: the training begins anew", "warning")
             shutil.rmtree(folder, ignore_errors=True)
-            weights = run_training(training, head, folder, telling, self._checkpoint_every_s, *kept)
+            weights = run(work, training, folder, telling)
         if telling.drained is not None:
             raise telling.drained
+        return weights
+
+    def _run_alone(self, work: Work, training: "Training", folder: Path, telling: "_Telling") -> bytes:
+        from fulcrum.engine.sae_training import run_training
+
+        kept = work.cache / "activations", work.activations_bytes
+        return run_training(training, _head(work, training), folder, telling, self._checkpoint_every_s, *kept)
+
+    def _run_together(
+        self, n: int, work: Work, training: "Training", folder: Path, telling: "_Telling"
+    ) -> bytes:
+        import torch
+
+        spec, processes = _spec(work), work.training_processes
+        record = record_of(work, spec.dataset_id)
+        assert record.manifest_sha256 is not None  # it was opened
+        loaded = training.loaded
+        with tempfile.TemporaryDirectory(dir=work.folder) as meeting:
+            first = Question(
+                rank=0,
+                size=n,
+                key=training.key,
+                spec=spec,
+                model=work.model(spec.model_id),
+                model_name=training.config.model_name,
+                dataset_name=record.name,
+                manifest_sha256=record.manifest_sha256,
+                artifacts_url=processes.artifacts_url,
+                artifacts_cache=str(processes.artifacts_cache),
+                activations=str(work.cache / "activations"),
+                activations_bytes=work.activations_bytes,
+                checkpoints=str(folder),
+                checkpoint_every_s=self._checkpoint_every_s,
+                meeting=meeting,
+                device=loaded.device.type,
+                gpus=processes.gpus,
+                dtype=str(loaded.dtype).removeprefix("torch."),
+                n_threads=max(1, torch.get_num_threads() // n),
+                log_level=logging.getLevelName(max(logging.DEBUG, logging.getLogger().getEffectiveLevel())),
+            )
+            questions = [replace(first, rank=rank) for rank in range(n)]
+            weights = train_together(questions, telling, processes.program)
+        if weights:  # it was at its end before it could be told to stop
+            telling.drained = None
         return weights
 
     def reduce(self, work: Work, results: Sequence[ShardResult]) -> dict[str, Any]:
@@ -144,7 +194,8 @@ class TrainSaeHandler:
             model_name = tx.models.get(spec.model_id).ref.model_name
         loaded = work.engine.residency.model(work.model(spec.model_id))
         record_of(work, spec.dataset_id)  # it may have been deleted since, and opened before
-        return plan_training(loaded, self._open_dataset(work, spec.dataset_id), spec, model_name)
+        sharing = _n_processes(work, loaded, spec.batch_size) if loaded.device.type == "cpu" else 1
+        return plan_training(loaded, self._open_dataset(work, spec.dataset_id), spec, model_name, sharing)
 
 
 class _Telling:
@@ -191,6 +242,10 @@ class _Telling:
         done, total = self._steps
         size = self._config.batch_size
         self._work.progress("training", done * size, total * size, "tokens")
+
+
+def _n_processes(work: Work, loaded: "LoadedModel", batch_size: int) -> int:
+    return work.training_processes.number(loaded.device, batch_size)
 
 
 def _head(work: Work, training: "Training") -> "ZeroShotHead | None":

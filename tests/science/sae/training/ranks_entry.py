@@ -13,7 +13,7 @@ from tests.science.sae.drawn import mixture
 from fulcrum.science.sae.storage import save_sae
 from fulcrum.science.sae.training.config import TrainConfig
 from fulcrum.science.sae.training.ranks import Ranks, torchrun_ranks
-from fulcrum.science.sae.training.source import SharedSource, TensorSource
+from fulcrum.science.sae.training.source import SharedSource, TensorSource, own_segments
 from fulcrum.science.sae.training.trainer import train_sae
 
 
@@ -36,8 +36,8 @@ class Counting(TensorSource):
 
 
 def train(folder, variant, n_steps, ranks):
-    source = Counting(mixture(3_000), chunk=100)
-    shared = source if ranks.size == 1 else SharedSource(source, ranks, 400)
+    source = Counting(mixture(3_000)[own_segments(3_000, 400, ranks)], chunk=100)
+    shared = source if ranks.size == 1 else SharedSource(source, ranks, 400, 3_000)
     on_step = (lambda done, total: done != n_steps) if n_steps else None
     sae, report = train_sae(
         config_of(variant), shared, None, folder / "checkpoint", on_step=on_step, ranks=ranks

@@ -15,7 +15,7 @@ from tests.science.sae.training import ranks_entry
 from fulcrum.domain.errors import InvalidSaeConfig
 from fulcrum.science.sae.storage import load_sae
 from fulcrum.science.sae.training.ranks import ALONE, Ranks
-from fulcrum.science.sae.training.source import SharedSource, TensorSource
+from fulcrum.science.sae.training.source import SharedSource, TensorSource, own_segments
 from fulcrum.science.sae.training.trainer import train_sae
 
 ROOT = Path(__file__).resolve().parents[4]
@@ -102,7 +102,9 @@ def test_all_get_everything_in_order_from_any_token_on(start: int, size: int) ->
 
     others = [sent(rank) for rank in range(size)]
     for rank in range(size):
-        shared = SharedSource(TensorSource(x, chunk=33), Pretended(rank, others), segment)
+        ranks = Pretended(rank, others)
+        mine = TensorSource(x[own_segments(500, segment, ranks)], chunk=33)
+        shared = SharedSource(mine, ranks, segment, 500)
         assert torch.equal(torch.cat(list(shared.read(start))), x[start:])
 
 

@@ -3,13 +3,17 @@
 What they exchange are sums over rows, so several come to the numbers of one alone, but for the order of additions.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
+from typing import TypeVar
 
 import torch
 import torch.distributed as dist
 from jaxtyping import Bool, Float
 from torch import Tensor
+
+T = TypeVar("T")
 
 
 class Ranks:
@@ -65,6 +69,12 @@ class Ranks:
         dist.all_reduce(answer, dist.ReduceOp.MIN)
         return bool(answer)
 
+    def in_turn(self, make: Callable[[], T]) -> T:
+        """What each of them makes, the others once the first has made it."""
+        made = make() if self.is_first else None
+        self.all_agree(True)
+        return make() if made is None else made
+
 
 ALONE = Ranks()
 
@@ -76,10 +86,34 @@ def torchrun_ranks(device: str) -> Iterator[Ranks]:
         yield Ranks(device=device)
         return
     cuda = device.startswith("cuda")
-    if cuda:
-        device = f"cuda:{dist.get_node_local_rank()}"
-        torch.cuda.set_device(device)
+    device = _own_gpu(dist.get_node_local_rank()) if cuda else device
     dist.init_process_group("nccl" if cuda else "gloo")
+    with _group(device) as ranks:
+        yield ranks
+
+
+@contextmanager
+def meeting_ranks(rank: int, size: int, device: str, meeting: Path) -> Iterator[Ranks]:
+    """Processes of this machine that meet at a file which is not there yet; each on a GPU of its own where `device` is
+    cuda.
+    """
+    cuda = device == "cuda"
+    device = _own_gpu(rank) if cuda else device
+    # A file, and no port that others could reach.
+    where = f"file://{meeting.absolute()}"
+    dist.init_process_group("nccl" if cuda else "gloo", init_method=where, rank=rank, world_size=size)
+    with _group(device) as ranks:
+        yield ranks
+
+
+def _own_gpu(rank: int) -> str:
+    device = f"cuda:{rank}"
+    torch.cuda.set_device(device)
+    return device
+
+
+@contextmanager
+def _group(device: str) -> Iterator[Ranks]:
     try:
         yield Ranks(dist.get_rank(), dist.get_world_size(), device)
     finally:

@@ -3,8 +3,10 @@
 from collections.abc import Callable, Iterable, Iterator
 from typing import Protocol, runtime_checkable
 
+import numpy as np
 import torch
 from jaxtyping import Float
+from numpy.typing import NDArray
 from torch import Tensor
 
 from fulcrum.domain.errors import ComputationFailed, InvalidSaeConfig
@@ -55,40 +57,54 @@ class StreamSource:
 
 
 class SharedSource:
-    """A source that several processes read together: each produces its segments, and all get everything, in order.
+    """A source of `n_tokens` that several processes read together: each produces its segments, and all get everything,
+    in order.
 
-    A token is produced by the same process in each epoch, so what that one keeps is of use to it.
+    `mine` holds the segments of this process alone, one after the other: those of `own_segments`. A token is produced
+    by the same process in each epoch, so what that one keeps is of use to it.
     """
 
-    def __init__(self, source: ActivationSource, ranks: Ranks, segment_tokens: int) -> None:
-        self.d_in, self.n_tokens = source.d_in, source.n_tokens
-        self._source, self._ranks, self._segment = source, ranks, segment_tokens
+    def __init__(self, mine: ActivationSource, ranks: Ranks, segment_tokens: int, n_tokens: int) -> None:
+        self.d_in, self.n_tokens = mine.d_in, n_tokens
+        self._mine, self._ranks, self._segment = mine, ranks, segment_tokens
 
     def read(self, start: int) -> Iterator[Float[Tensor, "n d_in"]]:
         """Segments, the first one cut at `start`."""
-        size, segment = self._ranks.size, self._segment
+        size, rank, segment = self._ranks.size, self._ranks.rank, self._segment
         first, end = start // segment, -(-self.n_tokens // segment)
+        produced = self._produced(-(-(first - rank) // size))
         for base in range(first - first % size, end, size):
-            mine = base + self._ranks.rank
-            rows = self._produced(mine) if first <= mine < end else self._nothing()
+            rows = next(produced) if first <= base + rank < end else self._nothing()
             together = self._ranks.gather(rows).split(segment)
             for number in range(max(base, first), min(base + size, end)):
                 at = number * segment
                 yield together[number - base][max(0, start - at) : self.n_tokens - at]
 
-    def _produced(self, number: int) -> Float[Tensor, "segment d_in"]:
-        rows, at = self._nothing(), number * self._segment
-        wanted, filled = min(self._segment, self.n_tokens - at), 0
-        for chunk in self._source.read(at):
-            taken = chunk[: wanted - filled]
-            rows[filled : filled + taken.shape[0]] = taken
-            filled += taken.shape[0]
-            if filled == wanted:
-                break
-        return rows
+    def _produced(self, first: int) -> Iterator[Float[Tensor, "segment d_in"]]:
+        """The segments of this process from its `first` on, the last of all filled up with zeros.
+
+        One stream over all of them: a source may prepare the next while this one is used.
+        """
+        rows, filled = self._nothing(), 0
+        for chunk in self._mine.read(first * self._segment):
+            at = 0
+            while at < chunk.shape[0]:
+                taken = chunk[at : at + self._segment - filled]
+                rows[filled : filled + taken.shape[0]] = taken
+                at, filled = at + taken.shape[0], filled + taken.shape[0]
+                if filled == self._segment:
+                    yield rows
+                    rows, filled = self._nothing(), 0
+        if filled:
+            yield rows
 
     def _nothing(self) -> Float[Tensor, "segment d_in"]:
         return torch.zeros(self._segment, self.d_in, device=self._ranks.device)
+
+
+def own_segments(n: int, segment: int, ranks: Ranks) -> NDArray[np.int64]:
+    """Which of `n` in a row this process produces: every `ranks.size`-th segment of so many."""
+    return np.flatnonzero(np.arange(n) // segment % ranks.size == ranks.rank)
 
 
 class ShuffledBlocks:
