@@ -19,7 +19,10 @@ _HEADERS = {"Cache-Control": "no-cache"}  # a new version names new files
 def document() -> str:
     """The page. Raises RuntimeError where Streamlit's is not the one that this was written for."""
     found = (Path(streamlit.__file__).parent / "static" / "index.html").read_text("utf-8")
-    for ours, theirs in ((f"<head>{_TOLD}", "<head>"), ("<title>Fulcrum</title>", "<title>Streamlit</title>")):
+    for ours, theirs in (
+        (f"<head>{_TOLD}", "<head>"),
+        ("<title>Fulcrum</title>", "<title>Streamlit</title>"),
+    ):
         if found.count(theirs) != 1:
             raise RuntimeError(f"Streamlit {streamlit.__version__} has no single {theirs} in its page")
         found = found.replace(theirs, ours)
