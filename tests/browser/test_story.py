@@ -135,6 +135,17 @@ def test_two_cards_of_a_flip_board_become_an_invariant_list_that_the_next_valida
     page.get_by_text("invariant images keep their answer: signs").wait_for()
     page.get_by_text(re.compile("^2 of 2 changed their answer")).wait_for()
     assert record.id not in page.url
+    # From the gate to the images, which the address brings back.
+    page.get_by_role("button", name="signs: 2 images that changed their answer").click()
+    settled(page)
+    cards = page.locator(".card")
+    expect(cards).to_have_count(2)
+    shown = {cards.nth(i).get_attribute("data-id") for i in range(2)}
+    assert shown == {b.id for b in broken[:2]}
+    page.reload()
+    settled(page)
+    expect(cards).to_have_count(2)
+    expect(page.get_by_role("tab", name="Flip board")).to_have_attribute("aria-selected", "true")
 
     # The form proposes it, and the data set shows it.
     go(page, world, f"validation?correction={saved.id}")

@@ -33,6 +33,9 @@ def test_sets_are_made_by_id_from_a_file_and_from_a_flip_board_and_taken_away(
     board = ["image-sets", "create", "kept", "-d", shops.dataset.id, "--evaluation", shops.evaluation.id]
     assert run([*board, "--where", "set=seen before"]) == 0
     assert "slice          3 images" in capfd.readouterr().out
+    board[2] = "changed"
+    assert run([*board, "--where", "set=seen before", "--changed", "--json"]) == 0
+    assert json.loads(capfd.readouterr().out)["n_images"] == 2  # of the three, the first and the third
     assert run(["image-sets", "list", "-d", "shops", "--purpose", "invariant"]) == 0
     listed = capfd.readouterr().out.splitlines()
     assert len(listed) == 1
@@ -41,7 +44,7 @@ def test_sets_are_made_by_id_from_a_file_and_from_a_flip_board_and_taken_away(
     assert run(["image-sets", "show", made["id"], "--json"]) == 0
     assert json.loads(capfd.readouterr().out)["image_ids"] == sorted([*shops.ids[:2], shops.ids[7]])
     assert run(["image-sets", "delete", made["id"]]) == 0
-    assert [s.name for s in client.image_sets.list()] == ["kept"]
+    assert [s.name for s in client.image_sets.list()] == ["changed", "kept"]
 
 
 def test_what_cannot_be_meant_is_one_clear_line(client, shops, tmp_path, capfd):  # noqa: F811
@@ -56,8 +59,9 @@ def test_what_cannot_be_meant_is_one_clear_line(client, shops, tmp_path, capfd):
     error = json.loads(capfd.readouterr().out)["error"]
     assert error["reason"] == "UNKNOWN_IMAGE"
     assert "nowhere.png" in error["message"]
-    assert run([*asked, "--outcome", "broken"]) == 2
-    assert json.loads(capfd.readouterr().out)["error"]["reason"] == "INVALID_SETTINGS"
+    for alone in (["--outcome", "broken"], ["--changed"]):
+        assert run([*asked, *alone]) == 2
+        assert json.loads(capfd.readouterr().out)["error"]["reason"] == "INVALID_SETTINGS"
     assert run(["image-sets", "create", "x", "-d", "elsewhere", "--json"]) == 2
     assert json.loads(capfd.readouterr().out)["error"]["reason"] == "UNKNOWN_DATASET"
     assert run(["image-sets", "list", "--purpose", "tag", "--json"]) == 2

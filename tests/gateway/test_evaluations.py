@@ -155,6 +155,12 @@ def test_the_flip_board_shows_every_image_of_an_outcome_once_the_largest_change_
         assert len(cards) == expected.sum()
         changes = [abs(c.margin_change) for c in cards]
         assert changes == sorted(changes, reverse=True)
+    changed = {c.id for c in client.evaluations.images(record, changed_only=True)}
+    another = table["base_prediction"] != table["corrected_prediction"]
+    assert changed == set(table["id"][table["evaluated"] & another])
+    moved = list(client.evaluations.images(record, outcome="moved", changed_only=True))
+    assert {c.id for c in moved} == set(table["id"][table["outcome"] == OUTCOMES.index("moved")])
+    assert not list(client.evaluations.images(record, outcome="still_wrong", changed_only=True))
     fixed = next(iter(client.evaluations.images(record, outcome="fixed")))
     row = int(np.flatnonzero(table["id"] == fixed.id)[0])
     assert fixed.corrected == fixed.label == NAMES[table["label"][row]]

@@ -188,6 +188,10 @@ def test_all_images_of_a_flip_board_come_into_a_set_by_its_filter(client, shops)
         assert set(client.image_sets.images(made)) == expected
     listed = client.evaluations.images(shops.evaluation, where="set=seen before")
     assert {i.id for i in listed} == set(np.array(shops.ids)[shops.inside])
+    changed = [i for i in client.evaluations.images(shops.evaluation) if i.base != i.corrected]
+    both = FlipFilter(shops.evaluation.id, where=("set=seen before",), changed_only=True)
+    made = client.image_sets.create(shops.dataset, "changed", flips=both)
+    assert set(client.image_sets.images(made)) == {i.id for i in changed if "seen before" in i.sets}
     made = client.image_sets.create(shops.dataset, "one", shops.ids[8:9])
     more = client.image_sets.update(
         made, add_flips=FlipFilter(shops.evaluation.id, where=("set=seen before",))

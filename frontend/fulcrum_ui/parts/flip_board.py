@@ -7,11 +7,12 @@ import streamlit as st
 
 from fulcrum.client import Client
 from fulcrum.domain.evaluations import Evaluation, FlipFilter, FlippedImage, Outcome
+from fulcrum.domain.records import EvaluationRecord
 from fulcrum_ui import go
 from fulcrum_ui.bench_state import BENCH_NOTE, of_correction
 from fulcrum_ui.parts import image_sets, keeping, looking, moved_latents
 from fulcrum_ui.parts.gallery import Items, gallery, ticked, ticked_gallery
-from fulcrum_ui.parts.words import plain, signed
+from fulcrum_ui.parts.words import number, plain, signed
 from fulcrum_ui.parts.writing import refusal
 from fulcrum_ui.pictures import sample_url
 from fulcrum_ui.visitor import forget, remembered
@@ -23,21 +24,27 @@ _OUTCOMES: dict[str, Outcome] = {
     "Still wrong": "still_wrong",
     "Still right": "still_right",
 }
+_CHANGED = "Changed"  # any other answer: fixed, broken, moved, and without a label
 _PER_PAGE, _MOST_OF_A_CLASS = 60, 2000
 _ALL = "all images"
+
+
+def changed_of_set(record: EvaluationRecord, name: str) -> dict[str, str]:
+    """The address of the flip board with the images of a judged set whose answer is another one."""
+    return {"evaluation": record.id, "part": "Flip board", "outcome": _CHANGED, "only": f"set={name}"}
 
 
 def flip_board(client: Client, found: Evaluation, report: dict[str, Any]) -> None:
     """The page of an evaluation."""
     record = found.record
-    line = st.columns([4, 3, 2], vertical_alignment="center")
-    counts = report["overall"]
+    line = st.columns([6, 3, 1.8], vertical_alignment="center")
+    counts = _counts(report["overall"])
     with line[0]:
         shown = keeping.segments(
-            list(_OUTCOMES),
+            list(counts),
             "outcome",
-            "Broken" if counts["broken"] else "Fixed",
-            format_func=lambda o: f"{o} ({counts.get(_OUTCOMES[o], 0)})",
+            "Broken" if counts["Broken"] else "Fixed",
+            format_func=lambda o: f"{o} ({number(counts[o])})",
             label_visibility="collapsed",
             width="stretch",
         )
@@ -45,13 +52,24 @@ def flip_board(client: Client, found: Evaluation, report: dict[str, Any]) -> Non
     sets = [f"set={s['name']}" for s in report.get("image_sets", ()) if s["evaluated"]]
     with line[1]:
         where = keeping.choice([_ALL, *sets, *sorted(columns)], "only")
-    everything = line[2].toggle(
+    everything = keeping.switch(
         "Also not judged",
-        key="flip-all",
+        "unjudged",
         help="Images on which it was found, or that leaked, prove nothing and are left out",
+        place=line[2],
     )
-    wanted = FlipFilter(record.id, _OUTCOMES[shown], () if where == _ALL else (where,), not everything)
-    _cards(client, found, wanted)
+    only = () if where == _ALL else (where,)
+    _cards(
+        client, found, FlipFilter(record.id, _OUTCOMES.get(shown), only, not everything, shown == _CHANGED)
+    )
+
+
+def _counts(overall: dict[str, Any]) -> dict[str, int]:
+    """Images of each choice, in their order; in the report those that moved are among the still wrong."""
+    n = {k: int(overall.get(k, 0)) for k in (*_OUTCOMES.values(), "changed_unlabelled")}
+    n["still_wrong"] -= n["moved"]
+    changed = n["broken"] + n["fixed"] + n["moved"] + n["changed_unlabelled"]
+    return {_CHANGED: changed} | {words: n[outcome] for words, outcome in _OUTCOMES.items()}
 
 
 @st.fragment  # a tick runs nothing but this
@@ -67,6 +85,7 @@ def _cards(client: Client, found: Evaluation, wanted: FlipFilter) -> None:
                     outcome=wanted.outcome,
                     where=wanted.where[0] if wanted.where else None,
                     evaluated_only=wanted.evaluated_only,
+                    changed_only=wanted.changed_only,
                 ),
                 n + 1,
             )

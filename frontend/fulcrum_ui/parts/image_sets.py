@@ -197,7 +197,8 @@ def _keep_dialog(
 def _what(ids: tuple[str, ...], flips: FlipFilter | None) -> str:
     if flips is None:
         return f"{number(len(ids))} images."
-    outcome = (flips.outcome or "any outcome").replace("_", " ")
+    any_outcome = "changed in any way" if flips.changed_only else "any outcome"
+    outcome = (flips.outcome or any_outcome).replace("_", " ")
     where = f" with {plain(', '.join(flips.where))}" if flips.where else ""
     judged = ", judged or not" if not flips.evaluated_only else ""
     return f"All images of this flip board that are {outcome}{where}{judged}."

@@ -14,9 +14,9 @@ from fulcrum_ui.parts import keeping
 from fulcrum_ui.parts.bars import banner
 from fulcrum_ui.parts.dose_report import doses_of_it
 from fulcrum_ui.parts.evidence_badges import verdict_meaning
-from fulcrum_ui.parts.flip_board import flip_board, images_of_cell
+from fulcrum_ui.parts.flip_board import changed_of_set, flip_board, images_of_cell
 from fulcrum_ui.parts.printing import printable
-from fulcrum_ui.parts.words import number, p_value, percent, signed
+from fulcrum_ui.parts.words import number, p_value, percent, plain, signed
 from fulcrum_ui.visitor import remembered
 
 Report = dict[str, Any]
@@ -74,6 +74,9 @@ def _verdict(client: Client, found: Evaluation, report: Report) -> None:
     with right:
         st.subheader("Gates", anchor=False)
         _gates(report)
+        _to_changed(found, report)
+        for line in report.get("gates_left_out") or ():
+            st.caption(f"Not asked: {line}")
         _controls(report)
 
 
@@ -109,8 +112,23 @@ def _gates(report: Report) -> None:
             f"<td>{escape(str(gate['reason']))}</td></tr>"
         )
     st.html(f'<table class="fu-table">{"".join(rows)}</table>')
-    for line in report.get("gates_left_out") or ():
-        st.caption(f"Not asked: {line}")
+
+
+def _to_changed(found: Evaluation, report: Report) -> None:
+    """From each list that did not keep its answers to the images that changed theirs."""
+    for judged in report.get("image_sets") or ():
+        if judged["purpose"] == "invariant" and judged["changed"]:
+            n = int(judged["changed"])
+            images = "image that changed its answer" if n == 1 else "images that changed their answer"
+            st.button(
+                f"{plain(judged['name'])}: {number(n)} {images}",
+                icon=":material/view_module:",
+                type="tertiary",
+                help="On the flip board",
+                key=f"changed-of-{judged['name']}",
+                on_click=keeping.follow,
+                args=(changed_of_set(found.record, judged["name"]),),
+            )
 
 
 def _controls(report: Report) -> None:

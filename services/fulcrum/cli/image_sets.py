@@ -76,6 +76,9 @@ def create(
     where: Annotated[
         list[str] | None, typer.Option("--where", help="Of the flip board only column=value. Repeatable.")
     ] = None,
+    changed: Annotated[
+        bool, typer.Option("--changed", help="Of the flip board only images whose answer is another one.")
+    ] = False,
     invariant: Annotated[
         bool, typer.Option("--invariant", help="A list that must keep its answers, instead of a slice.")
     ] = False,
@@ -88,13 +91,15 @@ def create(
     from fulcrum.domain.errors import InvalidSettings
     from fulcrum.domain.evaluations import FlipFilter
 
-    if evaluation is None and (outcome or where):
-        raise InvalidSettings("--outcome and --where choose among the images of an --evaluation: name one")
+    if evaluation is None and (outcome or where or changed):
+        raise InvalidSettings(
+            "--outcome, --where and --changed choose among the images of an --evaluation: name one"
+        )
     lines = [] if file is None else options.read_text(file).splitlines()
     ids = [*(image or ()), *(line for line in lines if line)]
     flips = None
     if evaluation is not None:
-        flips = FlipFilter(evaluation, outcome, tuple(where or ()))  # type: ignore[arg-type]  # the gateway checks
+        flips = FlipFilter(evaluation, outcome, tuple(where or ()), changed_only=changed)  # type: ignore[arg-type]  # the gateway checks
     with Client() as client:
         purpose: ImageSetPurpose = "invariant" if invariant else "slice"
         record = client.image_sets.create(

@@ -28,12 +28,16 @@ class Evaluation:
 
 @dataclass(frozen=True)
 class FlipFilter:
-    """Images of a flip board: of an outcome, with values of columns ('column=value'; several must all hold)."""
+    """Images of a flip board: of an outcome, with values of columns ('column=value'; several must all hold).
+
+    `changed_only`: only those whose answer is another one, whatever the outcome.
+    """
 
     evaluation_id: str
     outcome: Outcome | None = None
     where: tuple[str, ...] = ()
     evaluated_only: bool = True
+    changed_only: bool = False
 
 
 @dataclass(frozen=True)

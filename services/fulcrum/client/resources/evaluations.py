@@ -215,9 +215,15 @@ class Evaluations(Bound[Side]):
         outcome: Outcome | None = None,
         where: str | None = None,
         evaluated_only: bool = True,
+        changed_only: bool = False,
     ) -> Flow[None]:
-        """The flip board, images whose margin changed most first; `where` is 'column=value', or 'set=NAME'."""
-        filters = given(outcome=outcome, where=where, evaluated_only=evaluated_only)
+        """The flip board, images whose margin changed most first; `where` is 'column=value', or 'set=NAME'.
+
+        `changed_only`: those whose answer is another one, whatever the outcome.
+        """
+        filters = given(
+            outcome=outcome, where=where, evaluated_only=evaluated_only, changed_only=changed_only or None
+        )
         place = path("evaluations", id_of(evaluation), "images")
         yield from self._wire.pages(FlippedImage, place, filters)
 

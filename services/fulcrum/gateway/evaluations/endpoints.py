@@ -5,6 +5,7 @@ from typing import Annotated, Literal
 from fastapi import APIRouter, Query
 from fastapi.responses import JSONResponse, Response
 
+from fulcrum.domain.evaluations import FlipFilter
 from fulcrum.gateway.deps import (
     ArtifactsDep,
     AskerDep,
@@ -149,11 +150,13 @@ def list_flipped_images(
     evaluated_only: Annotated[
         bool, Query(description="Leave out images of other splits and those that were seen before.")
     ] = True,
+    changed_only: Annotated[
+        bool, Query(description="Only images whose answer is another one, whatever the outcome.")
+    ] = False,
 ) -> JSONResponse:
     """The flip board: images whose margin changed most first."""
-    return answer_page(
-        service.images(store, artifacts, asker, evaluation_id, page, outcome, where or (), evaluated_only)
-    )
+    wanted = FlipFilter(evaluation_id, outcome, tuple(where or ()), evaluated_only, changed_only)
+    return answer_page(service.images(store, artifacts, asker, wanted, page))
 
 
 @router.get(

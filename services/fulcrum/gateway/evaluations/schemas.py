@@ -112,6 +112,9 @@ class FlipFilter(Body):
     evaluated_only: bool = Field(
         True, description="Leave out images of other splits and those that were seen before."
     )
+    changed_only: bool = Field(
+        False, description="Only images whose answer is another one, whatever the outcome."
+    )
 
 
 class FlippedImage(Shown):

@@ -2,7 +2,6 @@
 
 import json
 import math
-from collections.abc import Sequence
 from statistics import NormalDist
 from typing import Any
 
@@ -22,7 +21,6 @@ from fulcrum.domain.evaluations import (
     EvaluationPlan,
     FlipFilter,
     FlippedImage,
-    Outcome,
     Slices,
     SubjectChange,
 )
@@ -80,16 +78,13 @@ def images(
     store: Store,
     artifacts: Artifacts,
     asker: Asker,
-    evaluation_id: str,
+    wanted: FlipFilter,
     params: PageParams,
-    outcome: Outcome | None,
-    where: Sequence[str],
-    evaluated_only: bool,
 ) -> Page[FlippedImage]:
     """The flip board. Raises UnknownEvaluation, InvalidRequest for a column that is not there."""
-    record, columns = _columns(store, artifacts, asker, evaluation_id)
+    record, columns = _columns(store, artifacts, asker, wanted.evaluation_id)
     names = _class_names(_report(artifacts, record))
-    rows = table.chosen(columns, outcome, where, evaluated_only, names)
+    rows = table.chosen(columns, wanted, names)
     start = 0 if params.cursor is None else max(0, from_cursor(params.cursor, "flipped image", int)[0])
     part = rows[start : start + params.limit]
     end = start + len(part)
@@ -105,7 +100,7 @@ def flipped_ids(
     """The evaluation, and the ids of all images of its flip board that are wanted. Raises as `images` does."""
     record, columns = _columns(store, artifacts, asker, wanted.evaluation_id)
     names = _class_names(_report(artifacts, record))
-    rows = table.chosen(columns, wanted.outcome, wanted.where, wanted.evaluated_only, names)
+    rows = table.chosen(columns, wanted, names)
     return record, tuple(columns["id"][rows].tolist())
 
 

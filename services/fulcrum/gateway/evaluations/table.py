@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fulcrum.domain.errors import CorruptFile, InvalidRequest
-from fulcrum.domain.evaluations import ConfusionDelta, FlippedImage, Outcome
+from fulcrum.domain.evaluations import ConfusionDelta, FlipFilter, FlippedImage, Outcome
 from fulcrum.store.artifacts import Artifacts
 
 Columns = dict[str, NDArray[Any]]
@@ -37,21 +37,17 @@ def read_columns(artifacts: Artifacts, sha256: str) -> Columns:
         raise CorruptFile(f"the table of the evaluation cannot be read: {error}") from error
 
 
-def chosen(
-    columns: Columns,
-    outcome: Outcome | None,
-    where: Sequence[str],
-    evaluated_only: bool,
-    class_names: Sequence[str],
-) -> NDArray[np.int64]:
+def chosen(columns: Columns, wanted: FlipFilter, class_names: Sequence[str]) -> NDArray[np.int64]:
     """Rows, those whose margin changed most first. Raises InvalidRequest for a column that is not there.
 
     The label is a column too, `label` or, as reports call it, `class`; `set` names an image set that was judged.
     """
-    keep = columns["evaluated"].copy() if evaluated_only else np.ones(len(columns["id"]), dtype=bool)
-    if outcome is not None:
-        keep &= columns["outcome"] == OUTCOMES.index(outcome)
-    for text in where:
+    keep = columns["evaluated"].copy() if wanted.evaluated_only else np.ones(len(columns["id"]), dtype=bool)
+    if wanted.changed_only:
+        keep &= columns["base_prediction"] != columns["corrected_prediction"]
+    if wanted.outcome is not None:
+        keep &= columns["outcome"] == OUTCOMES.index(wanted.outcome)
+    for text in wanted.where:
         name, equals, value = text.partition("=")
         if equals and name == "set" and _SET + value in columns:
             keep &= columns[_SET + value]
