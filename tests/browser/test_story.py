@@ -172,6 +172,22 @@ def test_two_cards_of_a_flip_board_become_an_invariant_list_that_the_next_valida
     page.get_by_text("Tick images to keep them as a set").wait_for()
     expect(boxes).to_have_count(1)
 
+    # Deleted, and brought back.
+    client.image_sets.create(dataset, "newer", [broken[0].id])
+    page.reload()
+    settled(page)
+    page.get_by_role("tab", name="Image sets").click()
+    page.get_by_text("newer", exact=True).wait_for()
+    page.get_by_role("button", name="More", exact=True).last.click()
+    page.get_by_role("button", name="Delete", exact=True).click()
+    page.get_by_text("Deleted signs").wait_for()
+    assert [s.name for s in client.image_sets.list(dataset=dataset)] == ["newer"]
+    expect(page.get_by_role("button", name="Delete", exact=True)).to_be_hidden()  # nor that of another set
+    page.get_by_role("button", name="Undo").click()
+    expect(page.get_by_text("Deleted signs")).to_have_count(0)
+    page.get_by_text("signs", exact=True).wait_for()
+    assert client.image_sets.get(kept).n_images == 1
+
 
 @pytest.mark.parametrize("width", [1280, 1920])
 def test_pages_open_without_errors_and_fit_the_screen(browser, admin_state, world, width):

@@ -45,6 +45,11 @@ def test_sets_are_made_by_id_from_a_file_and_from_a_flip_board_and_taken_away(
     assert json.loads(capfd.readouterr().out)["image_ids"] == sorted([*shops.ids[:2], shops.ids[7]])
     assert run(["image-sets", "delete", made["id"]]) == 0
     assert [s.name for s in client.image_sets.list()] == ["changed", "kept"]
+    assert f"image-sets restore {made['id']}" in capfd.readouterr().out
+    assert run(["image-sets", "restore", made["id"], "--json"]) == 0
+    assert json.loads(capfd.readouterr().out)["name"] == "night"
+    assert run(["image-sets", "restore", "ims_none", "--json"]) == 2
+    assert json.loads(capfd.readouterr().out)["error"]["reason"] == "UNKNOWN_IMAGE_SET"
 
 
 def test_what_cannot_be_meant_is_one_clear_line(client, shops, tmp_path, capfd):  # noqa: F811

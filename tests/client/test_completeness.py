@@ -105,6 +105,7 @@ ASKED = {
     "GET /v1/image-sets/{}/images": lambda c: list(c.image_sets.images("ims_1")),
     "PATCH /v1/image-sets/{}": lambda c: c.image_sets.update("ims_1", add=["a/2.png"]),
     "DELETE /v1/image-sets/{}": lambda c: c.image_sets.delete("ims_1"),
+    "POST /v1/image-sets/{}:restore": lambda c: c.image_sets.restore("ims_1"),
     "POST /v1/sessions": lambda c: c.sessions.create("a"),
     "GET /v1/sessions": lambda c: list(c.sessions.list()),
     "GET /v1/sessions/{}": lambda c: c.sessions.get("ses_1"),

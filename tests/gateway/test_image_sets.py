@@ -16,6 +16,7 @@ from fulcrum.domain.errors import (
     InvalidInput,
     InvalidRequest,
     StaleVersion,
+    UnknownDataset,
     UnknownEvaluation,
     UnknownImage,
     UnknownImageSet,
@@ -178,6 +179,33 @@ def test_a_change_is_made_of_what_was_seen_and_of_nothing_else(client, shops):
     client.image_sets.create(shops.dataset, "dark", shops.ids[:1])  # its name is free
 
 
+def test_a_deleted_set_comes_back_with_its_images_unless_its_name_was_taken(platform, client, shops):
+    made = client.image_sets.create(shops.dataset, "night", shops.ids[:3], purpose="invariant", note="dark")
+    client.image_sets.delete(made)
+    back = client.image_sets.restore(made)
+    assert back == dataclasses.replace(made, version=3)
+    assert set(client.image_sets.images(back)) == set(shops.ids[:3])
+    assert client.image_sets.restore(made) == back  # pressed twice
+    client.image_sets.delete(back)
+    other = client.image_sets.create(shops.dataset, "night", shops.ids[5:6])
+    with pytest.raises(AlreadyExists, match="'night' now: rename that one"):
+        client.image_sets.restore(made)
+    assert list(client.image_sets.list(dataset=shops.dataset)) == [other]
+    client.image_sets.update(other, name="dusk")
+    assert client.image_sets.restore(made).name == "night"
+    with platform.store.read() as tx:
+        done = [e.action for e in tx.audit.list().items if e.subject == made.id]
+    assert done.count("image_set.restore") == 2
+
+
+def test_a_set_of_a_data_set_that_is_gone_is_not_restored(client, shops):
+    made = client.image_sets.create(shops.dataset, "night", shops.ids[:3])
+    client.image_sets.delete(made)
+    client.datasets.delete(client.datasets.get(shops.dataset))
+    with pytest.raises(UnknownDataset):
+        client.image_sets.restore(made)
+
+
 def test_all_images_of_a_flip_board_come_into_a_set_by_its_filter(client, shops):
     for outcome in ("fixed", "broken"):
         expected = {i.id for i in client.evaluations.images(shops.evaluation, outcome=outcome)}
@@ -301,5 +329,12 @@ def test_strangers_know_of_no_set_and_viewers_change_none(platform, client, shop
             answer = who.request(method, place, json=sent, headers={"If-Match": "*"})
             assert answer.status_code == status
     assert platform.admin.patch(place, json={"note": "x"}).status_code == 428
+    client.image_sets.delete(made)
+    for who, status in ((stranger, 404), (viewer, 403)):
+        answer = who.post(f"{place}:restore")
+        assert answer.status_code == status
+    unknown = stranger.post("/v1/image-sets/ims_none:restore").json()
+    refused = stranger.post(f"{place}:restore").json()
+    assert refused["detail"].replace(made.id, "ims_none") == unknown["detail"]
     hidden = platform.admin.get(f"/v1/datasets/{shops.dataset.id}/images?image_set_id=ims_none")
     assert hidden.status_code == 404

@@ -82,7 +82,10 @@ def test_a_deleted_thing_is_hidden_everywhere_and_its_name_is_free_again(world):
 
 def test_a_deleted_thing_can_be_restored_unless_its_name_was_taken(world):
     with world.store.write() as tx:
+        with pytest.raises(UnknownModel):
+            tx.models.deleted(world.model.id)
         tx.models.delete(world.model.id)
+        assert tx.models.deleted(world.model.id) == dataclasses.replace(world.model, version=2)
         assert tx.models.restore(world.model.id) == dataclasses.replace(world.model, version=3)
         tx.models.delete(world.model.id)
         tx.models.add(world.another_model(world.model.name))
@@ -90,6 +93,9 @@ def test_a_deleted_thing_can_be_restored_unless_its_name_was_taken(world):
             tx.models.restore(world.model.id)
         with pytest.raises(UnknownModel):
             tx.models.restore("mdl_nothere")
+        for strange in ("mdl_nothere", "mdl_\x00", "mdl_é"):
+            with pytest.raises(UnknownModel):
+                tx.models.deleted(strange)
 
 
 def test_lists_are_filtered_by_fields_and_by_nothing_else(world):

@@ -14,12 +14,13 @@ from fulcrum.client import Client
 from fulcrum.domain.datasets import DatasetImage, EmbeddingLink, Facet, ImportReport, LeakedImages
 from fulcrum.domain.errors import FulcrumError, NotFound
 from fulcrum.domain.jobs import JobRecord
-from fulcrum.domain.records import DatasetRecord, ImageSetRecord, ModelRecord
+from fulcrum.domain.records import DatasetRecord, ModelRecord
 from fulcrum_ui import charts, go, troubles
 from fulcrum_ui.parts import image_sets, looking
 from fulcrum_ui.parts.choosing import open_sample
 from fulcrum_ui.parts.columns import facets_of
 from fulcrum_ui.parts.gallery import ticked_gallery
+from fulcrum_ui.parts.image_set_list import image_set_list
 from fulcrum_ui.parts.words import ago, badge, number, plain
 from fulcrum_ui.parts.writing import refusal, write_button
 from fulcrum_ui.pictures import sample_url
@@ -160,7 +161,7 @@ def _one(client: Client, record: DatasetRecord) -> None:
             _images(client, record, chosen)
     with tabs[1]:
         if tabs[1].open:
-            _sets(client, record)
+            image_set_list(client, record, _show_set)
     with tabs[2]:
         if tabs[2].open:
             _report(client, record)
@@ -278,66 +279,12 @@ def _show(n: int) -> None:
     st.session_state["images-shown"] = n
 
 
-def _sets(client: Client, record: DatasetRecord) -> None:
-    found = image_sets.sets_of(client, record.id)
-    if not found:
-        st.info(
-            "No image was kept here yet. Tick images above or on a flip board: as a slice, they are judged beside those of "
-            "the columns; as an invariant list, no correction may change their answers."
-        )
-    for kept in found:
-        with st.container(border=True):
-            row = st.columns([5, 4, 1.2, 1.2], vertical_alignment="center")
-            why = f"<br><span class='fu-quiet'>{escape(kept.note[:300])}</span>" if kept.note else ""
-            row[0].html(f"<b>{escape(kept.name)}</b> {badge(*image_sets.purpose_badge(kept.purpose))}{why}")
-            splits = ", ".join(f"{k or 'no split'} {number(v)}" for k, v in kept.n_by_split.items())
-            row[1].caption(
-                f"{number(kept.n_images)} images"
-                + (f" · {splits}" if splits else "")
-                + f" · {ago(kept.created_at)}"
-            )
-            row[2].button(
-                "Images",
-                key=f"set-images-{kept.id}",
-                width="stretch",
-                on_click=_show_set,
-                args=(kept.id,),
-            )
-            with row[3].popover("More", width="stretch"):
-                _more_of_set(client, kept)
-
-
 def _show_set(image_set_id: str) -> None:
     """All images of a set, whatever filters were chosen before."""
     for name in [k for k in st.session_state if str(k).startswith("facet-")]:
         st.session_state[name] = ""
     st.session_state[_SET_KEY] = image_set_id
     st.session_state["dataset-tab"] = "Images"
-
-
-def _more_of_set(client: Client, kept: ImageSetRecord) -> None:
-    name = st.text_input("Name", kept.name, max_chars=120, key=f"set-name-{kept.id}")
-    note = st.text_area("Why these", kept.note, max_chars=2000, key=f"set-note-{kept.id}")
-    purpose = st.segmented_control(
-        "As",
-        list(image_sets.PURPOSES),
-        default=kept.purpose,
-        format_func=lambda p: image_sets.PURPOSES[p],
-        key=f"set-purpose-{kept.id}",
-    )
-    try:
-        if write_button("Save", key=f"set-save-{kept.id}", width="stretch", disabled=not name.strip()):
-            client.image_sets.update(kept, name=name.strip(), note=note.strip(), purpose=purpose)
-            forget("image-sets")
-            st.rerun()
-        st.caption("Evaluations that judged it keep what it was, and say that it changed.")
-        if write_button("Delete", key=f"set-delete-{kept.id}", width="stretch", icon=":material/delete:"):
-            client.image_sets.delete(kept)
-            forget("image-sets", "samples")
-            st.rerun()
-    except FulcrumError as error:
-        forget("image-sets")  # perhaps somebody else changed it
-        troubles.show(error, f"set-{kept.id}")
 
 
 def _report(client: Client, record: DatasetRecord) -> None:

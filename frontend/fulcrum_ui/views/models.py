@@ -74,7 +74,8 @@ def _model(client: Client, model: ModelRecord) -> None:
         row[1].caption(
             f"{info.n_parameters / 1e6:.1f} M weights · {info.n_blocks} blocks of {info.d_model} · {info.grid[0]} × {info.grid[1]} patches of {info.image_size} px · {info.device}, {info.dtype}"
         )
-    with row[2].popover("More", width="stretch"):
+    # Whether it is open is kept for each: else that of the next one would open where one was deleted.
+    with row[2].popover("More", width="stretch", key=f"more-{model.id}", on_change="rerun"):
         _record(client.models, model, f"model-{model.id}")
     if model.error:
         st.error(plain(model.error))
@@ -99,7 +100,7 @@ def _sae(client: Client, sae: SaeRecord) -> None:
         row[1].html(_quality(info.quality))
     with row[2]:
         go.link("concepts", "Concepts", icon="hub", sae=sae.id)
-    with row[3].popover("More", width="stretch"):
+    with row[3].popover("More", width="stretch", key=f"more-{sae.id}", on_change="rerun"):
         datasets = [d for d in client.datasets.list() if d.n_images]
         if datasets:
             dataset = st.selectbox("Describe on", datasets, format_func=lambda d: d.name, key=f"on-{sae.id}")

@@ -121,7 +121,26 @@ def delete(image_set: SetId, json: options.Json = False) -> None:
     if json:
         emit_json({"deleted": image_set})
         return
-    out.print(f"{image_set}  deleted", highlight=False, markup=False)
+    out.print(
+        f"{image_set}  deleted; `fulcrum image-sets restore {image_set}` undoes it",
+        highlight=False,
+        markup=False,
+        soft_wrap=True,
+    )
+
+
+@app.command("restore")
+def restore(image_set: SetId, json: options.Json = False) -> None:
+    """Bring a deleted set back under its name."""
+    from fulcrum.client import Client
+    from fulcrum.domain.codec import to_json
+
+    with Client() as client:
+        record = client.image_sets.restore(image_set)
+    if json:
+        emit_json(to_json(record))
+        return
+    out.print(_line(record), highlight=False, markup=False, soft_wrap=True)
 
 
 def _line(record: "ImageSetRecord") -> str:

@@ -192,6 +192,17 @@ class Changing(Listing[R]):
         """Hide it from `get` and `list` and free its name. Raises as `update` does."""
         self._change(id, expected_version, {"deleted_at": now()})
 
+    def deleted(self, id: str) -> R:
+        """What `restore` would bring back. Raises the Unknown... error, also for what is not deleted."""
+        if not _is_plain(id):
+            raise self._not_found(id)
+        c = self._table.c
+        query = select(self._table).where(c.id == id, c.deleted_at.is_not(None))
+        row = self._connection.execute(query).first()
+        if row is None:
+            raise self._not_found(id)
+        return self._from_row(row)
+
     def restore(self, id: str) -> R:
         """Undo `delete`. Raises AlreadyExists when the name was taken since, and the Unknown... error."""
         if not _is_plain(id):

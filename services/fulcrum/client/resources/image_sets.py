@@ -101,10 +101,16 @@ class ImageSets(Bound[Side]):
 
     @operation
     def delete(self, image_set: Versioned | str) -> Flow[None]:
-        """Takes the set out of the project; its images, and evaluations that judged it, stay."""
+        """Takes the set out of the project; its images, and evaluations that judged it, stay. `restore` undoes it."""
         yield from self._wire.do(
             "DELETE", path("image-sets", id_of(image_set)), if_match=precondition(image_set)
         )
+
+    @operation
+    def restore(self, image_set: Identified | str) -> Flow[ImageSetRecord]:
+        """The deleted set, there again. Raises AlreadyExists where another one took its name, UnknownImageSet."""
+        where = path("image-sets", f"{id_of(image_set)}:restore")
+        return (yield from self._wire.ask(ImageSetRecord, "POST", where))
 
 
 def _ids(images: Iterable[Chosen]) -> list[str]:

@@ -70,3 +70,9 @@ def delete_image_set(image_set_id: PathId, asker: AskerDep, store: StoreDep, exp
     """Hides the set and frees its name. The images, and evaluations that judged it, stay."""
     service.remove(store, asker, image_set_id, expected)
     return Response(status_code=204)
+
+
+@router.post("/{image_set_id}:restore", response_model=ImageSetRecord)
+def restore_image_set(image_set_id: PathId, asker: AskerDep, store: StoreDep) -> JSONResponse:
+    """Brings a deleted set back under its name; refused while another set of the data set has that name."""
+    return answer(service.restore(store, asker, image_set_id))

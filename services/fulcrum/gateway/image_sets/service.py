@@ -3,7 +3,14 @@
 from collections.abc import Collection, Sequence
 
 from fulcrum.domain.codec import from_json
-from fulcrum.domain.errors import InvalidInput, InvalidRequest, PayloadTooLarge, UnknownImage, UnknownImageSet
+from fulcrum.domain.errors import (
+    AlreadyExists,
+    InvalidInput,
+    InvalidRequest,
+    PayloadTooLarge,
+    UnknownImage,
+    UnknownImageSet,
+)
 from fulcrum.domain.evaluations import FlipFilter
 from fulcrum.domain.identifiers import new_id, now
 from fulcrum.domain.image_sets import MAX_IMAGES, FrozenImageSet, ImageSetPurpose, from_bytes, to_bytes
@@ -158,6 +165,28 @@ def remove(store: Store, asker: Asker, image_set_id: str, expected: int | None) 
         record = find(asker, tx, image_set_id, "analyst")
         tx.image_sets.delete(image_set_id, expected)
         tx.audit.append(asker.user.id, "image_set.delete", image_set_id, {"name": record.name})
+
+
+def restore(store: Store, asker: Asker, image_set_id: str) -> ImageSetRecord:
+    """The set as it was; one that is not deleted is answered as it is. Raises UnknownImageSet, Forbidden,
+    UnknownDataset where its data set is gone, AlreadyExists where another one took its name.
+    """
+    with store.write() as tx:
+        try:
+            return find(asker, tx, image_set_id, "analyst")
+        except UnknownImageSet as missing:
+            record = tx.image_sets.deleted(image_set_id)
+            asker.may(tx, record, "analyst", missing)
+        datasets.find(asker, tx, record.dataset_id, "analyst")
+        try:
+            restored = tx.image_sets.restore(image_set_id)
+        except AlreadyExists:
+            raise AlreadyExists(
+                f"another image set of the data set is called {record.name!r} now: rename that one, then this one "
+                "can be restored"
+            ) from None
+        tx.audit.append(asker.user.id, "image_set.restore", image_set_id, {"name": record.name})
+    return restored
 
 
 def _other_images(
