@@ -1,11 +1,16 @@
+from itertools import zip_longest
+
 import numpy as np
 import pytest
 import torch
 
 from fulcrum.demo.shipped import demo_model, demo_task
 from fulcrum.domain.hook_points import HookPoint
+from fulcrum.engine import training
+from fulcrum.engine.image_batches import BATCH_SIZE, image_batches
 from fulcrum.engine.training import DatasetActivations, quality_card
 from fulcrum.science.sae.training.config import TrainConfig
+from fulcrum.science.sae.training.ranks import Ranks
 from fulcrum.science.sae.training.trainer import train_sae
 
 HOOK = HookPoint.parse("visual.blocks.2.resid_post")
@@ -27,6 +32,29 @@ def test_tokens_can_be_read_again_from_anywhere(loaded, small_world):
     assert whole.shape == (source.n_tokens, source.d_in)
     for start in (0, 1, source.tokens_per_image, 500, source.n_tokens - 1):
         assert (epoch(source, start) == whole[start:]).all()
+
+
+def test_of_several_processes_each_runs_its_own_images_as_one_stream(loaded, small_world, monkeypatch):
+    numbers = np.arange(150)
+    whole = epoch(DatasetActivations(loaded, HOOK, small_world, numbers, seed=1))
+    asked = []
+
+    def counted(loaded, dataset, numbers):
+        asked.append(list(numbers))
+        return image_batches(loaded, dataset, numbers)
+
+    monkeypatch.setattr(training, "image_batches", counted)
+    parts = [
+        DatasetActivations(loaded, HOOK, small_world, numbers, seed=1, ranks=Ranks(rank, 2))
+        for rank in (0, 1)
+    ]
+    segment = BATCH_SIZE * parts[0].tokens_per_image
+    read = [epoch(part).split(segment) for part in parts]
+    in_turn = [rows for pair in zip_longest(*read) for rows in pair if rows is not None]
+    assert (torch.cat(in_turn) == whole).all()
+    # Nothing was run twice, or asked for in more than one piece, which would look for what is kept again and again.
+    assert len(asked) == 2
+    assert sorted(asked[0] + asked[1]) == list(numbers)
 
 
 @pytest.mark.parametrize("budget", [0, 100_000])

@@ -12,6 +12,10 @@ from tests.worker.ranks import pretended
 from fulcrum.domain.errors import InternalError, ServiceUnavailable, Unavailable, UnreadableImage, by_reason
 from fulcrum.domain.jobs import TrainSae
 from fulcrum.domain.models import ModelRef
+from fulcrum.engine.sae_training import training_bytes
+from fulcrum.science.sae.training.config import TrainConfig
+from fulcrum.worker import pool
+from fulcrum.worker.held import Stopping
 from fulcrum.worker.pool import gpus_of
 from fulcrum.worker.ranks import together
 from fulcrum.worker.ranks.lines import OS_ERROR, Failed, Question, line_of, question_of
@@ -163,6 +167,26 @@ def test_trainings_of_few_processes_take_gpus_of_their_own(n_processes, index, f
     found = gpus_of(index, n_processes, allowed)
     assert list(found[: len(first)]) == first
     assert sorted(found) == allowed
+
+
+def test_the_setting_reaches_the_trainings(tmp_path):
+    settings = Settings(
+        database_url=f"sqlite:///{tmp_path / 'store.sqlite'}",
+        artifacts_url=f"file://{tmp_path / 'artifacts'}",
+        scratch_dir=tmp_path / "scratch",
+        training_processes=3,
+    )
+    machine = pool._runner(settings, ("1", "0"), Stopping(), {}).machine
+    copies = tmp_path / "scratch" / "artifacts"
+    assert machine.training_processes == TrainingProcesses(3, settings.artifacts_url, copies, ("1", "0"))
+    machine.store.close()
+
+
+def test_several_processes_on_the_cpu_need_the_memory_of_each():
+    config = TrainConfig("topk", 16, 48, n_tokens=20_000, batch_size=250, k=4)
+    one, two = (training_bytes(config, 20_000, n) for n in (1, 2))
+    latents = 4 * config.batch_size * config.d_sae
+    assert two == 2 * one - latents
 
 
 def test_several_processes_cannot_train_on_one_gpu():

@@ -1,9 +1,11 @@
 """`torchrun ... ranks_entry.py FOLDER VARIANT...`: one of several processes that train together.
 
-Each writes weights and curves into FOLDER/VARIANT. `topk:23` ends after 23 steps with a checkpoint.
+Each writes weights and curves into FOLDER/VARIANT. `topk:23` ends after 23 steps with a checkpoint, and
+`topk:23:on` goes on from there, into a folder of its own.
 """
 
 import json
+import shutil
 import sys
 from pathlib import Path
 
@@ -62,6 +64,11 @@ if __name__ == "__main__":
     with torchrun_ranks("cpu") as ranks:
         assert isinstance(ranks, Ranks)
         for asked in sys.argv[2:]:
-            variant, _, n_steps = asked.partition(":")
+            variant, n_steps, on = (*asked.split(":"), "", "")[:3]
             folder = Path(sys.argv[1]) / asked.replace(":", "-")
-            write(folder, *train(folder, variant, int(n_steps or 0), ranks), ranks)
+            if on and ranks.is_first:
+                shutil.copytree(
+                    folder.with_name(f"{variant}-{n_steps}") / "checkpoint", folder / "checkpoint"
+                )
+            ranks.all_agree(True)
+            write(folder, *train(folder, variant, 0 if on else int(n_steps or 0), ranks), ranks)

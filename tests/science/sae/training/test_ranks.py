@@ -24,11 +24,11 @@ VARIANTS = ("topk", "batch_topk", "matryoshka", "gated")
 
 @pytest.fixture(scope="module")
 def together(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """What two processes came to, by variant; `topk-23` was stopped after 23 steps."""
+    """What two processes came to, by variant; `topk-23` was stopped after 23 steps, `topk-23-on` went on from there."""
     folder = tmp_path_factory.mktemp("together")
     done = subprocess.run(
         [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2",
-         ranks_entry.__file__, str(folder), *VARIANTS, "topk:23"],
+         ranks_entry.__file__, str(folder), *VARIANTS, "topk:23", "topk:23:on"],
         cwd=ROOT,
         env={**os.environ, "PYTHONPATH": f"{ROOT / 'services'}:{ROOT}", "OMP_NUM_THREADS": "1"},
         capture_output=True, text=True, check=False,
@@ -67,6 +67,16 @@ def test_one_process_goes_on_where_two_were_stopped(together: Path, tmp_path: Pa
     assert [(f["steps"], f["completed"]) for f in stopped] == [(23, False)] * 2
     _, resumed = ranks_entry.train(together / "topk-23", "topk", 0, ALONE)
     assert_same_curves(resumed, one)
+
+
+def test_two_processes_go_on_where_they_were_stopped_to_the_same_bits(together: Path) -> None:
+    undisturbed, resumed = found_in(together / "topk"), found_in(together / "topk-23-on")
+    assert [f["curves"] for f in resumed] == [f["curves"] for f in undisturbed]
+    for rank in (0, 1):
+        weights, expected = (
+            load_sae(together / n / f"sae-{rank}").state_dict() for n in ("topk-23-on", "topk")
+        )
+        assert all(torch.equal(value, weights[name]) for name, value in expected.items())
 
 
 class Pretended(Ranks):
