@@ -48,16 +48,22 @@ def checkpoints(client: Client, found: Experts, others: Sequence[ExpertsRecord])
     st.dataframe(
         pd.DataFrame(
             [
-                {"from": names[a], "to": names[b], "shared experts": overlap, "rho of similarities": rho}
+                {
+                    "from": names[a],
+                    "to": names[b],
+                    "shared experts": _told(overlap),
+                    "rho of similarities": _told(rho),
+                }
                 for (a, b), (overlap, rho) in zip(pairwise(chosen), agreement, strict=True)
             ]
         ),
         hide_index=True,
         width="stretch",
-        column_config={
-            c: st.column_config.NumberColumn(format="%.3f") for c in ("shared experts", "rho of similarities")
-        },
     )
+
+
+def _told(value: float | None) -> str:
+    return "–" if value is None else f"{value:.3f}"
 
 
 def curve_table(searches: Sequence[Experts]) -> pd.DataFrame:

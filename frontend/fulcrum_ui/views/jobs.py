@@ -1,5 +1,6 @@
 """Jobs: what runs, what waits, and how it ended."""
 
+from collections.abc import Mapping
 from html import escape
 from itertools import islice
 
@@ -10,6 +11,7 @@ from fulcrum.domain.errors import NotFound
 from fulcrum.domain.jobs import FINISHED, JobRecord
 from fulcrum_ui import go
 from fulcrum_ui.parts import job_progress, job_results
+from fulcrum_ui.parts.job_subjects import names_of, subject
 from fulcrum_ui.parts.words import ago, badge, duration, plain
 from fulcrum_ui.visitor import Visitor, visitor
 
@@ -52,18 +54,21 @@ def _list(who: Visitor, state: str, mine: bool) -> None:
             "Nothing here. Imports, validations and training appear in this list, whoever of the project started them."
         )
         return
+    names = names_of(who.client)
     for job in found[:shown]:
-        _row(job)
+        _row(job, names)
     if len(found) > shown and st.button("Older ones"):
         st.session_state["jobs-shown"] = shown + _PER_PAGE
         st.rerun(scope="fragment")
 
 
-def _row(job: JobRecord) -> None:
+def _row(job: JobRecord, names: Mapping[str, str]) -> None:
+    about = subject(job.spec, names)
     with st.container(border=True):
         row = st.columns([3, 1.4, 4.4, 1], vertical_alignment="center")
         row[0].html(
-            f"<b>{escape(job_progress.kind_words(job.kind))}</b><br><span class='fu-quiet'>{ago(job.created_at)}</span>"
+            f"<b>{escape(job_progress.kind_words(job.kind))}</b><br>"
+            f"<span class='fu-quiet'>{escape(about) + ' · ' if about else ''}{ago(job.created_at)}</span>"
         )
         row[1].html(badge(job.state, job_progress.STATES[job.state]))
         with row[2]:
@@ -92,7 +97,8 @@ def _one(client: Client, job_id: str) -> None:
         st.warning("This job is not here (any more): finished jobs are kept for a while only.")
         return
     st.title(job_progress.kind_words(job.kind), anchor=False)
-    st.caption(f"{job.id} · asked for {ago(job.created_at)}")
+    about = subject(job.spec, names_of(client))
+    st.caption(f"{plain(about) + ' · ' if about else ''}{job.id} · asked for {ago(job.created_at)}")
     job_progress.watch(client, job_id, "one")
     job_progress.link_to_result(job)
     job_results.show(client, job)
