@@ -341,7 +341,7 @@ def similarity(table: pd.DataFrame, order: list[str]) -> Any:
             color=alt.Color("similarity:Q", scale=alt.Scale(scheme="viridis")),
             tooltip=["a", "b", alt.Tooltip("similarity:Q", format=".3f")],
         ),
-    ).properties(height=max(430, 13 * len(order)))  # a line for each name
+    ).properties(height=max(430, 110 + 15 * len(order)))  # a line for each name
 
 
 def concept_map(table: pd.DataFrame) -> Any:

@@ -199,8 +199,11 @@ def _slices(client: Client, found: Evaluation, report: Report) -> None:
             column_config={
                 "before": st.column_config.NumberColumn(format="percent"),
                 "after": st.column_config.NumberColumn(format="percent"),
-                **{c: st.column_config.NumberColumn(format="%+.1f") for c in ("net", "low", "high", "MDE")},
-                **{c: st.column_config.NumberColumn(format="scientific") for c in ("p", "q")},
+                **{c: st.column_config.NumberColumn(format="%+.1f") for c in ("net", "low", "high")},
+                "MDE": st.column_config.NumberColumn(
+                    format="%.1f", help="Points that so many images would show; none where they are too few."
+                ),
+                **{c: st.column_config.NumberColumn(format="%.2g") for c in ("p", "q")},
             },
         )
     st.subheader("Where flips gather", anchor=False)
