@@ -232,7 +232,7 @@ def _slices(client: Client, found: Evaluation, report: Report) -> None:
                     column_config={
                         "rate": st.column_config.NumberColumn(format="percent"),
                         "outside": st.column_config.NumberColumn(format="percent"),
-                        "q": st.column_config.NumberColumn(format="scientific"),
+                        "q": st.column_config.NumberColumn(format="%.2g"),
                     },
                 )
             else:
@@ -320,7 +320,7 @@ def _ripple(client: Client, found: Evaluation, report: Report) -> None:
 
 
 def _science() -> dict[str, Any]:
-    return {c: st.column_config.NumberColumn(format="scientific") for c in ("p", "q")}
+    return {c: st.column_config.NumberColumn(format="%.2g") for c in ("p", "q")}
 
 
 def _sets(report: Report) -> None:
