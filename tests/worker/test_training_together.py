@@ -34,8 +34,9 @@ from fulcrum.worker.machine import Machine
 from fulcrum.worker.ranks.lines import line_of
 from fulcrum.worker.ranks.together import TrainingProcesses
 
-N_STEPS = 234
-SHAPE = {"d_sae": 96, "k": 8, "n_tokens": N_STEPS * 512, "batch_size": 512}
+N_STEPS = 400  # enough for a fast machine to be stopped before the last
+# Slow enough to learn that the last bit of a sum, which several processes add up otherwise, is not blown up.
+SHAPE = {"d_sae": 96, "k": 8, "n_tokens": N_STEPS * 512, "batch_size": 512, "learning_rate": 4e-4}
 NOTHING_TO_WAIT_FOR = replace(QUICK, beat_s=0.02, drain_s=0.0)
 
 
@@ -191,9 +192,9 @@ def assert_same_curves(some, others):
     assert [p["step"] for p in some.curves] == [p["step"] for p in others.curves]
     for name in ("fvu", "l0", "loss", "cosine", "ce_recovered", "top1_agreement"):
         one, two = ([p[name] for p in t.curves if name in p] for t in (some, others))
-        np.testing.assert_allclose(one, two, rtol=0.02, atol=0.01, err_msg=name)
+        np.testing.assert_allclose(one, two, rtol=2e-3, atol=2e-3, err_msg=name)
     for name, value in some.record.info.quality.items():
-        assert value == pytest.approx(others.record.info.quality[name], rel=0.02, abs=0.01), name
+        assert value == pytest.approx(others.record.info.quality[name], rel=2e-3, abs=2e-3), name
 
 
 def test_processes_end_with_their_worker_however_that_ends(disturbed):
