@@ -33,14 +33,15 @@ from fulcrum.domain.experts import (
 
 Array = NDArray[Any]
 KIND: Final = "experts"
-VERSION: Final = 1
+VERSION: Final = 2
+_READ: Final = (1, 2)  # the first knew no moments
 EXPERTS, RANDOM_WEIGHTS = "experts", "random_weights"
 N_BINS: Final = 50
 
 COLUMNS: Final = frozenset(
     {
         "ap",  # (2, n_concepts, n_units): as it is, and with random weights
-        "auroc",  # (n_concepts, n_units), as in the next three
+        "auroc",  # (n_concepts, n_units), as in the next three, and in MOMENTS
         "on_p50",
         "on_p90",
         "off_mean",
@@ -52,6 +53,7 @@ COLUMNS: Final = frozenset(
         "map_share",  # (n_structures,)
     }
 )
+MOMENTS: Final = frozenset({"on_mean", "on_sd", "off_sd"})  # beside off_mean; from version 2
 
 
 @dataclass(frozen=True)
@@ -72,9 +74,12 @@ class ExpertTable:
 
     def __init__(self, file: ArrayFile) -> None:
         """Raises CorruptIndex for a file of another version or without an array."""
-        if file.meta.get("version") != VERSION or not set(file.arrays) >= COLUMNS:
-            raise CorruptIndex(f"{file.path.name} is no search for experts of version {VERSION}")
+        version = file.meta.get("version")
+        wanted = COLUMNS | (MOMENTS if version != 1 else frozenset())
+        if version not in _READ or not set(file.arrays) >= wanted:
+            raise CorruptIndex(f"{file.path.name} is no search for experts of version {_READ}")
         self._file = file
+        self.has_moments = version != 1
 
     @classmethod
     def open(cls, path: Path) -> "ExpertTable":
@@ -82,7 +87,7 @@ class ExpertTable:
         return cls(open_array_file(path, KIND))
 
     def __getitem__(self, name: str) -> Array:
-        """One of COLUMNS."""
+        """One of COLUMNS; of MOMENTS where it has them."""
         return self._file.arrays[name]
 
     @cached_property
@@ -196,6 +201,23 @@ class ExpertTable:
                     f"the rule {rule.rule!r} compares concepts and chooses no units: top_k or tau do"
                 )
 
+    def best_of_layer(self, concept: str, layer: str, rule: ExpertRule) -> NDArray[np.int64]:
+        """Experts of a concept within a layer, numbered there, the best first: its k best by AP, or those above tau.
+
+        Raises UnknownExperts for a concept or layer, and as `chosen` does.
+        """
+        inside = self._inside(layer)
+        ap = np.asarray(self["ap"][0, self.concept(concept), inside])
+        best = np.argsort(-ap, kind="stable")
+        if rule.rule == "top_k":
+            if rule.value is None or not 1 <= rule.value <= len(ap) or rule.value % 1:
+                raise InvalidSettings(
+                    f"k={rule.value} must be a whole number in 1 .. {len(ap)}, the units of {layer}"
+                )
+            return best[: int(rule.value)]
+        above = self.chosen(rule, self.concept(concept))[inside]
+        return best[above[best]]
+
     def require_one_base_rate(self) -> None:
         """Raises InvalidInput where AP cannot be compared across the concepts."""
         if not self.about.one_base_rate:
@@ -291,6 +313,6 @@ class ExpertTable:
 
 def write_expert_table(path: Path, arrays: Mapping[str, Array], about: AboutExperts) -> None:
     """The same content, the same bytes."""
-    assert set(arrays) == COLUMNS, set(arrays) ^ COLUMNS
+    assert set(arrays) == COLUMNS | MOMENTS, set(arrays) ^ (COLUMNS | MOMENTS)
     text = np.frombuffer(json.dumps(to_json(about), sort_keys=True).encode(), dtype=np.uint8)
     write_array_file(path, KIND, {**arrays, "about": text}, {"version": VERSION})

@@ -1,7 +1,7 @@
 """What is known about how well units tell a concept: arrays over units, and what is shown of a search for experts."""
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -9,13 +9,17 @@ from numpy.typing import NDArray
 from fulcrum.domain.errors import InvalidInput
 from fulcrum.domain.records import ExpertsRecord
 
+EXPERTISE_ARRAYS: Final = ("ap", "auroc", "on_p50", "on_p90", "off_mean", "on_mean", "on_sd", "off_sd")
+"""What is known of every unit, by the names of `Expertise`."""
+
 
 @dataclass(frozen=True, eq=False)
 class Expertise:
     """Each unit as a detector of one concept, from `n_pos` examples of it and `n_neg` others.
 
     `ap` and `auroc` lie in [0, 1]; a unit that says the same of every example has the base rate and 0.5. `on_p50`
-    and `on_p90` are quantiles of the responses to the positive examples, `off_mean` the mean over the others.
+    and `on_p90` are quantiles of the responses to the positive examples, `on_mean` and `on_sd` their moments,
+    `off_mean` and `off_sd` those over the others.
     """
 
     ap: NDArray[np.float64]  # (n_units,)
@@ -23,6 +27,9 @@ class Expertise:
     on_p50: NDArray[np.float64]
     on_p90: NDArray[np.float64]
     off_mean: NDArray[np.float64]
+    on_mean: NDArray[np.float64]
+    on_sd: NDArray[np.float64]
+    off_sd: NDArray[np.float64]
     n_pos: int
     n_neg: int
 
@@ -42,9 +49,8 @@ class Expertise:
         if not parts:
             raise InvalidInput("there is no layer to join")
         require_one_base_rate(parts)
-        names = ("ap", "auroc", "on_p50", "on_p90", "off_mean")
         arrays: dict[str, Any] = {
-            name: np.concatenate([getattr(part, name) for part in parts]) for name in names
+            name: np.concatenate([getattr(part, name) for part in parts]) for name in EXPERTISE_ARRAYS
         }
         return cls(**arrays, n_pos=parts[0].n_pos, n_neg=parts[0].n_neg)
 

@@ -16,7 +16,7 @@ from fulcrum.datasets.index.array_file import open_array_file, write_array_file
 from fulcrum.datasets.samples import Dataset
 from fulcrum.domain.concept_sets import ConceptSet
 from fulcrum.domain.errors import CorruptIndex, InvalidSettings
-from fulcrum.domain.experts import Expertise, UnitLayer
+from fulcrum.domain.experts import EXPERTISE_ARRAYS, Expertise, UnitLayer
 from fulcrum.domain.jobs import FindExperts, content_key
 from fulcrum.domain.models import ModelRef
 from fulcrum.engine.expert_responses import (
@@ -38,13 +38,12 @@ from fulcrum.science.experts.sparse_ap import SparseResponses, sparse_expertise
 from fulcrum.science.responses.clip import TowerLayer, tower_layers
 from fulcrum.science.vision.loaded import LoadedModel
 
-VERSION: Final = 1  # of the numbers that the same question leads to
+VERSION: Final = 2  # of the numbers that the same question leads to; the second has moments of the responses
 MAX_RESPONSE_BYTES: Final = 16 << 30
 
 Numbers = NDArray[np.int64]
 # Called with a phrase for people, how much is done, of how much, and what is counted.
 Said = Callable[[str, int, int, str], None]
-_FIELDS: Final = ("ap", "auroc", "on_p50", "on_p90", "off_mean")
 
 
 @dataclass(frozen=True)
@@ -177,7 +176,7 @@ def rank(search: Search, variant: str, files: Sequence[Path], folder: Path, say:
     for number, layer in enumerate(search.layers):
         what = "ranking units" if variant == EXPERTS else "ranking units of random weights"
         say(what, layer.first, search.n_units, "units")
-        path = folder / f"ranked-{variant}-{number}.arrays"
+        path = folder / f"ranked-{VERSION}-{variant}-{number}.arrays"
         if not path.exists():
             if layer.name == "latents":
                 sparse = _sparse(search, opened)
@@ -186,12 +185,12 @@ def rank(search: Search, variant: str, files: Sequence[Path], folder: Path, say:
                 part = slice(layer.first, layer.first + layer.n_units)
                 dense = np.concatenate([f.arrays[DENSE][part] for f in opened], axis=1)
                 many, means = expertise(dense, labels), weights @ dense.T.astype(np.float64)
-            arrays = {name: np.stack([getattr(e, name) for e in many]) for name in _FIELDS}
+            arrays = {name: np.stack([getattr(e, name) for e in many]) for name in EXPERTISE_ARRAYS}
             write_array_file(path, "ranked", {**arrays, "means": means}, {})
         found.append(dict(open_array_file(path, "ranked").arrays))
-    joined = {name: np.concatenate([f[name] for f in found], axis=1) for name in (*_FIELDS, "means")}
+    joined = {name: np.concatenate([f[name] for f in found], axis=1) for name in (*EXPERTISE_ARRAYS, "means")}
     concepts = tuple(
-        Expertise(**{name: joined[name][c] for name in _FIELDS}, n_pos=int(n_pos), n_neg=int(n_neg))
+        Expertise(**{name: joined[name][c] for name in EXPERTISE_ARRAYS}, n_pos=int(n_pos), n_neg=int(n_neg))
         for c, (n_pos, n_neg) in enumerate(zip(search.examples.n_pos, search.examples.n_neg, strict=True))
     )
     return Ranked(concepts, joined["means"], weights @ embeddings.astype(np.float64))

@@ -17,6 +17,7 @@ from fulcrum.datasets.expert_table import (
 from fulcrum.domain.concept_files import HumanJudgements
 from fulcrum.domain.errors import InvalidPrompt, MissingDependency
 from fulcrum.domain.experts import (
+    EXPERTISE_ARRAYS,
     DomainAgreement,
     ExpertConcept,
     ExpertRule,
@@ -80,7 +81,7 @@ def write_experts(
         "positions": _stacked([a.positions for *_, a in compared], (n, 2), np.float64),
         "map_share": np.array([a.map_share for *_, a in compared], dtype=np.float64),
     }
-    for name in ("auroc", "on_p50", "on_p90", "off_mean"):
+    for name in EXPERTISE_ARRAYS[1:]:  # but for AP, which stands there with that of random weights
         arrays[name] = np.stack([getattr(c, name) for c in mine.concepts]).astype(np.float32)
     write_expert_table(path, arrays, about)
     return about

@@ -60,6 +60,10 @@ def test_dense_and_sparse_say_what_the_definitions_say(problem):
         assert found.on_p50 == pytest.approx(np.quantile(on, 0.5, axis=1), abs=1e-9)
         assert found.on_p90 == pytest.approx(np.quantile(on, 0.9, axis=1), abs=1e-9)
         assert found.off_mean == pytest.approx(responses[:, ~labels].mean(axis=1, dtype=np.float64), abs=1e-9)
+        off = responses[:, ~labels].astype(np.float64)
+        assert found.on_mean == pytest.approx(on.mean(axis=1), abs=1e-9)
+        assert found.on_sd == pytest.approx(on.std(axis=1), abs=1e-6)
+        assert found.off_sd == pytest.approx(off.std(axis=1), abs=1e-6)
         assert (found.n_pos, found.n_neg) == (labels.sum(), (~labels).sum())
 
 
@@ -129,6 +133,8 @@ def test_concepts_that_share_negatives_or_examples_are_as_each_by_itself():
         assert found.off_mean == pytest.approx(
             responses[:, row == 0].mean(axis=1, dtype=np.float64), abs=1e-9
         )
+        assert found.off_sd == pytest.approx(responses[:, row == 0].std(axis=1, dtype=np.float64), abs=1e-9)
+        assert found.on_sd == pytest.approx(responses[:, row == 1].std(axis=1, dtype=np.float64), abs=1e-9)
 
 
 def test_pieces_of_units_change_no_bit(monkeypatch):
@@ -146,6 +152,17 @@ def test_a_constant_unit_has_the_base_rate_wherever_the_positives_stand():
         found = expertise(constant, as_labels(shifted))[0]
         assert found.ap[0] == found.base_rate == 0.1
         assert found.auroc[0] == 0.5
+
+
+def test_a_unit_that_is_constant_without_the_concept_has_no_spread_there_though_its_sums_are_differences():
+    rng = np.random.default_rng(4)
+    pool = np.arange(999) % 3
+    labels = np.stack([pool == 0, pool == 1]).astype(np.int8)  # each is the other's negative
+    responses = np.full((1, 999), 0.1, dtype=np.float32)
+    responses[0, pool == 0] = rng.standard_normal((pool == 0).sum())
+    first, second = expertise(responses, labels)
+    assert first.off_sd[0] == second.on_sd[0] == 0.0
+    assert first.on_sd[0] == pytest.approx(responses[0, pool == 0].std(), rel=1e-6)
 
 
 def test_the_responses_of_the_hand_made_oracle_have_its_mean_ap():
@@ -183,7 +200,7 @@ def test_nan_infinity_and_a_concept_with_one_class_are_refused_with_words(bad):
 
 def test_layers_with_other_base_rates_are_not_joined():
     def some(n_pos: int, n_neg: int) -> Expertise:
-        return Expertise(*(np.zeros(2) for _ in range(5)), n_pos=n_pos, n_neg=n_neg)
+        return Expertise(*(np.zeros(2) for _ in range(8)), n_pos=n_pos, n_neg=n_neg)
 
     assert Expertise.joined([some(4, 10), some(400, 1000)]).n_units == 4
     with pytest.raises(InvalidInput, match="across base rates"):

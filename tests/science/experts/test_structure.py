@@ -23,7 +23,7 @@ DOMAINS = ["animal"] * 4 + ["tool"] * 4 + ["fruit"] * 4
 
 
 def concept(ap: np.ndarray, n_pos: int = 4, n_neg: int = 10) -> Expertise:
-    return Expertise(ap, *(np.zeros(len(ap)) for _ in range(4)), n_pos=n_pos, n_neg=n_neg)
+    return Expertise(ap, *(np.zeros(len(ap)) for _ in range(7)), n_pos=n_pos, n_neg=n_neg)
 
 
 def planted(noise: float = 0.2, seed: int = 0) -> list[Expertise]:

@@ -8,6 +8,14 @@ from transformers import GPT2Config, GPT2LMHeadModel
 
 from fulcrum.domain.errors import InvalidEdit, InvalidInput
 from fulcrum.science.experts.ap import expertise
+from fulcrum.science.experts.maps import (
+    Moments,
+    UnitMaps,
+    damped,
+    set_to,
+    transported,
+    transported_by_moments,
+)
 from fulcrum.science.responses.causal import (
     generated,
     next_token_mass,
@@ -15,7 +23,7 @@ from fulcrum.science.responses.causal import (
     steer_with_experts,
 )
 from fulcrum.science.responses.text import maxima_over_tokens
-from fulcrum.science.responses.unit_steering import UnitMaps, damped, set_to, steered, transported
+from fulcrum.science.responses.unit_steering import steered
 
 N_NEUTRAL, N_OF_TOPIC, LENGTH = 12, 6, 14
 TOPICS = [list(range(N_NEUTRAL + t * N_OF_TOPIC, N_NEUTRAL + (t + 1) * N_OF_TOPIC)) for t in range(4)]
@@ -152,6 +160,18 @@ def test_transport_of_means_moves_and_does_not_stretch_and_a_constant_unit_is_mo
     assert (found.scale.tolist(), found.shift.tolist()) == ([1, 1], [4, 3])
     constant = transported(np.array([0]), np.array([[1.0, 1.0]]), np.array([[4.0, 6.0]]), "gaussian")
     assert constant.scale * 1.0 + constant.shift == pytest.approx(5.0)
+
+
+@pytest.mark.parametrize("kind", ["mean", "gaussian"])
+def test_moments_alone_lead_to_the_map_of_the_responses(known, kind):
+    found, responses, on = known
+    units = np.arange(responses.shape[0])
+    by_moments = transported_by_moments(
+        units, Moments(found.off_mean, found.off_sd), Moments(found.on_mean, found.on_sd), kind
+    )
+    by_responses = transported(units, responses[:, ~on], responses[:, on], kind)
+    assert by_moments.scale == pytest.approx(by_responses.scale, abs=1e-6)
+    assert by_moments.shift == pytest.approx(by_responses.shift, abs=1e-6)
 
 
 def test_strength_goes_from_nothing_to_the_whole_map():

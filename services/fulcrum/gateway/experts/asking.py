@@ -3,7 +3,7 @@
 import dataclasses
 from typing import Any
 
-from fulcrum.datasets.expert_table import ExpertTable
+from fulcrum.datasets.expert_table import VERSION, ExpertTable
 from fulcrum.domain.codec import from_json, to_json
 from fulcrum.domain.concept_files import HumanJudgements, among_concepts, judgements_bytes
 from fulcrum.domain.concept_sets import ConceptSet, concept_set_bytes
@@ -45,7 +45,7 @@ def among_latents(jobs: Submitter, asker: Asker, sae_id: str, body: LatentExpert
             {"kind": "find_experts", "units": "latents", "model_id": sae.model_id, "sae_id": sae.id}
             | body.model_dump(),
         )
-        key = content_key(asked=to_json(spec), digest=dataset.digest)
+        key = _key(spec, dataset.digest)
         made = add_after_index(jobs, tx, asker, dataset, sae.id, spec, key)
     for job in made:
         jobs.wake(job)
@@ -80,8 +80,7 @@ def among_units(
                 )
             digest = dataset.digest
         spec = from_json(FindExperts, {"kind": "find_experts", "model_id": model.id} | asked)
-        key = content_key(asked=to_json(spec), digest=digest)
-        job = jobs.add(tx, asker, model.project_id, spec, key=key)
+        job = jobs.add(tx, asker, model.project_id, spec, key=_key(spec, digest))
     jobs.wake(job)
     return job
 
@@ -117,9 +116,7 @@ def align(
                     "the data set of this search has changed since: search again, with the judgements"
                 )
         spec = dataclasses.replace(spec, ratings=tuple(files), name=record.name)
-        job = jobs.add(
-            tx, asker, record.project_id, spec, key=content_key(asked=to_json(spec), digest=digest)
-        )
+        job = jobs.add(tx, asker, record.project_id, spec, key=_key(spec, digest))
     jobs.wake(job)
     return job
 
@@ -127,6 +124,11 @@ def align(
 @dataclasses.dataclass(frozen=True)
 class _Judged:
     judgements: HumanJudgements
+
+
+def _key(spec: FindExperts, digest: str | None) -> str:
+    # With the version: whoever asks again for what an older search did not know must not get that search.
+    return content_key(asked=to_json(spec), digest=digest, version=VERSION)
 
 
 def _dataset(tx: Transaction, asker: Asker, dataset_id: str) -> DatasetRecord:

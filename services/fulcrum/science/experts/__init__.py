@@ -2,5 +2,5 @@
 
 ap            AP and AUROC of dense responses       sparse_ap     the same where most responses are zero
 expert_sets   by tau and by top-k, similarities     structure     clusters, ARI, dendrogram order, map
-alignment     with human similarity, ceilings
+alignment     with human similarity, ceilings       maps          what experts are set to, damped or transported by
 """

@@ -19,8 +19,9 @@ from jaxtyping import Bool, Float, Int
 from numpy.typing import NDArray
 
 from fulcrum.domain.errors import ComputationFailed, InvalidInput
-from fulcrum.domain.experts import Expertise
+from fulcrum.domain.experts import EXPERTISE_ARRAYS, Expertise
 from fulcrum.science.experts.merging import columns_with_end, standing
+from fulcrum.science.experts.moments import Sums, sums_of
 
 POSITIVE, NEGATIVE, UNUSED = 1, 0, -1
 _VALUES_PER_PIECE = 1 << 20
@@ -57,19 +58,21 @@ def expertise(
     """Everything that is known of the units, concept by concept. Raises as `average_precision` does."""
     checked = check_labels(labels, responses.shape[1])
     shape = (len(checked), len(responses))
-    ap, auroc, on_p50, on_p90, off_mean = (np.empty(shape) for _ in range(5))
+    of = {name: np.empty(shape) for name in EXPERTISE_ARRAYS}
     for units, concept, found in _ranked(responses, checked):
-        ap[concept, units] = found.ap
-        auroc[concept, units] = found.auroc
-        on_p50[concept, units], on_p90[concept, units] = quantiles(found.positives, (0.5, 0.9))
-        off_mean[concept, units] = found.off_mean()
+        place = concept, units
+        of["ap"][place], of["auroc"][place] = found.ap, found.auroc
+        of["on_p50"][place], of["on_p90"][place] = quantiles(found.positives, (0.5, 0.9))
+        of["on_mean"][place], of["on_sd"][place] = found.on.mean_and_sd()
+        of["off_mean"][place], of["off_sd"][place] = found.off.mean_and_sd()
     return [
         Expertise(
-            ap[c], auroc[c], on_p50[c], on_p90[c], off_mean[c],
-            n_pos=int((checked[c] == POSITIVE).sum()), n_neg=int((checked[c] == NEGATIVE).sum()),
+            **{name: values[c] for name, values in of.items()},
+            n_pos=int((checked[c] == POSITIVE).sum()),
+            n_neg=int((checked[c] == NEGATIVE).sum()),
         )
         for c in range(len(checked))
-    ]  # fmt: skip
+    ]
 
 
 def quantiles(
@@ -114,10 +117,9 @@ class _Reference:
     ascending: NDArray[Any]  # (n_units, n + 1), infinity at the end
 
     @cached_property
-    def total(self) -> NDArray[np.float64]:
-        """(n_units,) sums."""
-        total: NDArray[np.float64] = self.ascending[:, :-1].sum(axis=1, dtype=np.float64)
-        return total
+    def sums(self) -> Sums:
+        """Of each unit."""
+        return sums_of(self.ascending[:, :-1])
 
 
 class _Ranked:
@@ -134,14 +136,15 @@ class _Ranked:
         self._reference = reference
         self._with_positives = with_positives
 
-    def off_mean(self) -> NDArray[np.float64]:
-        """(n_units,) mean over the negatives."""
-        total, n_neg = self._reference.total, self._reference.ascending.shape[1] - 1
-        if self._with_positives:
-            total = total - self.positives.sum(axis=1, dtype=np.float64)
-            n_neg -= self.positives.shape[1]
-        mean: NDArray[np.float64] = total / n_neg
-        return mean
+    @cached_property
+    def on(self) -> Sums:
+        """Of the positives."""
+        return sums_of(self.positives)
+
+    @property
+    def off(self) -> Sums:
+        """Of the negatives."""
+        return self._reference.sums.without(self.on) if self._with_positives else self._reference.sums
 
 
 def _ranked(responses: NDArray[Any], labels: NDArray[np.int8]) -> Iterator[tuple[slice, int, _Ranked]]:

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from fulcrum.domain.errors import ComputationFailed, InvalidInput
 from fulcrum.domain.experts import Expertise
 from fulcrum.science.experts.ap import NEGATIVE, POSITIVE, check_labels
+from fulcrum.science.experts.moments import Sums
 
 
 @dataclass(frozen=True, eq=False)
@@ -109,9 +110,21 @@ def _expertise(responses: SparseResponses, labels: NDArray[np.int8]) -> Expertis
     wins = np.bincount(owner, d_tp * (n_neg - fp + 0.5 * d_fp), n_units)
     wins = wins + zero_pos * (n_neg - fp_zero + 0.5 * zero_neg)
 
-    off_mean = np.bincount(unit[negative], values[negative].astype(np.float64), n_units) / n_neg
+    on = _sums(unit[positive], values[positive], n_units, n_pos)
+    off = _sums(unit[negative], values[negative], n_units, n_neg)
+    (on_mean, on_sd), (off_mean, off_sd) = on.mean_and_sd(), off.mean_and_sd()
     p50, p90 = (_quantile(values[positive], active_pos, tp_above, zero_pos, q, n_pos) for q in (0.5, 0.9))
-    return Expertise(ap / n_pos, wins / (n_pos * n_neg), p50, p90, off_mean, n_pos=n_pos, n_neg=n_neg)
+    return Expertise(
+        ap / n_pos, wins / (n_pos * n_neg), p50, p90, off_mean, on_mean, on_sd, off_sd, n_pos=n_pos, n_neg=n_neg
+    )  # fmt: skip
+
+
+def _sums(unit: NDArray[np.int64], values: NDArray[np.float32], n_units: int, n: int) -> Sums:
+    """The zeros add nothing but their number."""
+    wide = values.astype(np.float64)
+    # Of no entries at all numpy counts in whole numbers.
+    total, squares = (np.bincount(unit, w, n_units).astype(np.float64) for w in (wide, wide * wide))
+    return Sums(n, total, squares, squares)
 
 
 def _running(mask: NDArray[np.bool_]) -> NDArray[np.int64]:

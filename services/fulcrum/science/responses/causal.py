@@ -10,7 +10,8 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from fulcrum.domain.errors import InvalidInput
-from fulcrum.science.responses.unit_steering import UnitMaps, steered
+from fulcrum.science.experts.maps import UnitMaps
+from fulcrum.science.responses.unit_steering import steered
 
 
 @dataclass(frozen=True)
