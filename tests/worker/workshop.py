@@ -35,6 +35,7 @@ class Workshop:
     ) -> None:
         self.store, self.artifacts, self.folder = store, artifacts, folder
         self.make_engine = make_engine
+        self.folders = {FOLDER_NAME: WEIGHTS}
         self.machine = self.new_machine()
         self.user = User(new_id("usr"), "Ada", now())
         self.project = Project(new_id("prj"), "Stickers", now())
@@ -50,9 +51,14 @@ class Workshop:
             self.artifacts,
             self.folder,
             name=name,
-            folders={FOLDER_NAME: WEIGHTS},
+            folders=self.folders,
             make_engine=self.make_engine,
         )
+
+    def allow_folder(self, name: str, path: Path) -> None:
+        """References may name it from now on."""
+        self.folders = {**self.folders, name: path}
+        self.machine = self.new_machine()
 
     def new_user(self, name: str) -> User:
         """Somebody else, member of the project."""

@@ -198,7 +198,7 @@ class RatingsFile:
     sha256: str
 
 
-ExpertUnits = Literal["latents", "vision", "text"]
+ExpertUnits = Literal["latents", "vision", "text", "language"]
 UnitSite = Literal["resid_post", "mlp_in", "mlp_out"]
 TokenPool = Literal["all", "cls", "patches"]
 
@@ -207,7 +207,9 @@ TokenPool = Literal["all", "cls", "patches"]
 class FindExperts:
     """Which units know which concepts, always beside the same with random weights.
 
-    `units`: latents of `sae_id`, or units of the vision or text tower of `model_id` at `sites` of every block.
+    `units`: latents of `sae_id`, units of the vision or text tower of `model_id` at `sites` of every block, or linear
+    layers of `language_model`, a reference to a model of transformers, which has no `model_id`: those that `layers`
+    chooses (see `domain.language_models`), all by default.
     Concepts of images (of `dataset_id`; of `split` and `among` where given): those of `concepts`, and of each of
     `columns` one concept for every value, against the other values. Concepts of texts: the artifact of a concept set.
     A response of an image is the largest over `tokens`. `n_pos` and `n_neg` examples are drawn of each concept; None
@@ -215,7 +217,7 @@ class FindExperts:
     """
 
     units: ExpertUnits
-    model_id: str
+    model_id: str | None
     name: str = ""
     sae_id: str | None = None
     dataset_id: str | None = None
@@ -230,6 +232,8 @@ class FindExperts:
     n_neg: int | None = None
     ratings: tuple[RatingsFile, ...] = ()
     seed: int = 0
+    language_model: str | None = None
+    layers: tuple[str, ...] = ()
     kind: Literal["find_experts"] = "find_experts"
 
 

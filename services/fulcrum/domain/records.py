@@ -387,14 +387,15 @@ class EvaluationRecord:
 class ExpertsRecord:
     """Which units know which concepts, by a job; never changed. Everything but a few `numbers` lies in the artifact.
 
-    `units`: latents of an SAE, or units of the vision or the text tower. Data set and digest are None for texts.
+    `units`: latents of an SAE, units of the vision or the text tower, or of a language model, which has a reference in
+    place of an id. Data set and digest are None for texts.
     """
 
     id: str
     project_id: str
     name: str
-    units: Literal["latents", "vision", "text"]
-    model_id: str
+    units: Literal["latents", "vision", "text", "language"]
+    model_id: str | None
     model_sha256: str
     key: str
     sha256: str
@@ -410,6 +411,7 @@ class ExpertsRecord:
     dataset_id: str | None = None
     dataset_digest: str | None = None
     concept_set_sha256: str | None = None
+    language_model: str | None = None
     numbers: dict[str, Any] = field(default_factory=dict)
 
 

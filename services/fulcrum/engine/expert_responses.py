@@ -14,10 +14,12 @@ from numpy.typing import NDArray
 from fulcrum.datasets.index.array_file import write_array_file
 from fulcrum.datasets.samples import Dataset
 from fulcrum.domain.edits import Scope
+from fulcrum.domain.errors import Conflict
 from fulcrum.domain.jobs import TokenPool, content_key
 from fulcrum.domain.models import ModelRef
 from fulcrum.engine.dataset_runs import embeddings_of, prefix_of
 from fulcrum.engine.image_batches import image_batches
+from fulcrum.engine.language_models import LanguageModelInfo, LanguageSource
 from fulcrum.engine.residency import Residency, Steerable
 from fulcrum.science.responses.clip import (
     TowerLayer,
@@ -25,6 +27,7 @@ from fulcrum.science.responses.clip import (
     looked_at_in_images,
     text_responses_of,
 )
+from fulcrum.science.responses.text import responses_and_embeddings
 from fulcrum.science.vision.loaded import LoadedModel
 
 VERSION: Final = 1  # of the numbers in a part
@@ -144,6 +147,48 @@ class TextPart:
 
 
 @dataclass(frozen=True)
+class LanguagePart:
+    """Dense responses of a language model's linear layers to sentences.
+
+    It is loaded when something is computed: a search holds two of them, and memory is for one.
+    """
+
+    residency: Residency
+    source: LanguageSource
+    layers: tuple[str, ...]
+    sentences: tuple[str, ...]
+
+    @property
+    def info(self) -> LanguageModelInfo:
+        """Loads it where it never was."""
+        return self.residency.language_info(self.source)
+
+    def key(self, numbers: Numbers) -> str:
+        """Of one part."""
+        info = self.info
+        return content_key(
+            what="language model responses",
+            version=VERSION,
+            model_sha256=info.weights_sha256,
+            tokenizer=info.tokenizer_sha256,
+            device_type=info.device_type,
+            dtype=info.dtype,
+            layers=list(self.layers),
+            sentences=[self.sentences[n] for n in numbers],
+        )
+
+    def write(self, path: Path, numbers: Numbers, advance: Advance) -> None:
+        """Raises InvalidInput for a sentence that is too long, ComputationFailed, Conflict for other weights."""
+        known = self.info
+        loaded = self.residency.language_model(self.source)
+        if loaded.info != known:
+            raise Conflict(f"the weights of {self.source.called!r} have changed meanwhile: start again")
+        texts = [self.sentences[n] for n in numbers]
+        responses, embeddings = responses_and_embeddings(loaded.text, texts, self.layers, advance=advance)
+        _write_dense(path, [responses.T], [_unit(torch.from_numpy(embeddings))])
+
+
+@dataclass(frozen=True)
 class LatentPart:
     """Image maxima of an SAE's latents, those that are not zero."""
 
@@ -197,7 +242,7 @@ class LatentPart:
         )
 
 
-Part = ImagePart | TextPart | LatentPart
+Part = ImagePart | TextPart | LanguagePart | LatentPart
 
 
 def scope_of(tokens: TokenPool) -> Scope:

@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -18,12 +18,14 @@ from fulcrum.domain.concept_sets import ConceptSet
 from fulcrum.domain.errors import CorruptIndex, InvalidSettings
 from fulcrum.domain.experts import EXPERTISE_ARRAYS, Expertise, UnitLayer
 from fulcrum.domain.jobs import FindExperts, content_key
+from fulcrum.domain.language_models import chosen_layers
 from fulcrum.domain.models import ModelRef
 from fulcrum.engine.expert_responses import (
     DENSE,
     EMBEDDINGS,
     KIND,
     ImagePart,
+    LanguagePart,
     LatentPart,
     Part,
     TextPart,
@@ -32,10 +34,13 @@ from fulcrum.engine.expert_responses import (
     random_twin_of_latents,
     scope_of,
 )
+from fulcrum.engine.language_models import LanguageSource
 from fulcrum.engine.residency import Residency
 from fulcrum.science.experts.ap import expertise
 from fulcrum.science.experts.sparse_ap import SparseResponses, sparse_expertise
-from fulcrum.science.responses.clip import TowerLayer, tower_layers
+from fulcrum.science.responses.clip import tower_layers
+from fulcrum.science.responses.text import check_texts, text_embeddings
+from fulcrum.science.vision.classes import encode_texts
 from fulcrum.science.vision.loaded import LoadedModel
 
 VERSION: Final = 2  # of the numbers that the same question leads to; the second has moments of the responses
@@ -47,10 +52,20 @@ Said = Callable[[str, int, int, str], None]
 
 
 @dataclass(frozen=True)
+class Searched:
+    """The model whose units are searched. `embed` makes rows of words, for the baseline of the bare word."""
+
+    weights_sha256: str
+    device_type: str
+    dtype: str
+    embed: Callable[[Sequence[str]], NDArray[np.float64]]
+
+
+@dataclass(frozen=True)
 class Search:
     """A question that can be answered. `parts` has what each variant is computed by; what an index holds needs none."""
 
-    loaded: LoadedModel
+    model: Searched
     examples: Examples
     layers: tuple[UnitLayer, ...]
     parts: Mapping[str, Part]
@@ -126,15 +141,48 @@ def open_tower_search(
             name: TextPart(model, loaded, layers, concepts.sentences)
             for name, model, layers in zip((EXPERTS, RANDOM_WEIGHTS), (loaded, twin), of_tower, strict=True)
         }
-    layers = _numbered(of_tower[0])
-    n_bytes = 4 * len(examples.numbers) * (layers[-1].first + layers[-1].n_units)
-    if n_bytes > MAX_RESPONSE_BYTES:
-        raise InvalidSettings(
-            f"{len(examples.numbers)} examples of {layers[-1].first + layers[-1].n_units} units are "
-            f"{n_bytes / 2**30:.0f} GiB of responses, at most {MAX_RESPONSE_BYTES >> 30} are kept: take fewer examples "
-            "(n_pos, n_neg, split, among) or fewer sites"
-        )
-    return Search(loaded, examples, layers, parts, None, spec)
+    layers = _numbered([(layer.name, layer.n_units) for layer in of_tower[0]])
+    _check_size(examples, layers, "(n_pos, n_neg, split, among) or fewer sites")
+    return Search(_searched(loaded), examples, layers, parts, None, spec)
+
+
+def open_language_search(
+    residency: Residency, source: LanguageSource, spec: FindExperts, concepts: ConceptSet
+) -> Search:
+    """Linear layers of a language model over a concept set.
+
+    Raises InvalidInput for a sentence that is too long or layers that there are not, InvalidSettings for more responses
+    than are kept, UnknownModel, CorruptCheckpoint, MissingDependency, OutOfMemory.
+    """
+    info = residency.language_info(source)
+    units = dict(info.layers)
+    names = chosen_layers(list(units), spec.layers)
+    examples = sentence_examples(concepts)
+    layers = _numbered([(name, units[name]) for name in names])
+    _check_size(examples, layers, "or fewer layers")
+    twin = replace(source, twin_seed=spec.seed)
+    parts: dict[str, Part] = {
+        name: LanguagePart(residency, one, names, concepts.sentences)
+        for name, one in ((EXPERTS, source), (RANDOM_WEIGHTS, twin))
+    }
+
+    def embed(words: Sequence[str]) -> NDArray[np.float64]:
+        return text_embeddings(residency.language_model(source).text, words).astype(np.float64)
+
+    model = Searched(info.weights_sha256, info.device_type, info.dtype, embed)
+    return Search(model, examples, layers, parts, None, spec)
+
+
+def check_sentences(residency: Residency, search: Search) -> None:
+    """Runs none of them. Raises InvalidInput for a sentence that is empty or too long for the model."""
+    numbers = search.examples.numbers
+    match search.parts.get(EXPERTS):
+        case LanguagePart(source=source, sentences=sentences):
+            check_texts(residency.language_model(source).text, [sentences[n] for n in numbers])
+        case TextPart(speaks=speaks, sentences=sentences):
+            speaks.tokenizer([sentences[n] for n in numbers])
+        case _:
+            pass
 
 
 def open_latent_search(
@@ -145,7 +193,7 @@ def open_latent_search(
     twin = random_twin_of_latents(residency, steerable, random_twin(ref, spec.seed))
     layers = (UnitLayer("latents", 0, steerable.sae.config.d_sae),)
     parts: dict[str, Part] = {RANDOM_WEIGHTS: LatentPart(twin, dataset, spec.tokens)}
-    return Search(steerable.loaded, image_examples(dataset, spec), layers, parts, index, spec)
+    return Search(_searched(steerable.loaded), image_examples(dataset, spec), layers, parts, index, spec)
 
 
 @dataclass(frozen=True, eq=False)
@@ -221,6 +269,24 @@ def _sparse_means(responses: SparseResponses, weights: NDArray[np.float64]) -> N
     )
 
 
-def _numbered(layers: Sequence[TowerLayer]) -> tuple[UnitLayer, ...]:
-    firsts = np.cumsum([0, *(layer.n_units for layer in layers)]).tolist()
-    return tuple(UnitLayer(x.name, first, x.n_units) for x, first in zip(layers, firsts, strict=False))
+def _numbered(layers: Sequence[tuple[str, int]]) -> tuple[UnitLayer, ...]:
+    firsts = np.cumsum([0, *(n_units for _, n_units in layers)]).tolist()
+    return tuple(UnitLayer(name, first, n) for (name, n), first in zip(layers, firsts, strict=False))
+
+
+def _check_size(examples: Examples, layers: Sequence[UnitLayer], fewer: str) -> None:
+    n_units = layers[-1].first + layers[-1].n_units
+    n_bytes = 4 * len(examples.numbers) * n_units
+    if n_bytes > MAX_RESPONSE_BYTES:
+        raise InvalidSettings(
+            f"{len(examples.numbers)} examples of {n_units} units are {n_bytes / 2**30:.0f} GiB of responses, at most "
+            f"{MAX_RESPONSE_BYTES >> 30} are kept: take fewer examples {fewer}"
+        )
+
+
+def _searched(loaded: LoadedModel) -> Searched:
+    def embed(words: Sequence[str]) -> NDArray[np.float64]:
+        rows: NDArray[np.float64] = encode_texts(loaded, words).double().cpu().numpy()
+        return rows
+
+    return Searched(loaded.info.weights_sha256, loaded.device.type, loaded.info.dtype, embed)

@@ -15,7 +15,7 @@ from fulcrum.datasets.expert_table import (
     write_expert_table,
 )
 from fulcrum.domain.concept_files import HumanJudgements
-from fulcrum.domain.errors import InvalidPrompt, MissingDependency
+from fulcrum.domain.errors import InvalidInput, MissingDependency
 from fulcrum.domain.experts import (
     EXPERTISE_ARRAYS,
     DomainAgreement,
@@ -28,7 +28,6 @@ from fulcrum.engine.expert_search import Ranked, Said, Search
 from fulcrum.science.experts.comparing import rule_to_show, rules_for, similarity_by
 from fulcrum.science.experts.expert_sets import cosine_of_rows
 from fulcrum.science.experts.structure import Arrangement, Structure, arrange, can_be_recovered, structure_of
-from fulcrum.science.vision.classes import encode_texts
 
 Similarity = NDArray[np.float64]
 BARE_WORD: Final = "bare_word"
@@ -92,8 +91,8 @@ def baselines(search: Search, mine: Ranked) -> dict[str, NDArray[np.float64]]:
     found = {"mean_activation": mine.mean_activation, "mean_embedding": mine.mean_embedding}
     words = [name.partition("=")[2] or name for name in search.examples.names]
     # Names that this model cannot read: the other baselines stand.
-    with suppress(MissingDependency, InvalidPrompt):
-        found[BARE_WORD] = encode_texts(search.loaded, words).double().cpu().numpy()
+    with suppress(MissingDependency, InvalidInput):
+        found[BARE_WORD] = search.model.embed(words)
     return found
 
 

@@ -1,7 +1,8 @@
 """Names from outside to what the engine loads: never a path of the caller's choosing.
 
 A model is an OpenCLIP name with a tag, `hf-hub:owner/name`, or `folder:NAME/sub` with NAME among the folders that the
-administrator named; an SAE is `folder:NAME/sub`, `artifact:<sha256>:<sha256>`, or `untrained:...`.
+administrator named; a language model is one of the last two; an SAE is `folder:NAME/sub`,
+`artifact:<sha256>:<sha256>`, or `untrained:...`.
 """
 
 import dataclasses
@@ -10,7 +11,9 @@ from functools import lru_cache
 from pathlib import Path, PurePosixPath
 
 from fulcrum.domain.errors import InvalidSettings, NotFound, UnknownModel, UnknownSae
+from fulcrum.domain.language_models import check_language_model
 from fulcrum.domain.models import ModelRef
+from fulcrum.engine.language_models import LanguageSource
 from fulcrum.engine.sae_artifacts import ARTIFACT, SaeArtifacts
 from fulcrum.engine.untrained import UNTRAINED
 from fulcrum.science.vision.backend import open_clip
@@ -43,6 +46,19 @@ class References:
     def model(self, ref: ModelRef) -> ModelRef:
         """The reference that the engine loads. Raises UnknownModel for what a caller may not or cannot name."""
         return self._model(ref)
+
+    def language_model(self, reference: str) -> LanguageSource:
+        """Where it lies on this machine: nothing is fetched. Raises UnknownModel, MissingDependency."""
+        check_language_model(reference)
+        if reference.startswith(FOLDER):
+            folder = self._inside(reference, UnknownModel)
+            if not folder.is_dir():
+                raise UnknownModel(
+                    f"{reference[:200]!r} is a file: name the folder with the model's config.json"
+                )
+        else:
+            folder = _hub_folder(reference.removeprefix(HF_HUB), reference)
+        return LanguageSource(str(folder), reference)
 
     def sae(self, source: str) -> str:
         """What the engine's `load_sae` takes. Raises UnknownSae; fetches an uploaded SAE at its first use."""
@@ -123,3 +139,16 @@ class References:
         if not all(place.is_relative_to(root) for place in found):
             raise error(f"{reference[:200]!r} leaves its folder through a link")
         return path
+
+
+def _hub_folder(name: str, reference: str) -> Path:
+    """What was fetched of it before. Looked up, never handed on by its name, which could also be that of a folder."""
+    from huggingface_hub import snapshot_download  # comes with OpenCLIP; slow to import, so only here
+
+    try:
+        return Path(snapshot_download(name, local_files_only=True))
+    except Exception as error:  # the client raises whatever it likes for what is not there
+        raise UnknownModel(
+            f"{reference!r} is not on this machine, and nothing is fetched for a language model: an administrator can "
+            f"fetch it, or put it below a folder"
+        ) from error

@@ -1,7 +1,7 @@
 """Models, split towers, SAEs and class heads: loaded once, dropped when the budget is full."""
 
 from collections.abc import Hashable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -14,6 +14,12 @@ from fulcrum.engine.batched_tower import BatchedTower
 from fulcrum.engine.batching import Batcher
 from fulcrum.engine.byte_lru import ByteLru
 from fulcrum.engine.encoding import computed_by, embed_class_set
+from fulcrum.engine.language_models import (
+    LanguageModel,
+    LanguageModelInfo,
+    LanguageSource,
+    load_language_model,
+)
 from fulcrum.engine.residents import ResidentCounts, Residents
 from fulcrum.engine.untrained import UNTRAINED, untrained_sae
 from fulcrum.science.attribution.targets import ZeroShotHead
@@ -61,7 +67,10 @@ class Residency:
         """With a `batcher`, towers share their forwards with other requests."""
         self.device, self.dtype = device, dtype
         self.batcher = batcher
-        self._residents: Residents[Hashable, LoadedModel | _LoadedSae] = Residents(budget_bytes)
+        self._residents: Residents[Hashable, LoadedModel | _LoadedSae | LanguageModel] = Residents(
+            budget_bytes
+        )
+        self._language_infos: dict[LanguageSource, LanguageModelInfo] = {}
         self._heads: ByteLru[tuple[ModelRef, str, ClassSet], ZeroShotHead] = ByteLru(_HEADS_BUDGET_BYTES)
 
     @property
@@ -87,6 +96,33 @@ class Residency:
         loaded = self._residents.get(ref, load)
         assert isinstance(loaded, LoadedModel)
         return loaded
+
+    def language_model(self, source: LanguageSource) -> LanguageModel:
+        """One is kept at a time, under the same budget: another takes its place.
+
+        Raises as `load_language_model` does, and OutOfMemory.
+        """
+
+        def load() -> tuple[LanguageModel, int]:
+            made = load_language_model(source, self.device, self.dtype)
+            return made, made.size_bytes
+
+        self.drop_language_models(but=source)
+        loaded = self._residents.get(source, load)
+        assert isinstance(loaded, LanguageModel)
+        self._language_infos[source] = loaded.info
+        return loaded
+
+    def language_info(self, source: LanguageSource) -> LanguageModelInfo:
+        """What was read when it was loaded last; loads one that never was, and no random weights."""
+        if source.twin_seed is not None:
+            return self.language_info(replace(source, twin_seed=None)).of_twin(source.twin_seed)
+        known = self._language_infos.get(source)
+        return self.language_model(source).info if known is None else known
+
+    def drop_language_models(self, but: LanguageSource | None = None) -> None:
+        """Their memory is free for others."""
+        self._residents.drop(lambda key: isinstance(key, LanguageSource) and key != but)
 
     def steerable(self, ref: ModelRef, sae: str) -> Steerable:
         """Raises UnknownSae, CorruptCheckpoint, SaeDoesNotFit and what `model` raises."""

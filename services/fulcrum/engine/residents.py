@@ -86,6 +86,13 @@ class Residents(Generic[K, V]):
         with self._released:
             return [resident.value for resident in self._entries.values()]
 
+    def drop(self, unwanted: Callable[[K], bool]) -> None:
+        """Those of them that nobody uses go now."""
+        with self._released:
+            for key in [k for k, r in self._entries.items() if unwanted(k) and not r.n_users]:
+                self._size -= self._entries.pop(key).size_bytes
+                self._evictions += 1
+
     def loading(self) -> list[K]:
         """What is on its way."""
         with self._released:

@@ -24,7 +24,7 @@ class ExpertsRow(Kept, Base):
     project_id: Mapped[str] = mapped_column(ForeignKey("projects.id"))
     name: Mapped[str]
     units: Mapped[str]
-    model_id: Mapped[str] = mapped_column(ForeignKey("models.id"))
+    model_id: Mapped[str | None] = mapped_column(ForeignKey("models.id"))
     model_sha256: Mapped[str]
     key: Mapped[str]
     sha256: Mapped[str]
@@ -39,6 +39,7 @@ class ExpertsRow(Kept, Base):
     dataset_id: Mapped[str | None] = mapped_column(ForeignKey("datasets.id"))
     dataset_digest: Mapped[str | None]
     concept_set_sha256: Mapped[str | None]
+    language_model: Mapped[str | None]
     numbers: Mapped[dict[str, Any]]
 
 

@@ -22,6 +22,7 @@ from fulcrum.worker.machine import Machine
 from fulcrum.worker.ranks.together import TrainingProcesses
 
 if TYPE_CHECKING:
+    from fulcrum.engine.language_models import LanguageSource
     from fulcrum.engine.local import LocalEngine
 
 _RATE_AFTER_S = 0.5  # before that, a rate is a guess
@@ -138,6 +139,10 @@ class Held:
     def sae(self, sae_id: str) -> tuple[ModelRef, str]:
         """What the engine takes for a registered SAE."""
         return self._machine.sae(self._job.project_id, sae_id)
+
+    def language_model(self, reference: str) -> "LanguageSource":
+        """Where a language model lies here."""
+        return self._machine.references.language_model(reference)
 
     def place(self, reference: str) -> Path:
         """What a reference to a folder means here."""

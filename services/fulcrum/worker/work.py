@@ -12,6 +12,7 @@ from fulcrum.store.database import Store
 from fulcrum.worker.ranks.together import TrainingProcesses
 
 if TYPE_CHECKING:
+    from fulcrum.engine.language_models import LanguageSource
     from fulcrum.engine.local import LocalEngine
 
 
@@ -67,6 +68,10 @@ class Work(Protocol):
 
         Raises UnknownSae, UnknownModel, UnknownArtifact, CorruptArtifact.
         """
+        ...
+
+    def language_model(self, reference: str) -> "LanguageSource":
+        """Where a language model lies on this machine. Raises UnknownModel."""
         ...
 
     def place(self, reference: str) -> Path:

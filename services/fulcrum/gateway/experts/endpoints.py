@@ -95,7 +95,8 @@ def list_experts(
     page: PageDep,
     project_id: ProjectParam = None,
     units: Annotated[
-        Literal["latents", "vision", "text"] | None, Query(description="Searches among these units only.")
+        Literal["latents", "vision", "text", "language"] | None,
+        Query(description="Searches among these units only."),
     ] = None,
     model_id: Annotated[str | None, Query(max_length=64, description="Of this model only.")] = None,
     sae_id: Annotated[str | None, Query(max_length=64, description="Of this SAE only.")] = None,

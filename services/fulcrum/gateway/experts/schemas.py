@@ -23,10 +23,10 @@ class ExpertsRecord(Shown):
     id: str = Field(description="Id.")
     project_id: str = Field(description="Project that it belongs to.")
     name: str = Field(description="What it was called when it was asked for.")
-    units: Literal["latents", "vision", "text"] = Field(
-        description="Latents of an SAE, or units of a tower of the model."
+    units: Literal["latents", "vision", "text", "language"] = Field(
+        description="Latents of an SAE, units of a tower of the model, or linear layers of a language model."
     )
-    model_id: str = Field(description="Model whose units they are.")
+    model_id: str | None = Field(description="Model whose units they are; null for a language model.")
     model_sha256: str = Field(description="Its weights.")
     key: str = Field(description="Hash of all that determines the numbers.")
     sha256: str = Field(description="Artifact with all numbers.")
@@ -42,6 +42,9 @@ class ExpertsRecord(Shown):
     dataset_id: str | None = Field(None, description="Data set with the images.")
     dataset_digest: str | None = Field(None, description="Content of the data set then.")
     concept_set_sha256: str | None = Field(None, description="Artifact of the concept set, for sentences.")
+    language_model: str | None = Field(
+        None, description="Reference of the language model whose units they are."
+    )
     numbers: dict[str, Any] = Field(
         default={}, description="Means over concepts, and `ari_...` by the rule shown first."
     )

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 class FindExpertsHandler:
-    """Experts of concepts among latents, or among units of a tower."""
+    """Experts of concepts among latents, among units of a tower, or among those of a language model."""
 
     def __init__(self, open_dataset: OpenDataset) -> None:
         self._open_dataset = open_dataset
@@ -29,10 +29,13 @@ class FindExpertsHandler:
     def plan(self, work: Work) -> Sequence[Shard]:
         """Parts of the responses, of the model and of random weights.
 
-        Raises UnknownModel, UnknownSae, UnknownDataset, UnknownIndex, and InvalidInput or InvalidDataset for concepts
-        that the examples do not have.
+        Raises UnknownModel, UnknownSae, UnknownDataset, UnknownIndex, MissingDependency, and InvalidInput or
+        InvalidDataset for concepts that the examples do not have, or a sentence that is too long.
         """
+        from fulcrum.engine.expert_search import check_sentences
+
         search = self._opened(work)
+        check_sentences(work.engine.residency, search)
         examples = search.examples
         work.log(
             f"{len(examples.names)} concepts, {len(examples.numbers)} examples, {search.n_units} units; random weights "
@@ -45,9 +48,9 @@ class FindExpertsHandler:
                 "the concepts have different base rates: they are compared by their best k units and by AUROC, not by "
                 "thresholds on AP (n_pos and n_neg would make them equal)"
             )
-        if search.loaded.info.dtype != "float32":
+        if search.model.dtype != "float32":
             work.log(
-                f"responses in {search.loaded.info.dtype} move AP and flip experts; float32 is exact",
+                f"responses in {search.model.dtype} move AP and flip experts; float32 is exact",
                 "warning",
             )
         return [Shard(key, {"variant": v, "piece": piece}) for key, v, piece in search.shards()]
@@ -60,12 +63,12 @@ class FindExpertsHandler:
         if part is None or piece >= len(pieces) or part.key(pieces[piece]) != shard.key:
             raise Conflict(
                 "the examples, the model or this worker's precision "
-                f"({search.loaded.device.type}, {search.loaded.info.dtype}) is no more what the search was planned "
+                f"({search.model.device_type}, {search.model.dtype}) is no more what the search was planned "
                 "for: start again"
             )
         numbers = pieces[piece]
         what = "responses" if variant == "experts" else "responses of random weights"
-        unit = "images" if work_spec(work).units != "text" else "sentences"
+        unit = "sentences" if work_spec(work).units in ("text", "language") else "images"
         with tempfile.TemporaryDirectory(dir=work.folder) as folder:
             path = Path(folder) / "responses.arrays"
             part.write(path, numbers, lambda done: work.progress(what, done, len(numbers), unit))
@@ -77,6 +80,7 @@ class FindExpertsHandler:
         from fulcrum.engine.expert_structure import write_experts
 
         search, spec = self._opened(work), work_spec(work)
+        residency = work.engine.residency
         files: dict[str, list[Path]] = {"experts": [], "random_weights": []}
         for result in results:
             files[str(result.shard.content["variant"])].append(work.artifacts.local_path(result.sha256))
@@ -86,15 +90,15 @@ class FindExpertsHandler:
             judgements = [read_judgements_bytes(work.artifacts.read_bytes(r.sha256)) for r in spec.ratings]
             about = write_experts(search, ranked, path, work.progress, judgements)
             sha256 = work.artifacts.put_bytes(path.read_bytes())
+        residency.drop_language_models()
         numbers = summary_of(about)
-        info = search.loaded.info
         record = ExpertsRecord(
             id=new_id("exp"),
             project_id=work.job.project_id,
             name=spec.name or f"{spec.units}: {', '.join(search.examples.names)}"[:200],
             units=spec.units,
             model_id=spec.model_id,
-            model_sha256=info.weights_sha256,
+            model_sha256=search.model.weights_sha256,
             key=search.key,
             sha256=sha256,
             job_id=work.job.id,
@@ -109,6 +113,7 @@ class FindExpertsHandler:
             dataset_id=spec.dataset_id,
             dataset_digest=None if spec.dataset_id is None else record_of(work, spec.dataset_id).digest,
             concept_set_sha256=spec.concept_set_sha256,
+            language_model=spec.language_model,
             numbers=numbers,
         )
         with work.store.write() as tx:
@@ -122,7 +127,11 @@ class FindExpertsHandler:
         }
 
     def _opened(self, work: Work) -> "Search":
-        from fulcrum.engine.expert_search import open_latent_search, open_tower_search
+        from fulcrum.engine.expert_search import (
+            open_language_search,
+            open_latent_search,
+            open_tower_search,
+        )
 
         spec = work_spec(work)
         residency = work.engine.residency
@@ -138,6 +147,13 @@ class FindExpertsHandler:
                     "the SAE has other weights than those that the data set was indexed under"
                 )
             return open_latent_search(residency, model, source, spec, dataset, index)
+        if spec.units == "language":
+            if spec.language_model is None:
+                raise InvalidInput("experts among units of a language model need its reference")
+            concepts = _concept_set(work, spec)
+            return open_language_search(residency, work.language_model(spec.language_model), spec, concepts)
+        if spec.model_id is None:
+            raise InvalidInput(f"experts among {spec.units} need a model")
         model = work.model(spec.model_id)
         if spec.units == "vision":
             if spec.dataset_id is None:
@@ -168,7 +184,7 @@ def work_spec(work: Work) -> FindExperts:
 
 def _concept_set(work: Work, spec: FindExperts) -> ConceptSet:
     if spec.concept_set_sha256 is None:
-        raise InvalidInput("experts among units of the text tower need a concept set")
+        raise InvalidInput("experts among units that answer sentences need a concept set")
     try:
         return read_concept_set(work.artifacts.read_bytes(spec.concept_set_sha256))
     except InvalidInput as error:
