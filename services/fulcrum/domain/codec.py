@@ -25,25 +25,25 @@ def to_json(value: Any) -> Any:
 
     Infinite margins of a single class are properties, not fields, so they never get here.
     """
-    match value:
-        case corrections.Correction():
-            return corrections.to_dict(value)
-        case np.ndarray():
-            return to_json(value.tolist())
+    match value:  # the most frequent first
         case None | bool() | int() | str():
             return value
         case float() | np.floating():
             if not math.isfinite(value):
                 raise ComputationFailed(f"a result holds {float(value)}, which is not a number")
             return float(value)
+        case tuple() | list():
+            return [to_json(v) for v in value]
+        case dict() | Mapping():
+            return {str(k): to_json(v) for k, v in value.items()}
+        case np.ndarray():
+            return to_json(value.tolist())
+        case corrections.Correction():
+            return corrections.to_dict(value)
         case np.integer() | np.bool_():
             return value.item()
         case datetime():
             return value.isoformat()
-        case Mapping():
-            return {str(k): to_json(v) for k, v in value.items()}
-        case tuple() | list():
-            return [to_json(v) for v in value]
         case _ if dataclasses.is_dataclass(value) and not isinstance(value, type):
             return {f.name: to_json(getattr(value, f.name)) for f in dataclasses.fields(value)}
         case _:

@@ -1,5 +1,6 @@
 """Columns that all tables share: names of constraints, times in UTC, what plain columns can hold."""
 
+import re
 import typing
 from datetime import UTC, datetime
 from typing import Any
@@ -11,6 +12,7 @@ from sqlalchemy.types import BigInteger, Double, String, TypeDecorator
 
 from fulcrum.domain.errors import InvalidRequest
 
+_UNKEEPABLE = re.compile("[\x00\ud800-\udfff]")
 _BIGGEST = 2**63  # what both databases hold in a BIGINT
 
 
@@ -73,7 +75,7 @@ class Living(Kept):
 def checked(name: str, value: Any) -> Any:
     """`value`. Raises InvalidRequest for what PostgreSQL or SQLite cannot hold in a plain column."""
     if isinstance(value, str):
-        if "\x00" in value or any("\ud800" <= c <= "\udfff" for c in value):
+        if _UNKEEPABLE.search(value):
             raise InvalidRequest(
                 f"{name} is {value[:80]!r}: text without NUL and unpaired surrogates is allowed"
             )

@@ -5,9 +5,10 @@ Secrets come in and go out as hashes only; making and comparing them is the gate
 
 import unicodedata
 from datetime import datetime, timedelta
+from functools import lru_cache
 from typing import Any
 
-from sqlalchemy import Connection, ForeignKey, Index, delete, or_, select, text, update
+from sqlalchemy import Connection, ForeignKey, Index, Select, bindparam, delete, or_, select, text, update
 from sqlalchemy.orm import Mapped, mapped_column
 
 from fulcrum.domain.errors import UnknownToken, UnknownUser
@@ -106,6 +107,20 @@ class Users(LivingRepository[User]):
         return self._from_row(row), row.password_hash
 
 
+# Every request asks these: made once, as in `repository`.
+@lru_cache(maxsize=1)
+def _usable_token() -> Select[Any]:
+    c = ApiTokenRow.__table__.c
+    not_expired = or_(c.expires_at.is_(None), c.expires_at > bindparam("at"))
+    return select(ApiTokenRow.__table__).where(c.id == bindparam("id"), c.revoked_at.is_(None), not_expired)
+
+
+@lru_cache(maxsize=1)
+def _usable_login() -> Select[Any]:
+    c = LoginRow.__table__.c
+    return select(LoginRow.__table__).where(c.id == bindparam("id"), c.expires_at > bindparam("at"))
+
+
 class Tokens(Listing[ApiToken]):
     """API tokens."""
 
@@ -120,14 +135,8 @@ class Tokens(Listing[ApiToken]):
 
     def by_id(self, id: str) -> tuple[ApiToken, str] | None:
         """A usable token and the hash of its secret; None for one that is unknown, revoked or expired."""
-        c = self._table.c
-        row = self._connection.execute(
-            select(self._table).where(
-                c.id == checked("token", id),
-                c.revoked_at.is_(None),
-                or_(c.expires_at.is_(None), c.expires_at > now()),
-            )
-        ).first()
+        asked = {"id": checked("token", id), "at": now()}
+        row = self._connection.execute(_usable_token(), asked).first()
         return None if row is None else (self._from_row(row), row.secret_hash)
 
     def touch(self, id: str) -> None:
@@ -163,10 +172,8 @@ class Logins(Listing[Login]):
 
     def by_id(self, id: str) -> tuple[Login, str] | None:
         """A usable login and the hash of its secret; None for one that is unknown, ended or expired."""
-        c = self._table.c
-        row = self._connection.execute(
-            select(self._table).where(c.id == checked("login", id), c.expires_at > now())
-        ).first()
+        asked = {"id": checked("login", id), "at": now()}
+        row = self._connection.execute(_usable_login(), asked).first()
         return None if row is None else (self._from_row(row), row.secret_hash)
 
     def revoke(self, id: str) -> None:

@@ -1,9 +1,10 @@
 """Projects and who may do what in them."""
 
 from collections.abc import Collection
+from functools import lru_cache
 from typing import Any, cast, get_args
 
-from sqlalchemy import Connection, ForeignKey, Index, delete, func, select, text, update
+from sqlalchemy import Connection, ForeignKey, Index, Select, bindparam, delete, func, select, text, update
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import Mapped, mapped_column
 
@@ -50,6 +51,20 @@ class Projects(LivingRepository[Project]):
         return self._page(self._filtered({}).where(self._table.c.id.in_(mine)), limit, cursor)
 
 
+@lru_cache(maxsize=1)
+def _role() -> Select[Any]:
+    # Asked with every request: made once, as in `repository`.
+    return (
+        select(MemberRow.role)
+        .join(ProjectRow, ProjectRow.id == MemberRow.project_id)
+        .where(
+            MemberRow.project_id == bindparam("project_id"),
+            MemberRow.user_id == bindparam("user_id"),
+            ProjectRow.deleted_at.is_(None),
+        )
+    )
+
+
 class Members(Access):
     """Who may do what. A project that has an admin keeps one."""
 
@@ -58,16 +73,8 @@ class Members(Access):
 
     def role(self, project_id: str, user_id: str) -> Role | None:
         """The user's role, None for who is no member (or of a deleted project)."""
-        found = self._connection.execute(
-            select(MemberRow.role)
-            .join(ProjectRow, ProjectRow.id == MemberRow.project_id)
-            .where(
-                MemberRow.project_id == checked("project_id", project_id),
-                MemberRow.user_id == checked("user_id", user_id),
-                ProjectRow.deleted_at.is_(None),
-            )
-        ).scalar()
-        return cast(Role | None, found)
+        asked = {"project_id": checked("project_id", project_id), "user_id": checked("user_id", user_id)}
+        return cast(Role | None, self._connection.execute(_role(), asked).scalar())
 
     def list(
         self,

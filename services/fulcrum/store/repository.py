@@ -7,12 +7,12 @@ of `domain.codec`, and come back as what the record's annotation says.
 import dataclasses
 import typing
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from datetime import UTC, datetime
 from functools import lru_cache
 from typing import Any, Generic, TypeVar, cast
 
-from sqlalchemy import JSON, Connection, Table, and_, insert, literal, select, tuple_, update
+from sqlalchemy import JSON, Connection, Table, and_, bindparam, insert, literal, select, tuple_, update
 from sqlalchemy.engine import CursorResult, Row
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.sql import ColumnElement, Select
@@ -40,18 +40,20 @@ class Access:
         self._table = cast(Table, row.__table__)
         self._word = word
 
-    def _write(self, statement: Statement) -> CursorResult[Any]:
+    def _write(self, statement: Statement, values: Mapping[str, Any] | None = None) -> CursorResult[Any]:
         assert self._connection.get_execution_options().get("fulcrum_write"), (
             "a read transaction cannot write"
         )
-        return self._connection.execute(statement)
+        return self._connection.execute(statement, values)
 
     @contextmanager
     def _constraints(self, what: str, values: Mapping[str, Any]) -> Iterator[None]:
+        """For one statement. Raises AlreadyExists and NotFound; the caller's transaction goes on."""
         # A savepoint: on PostgreSQL the failed statement would otherwise end the caller's transaction, who may
-        # want to fetch the row that was there.
+        # want to fetch the row that was there. SQLite takes back the failed statement alone.
+        on_sqlite = self._connection.dialect.name == "sqlite"
         try:
-            with self._connection.begin_nested():
+            with nullcontext() if on_sqlite else self._connection.begin_nested():
                 yield
         except IntegrityError as error:
             if _is_unique_violation(error):
@@ -69,7 +71,7 @@ class Access:
 
     def _insert(self, values: Mapping[str, Any], what: str) -> None:
         with self._constraints(what, values):
-            self._write(insert(self._table).values(**values))
+            self._write(_insert_into(self._table), values)
 
 
 class Listing(Access, Generic[R]):
@@ -87,10 +89,10 @@ class Listing(Access, Generic[R]):
         """The record. Raises the Unknown... error of its kind, also for a deleted one."""
         if not _is_plain(id):
             raise self._not_found(id)
-        found = self._one(self._table.c.id == id)
-        if found is None:
+        row = self._connection.execute(_by_id(self._table), {"id": id}).first()
+        if row is None:
             raise self._not_found(id)
-        return found
+        return self._from_row(row)
 
     def list(
         self, project_id: str | None = None, *, limit: int = 50, cursor: str | None = None, **filters: Any
@@ -101,23 +103,21 @@ class Listing(Access, Generic[R]):
         return self._page(self._filtered(filters), limit, cursor)
 
     def _values(self, fields: Mapping[str, Any]) -> dict[str, Any]:
-        values = {}
-        for name, value in fields.items():
-            if isinstance(self._table.c[name].type, JSON):
-                values[name] = codec.to_json(value)
-            else:
-                values[name] = checked(f"{self._word}.{name}", value)
-        return values
+        as_json = _json_columns(self._table)
+        return {
+            name: codec.to_json(value) if name in as_json else checked(f"{self._word}.{name}", value)
+            for name, value in fields.items()
+        }
 
     def _values_of(self, record: R) -> dict[str, Any]:
         return self._values({name: getattr(record, name) for name in self._fields})
 
     def _from_row(self, row: Row[Any]) -> R:
-        hints = _hints(cast(Any, self._record))
-        values = {name: row._mapping[name] for name in self._fields}
-        for name, value in values.items():
-            if isinstance(self._table.c[name].type, JSON):
-                values[name] = codec.from_json(hints[name], value, f"{self._word}.{name}")
+        hints, columns = _hints(cast(Any, self._record)), row._mapping
+        values = {name: columns[name] for name in self._fields}
+        for name in _json_columns(self._table):
+            if name in values:  # a repository may keep more than its record shows
+                values[name] = codec.from_json(hints[name], values[name], f"{self._word}.{name}")
         return self._record(**values)
 
     def _one(self, *where: ColumnElement[bool]) -> R | None:
@@ -125,7 +125,7 @@ class Listing(Access, Generic[R]):
         return None if row is None else self._from_row(row)
 
     def _alive(self) -> tuple[ColumnElement[bool], ...]:
-        return (self._table.c.deleted_at.is_(None),) if "deleted_at" in self._table.c else ()
+        return _alive(self._table)
 
     def _not_found(self, id: str) -> NotFound:
         return self._unknown(f"no {self._word} with the id {id[:80]!r}")
@@ -138,7 +138,7 @@ class Listing(Access, Generic[R]):
         for name, value in filters.items():
             if value is None:
                 continue
-            if name not in self._fields or isinstance(self._table.c[name].type, JSON):
+            if name not in self._fields or name in _json_columns(self._table):
                 raise InvalidRequest(f"a list of {self._word}s cannot be filtered by {name!r}")
             query = query.where(self._table.c[name] == checked(name, value))
         return query
@@ -238,6 +238,27 @@ class LivingRepository(Changing[R], Repository[R]):
 @lru_cache(maxsize=64)
 def _hints(record: type) -> dict[str, Any]:
     return typing.get_type_hints(record)
+
+
+@lru_cache(maxsize=64)
+def _json_columns(table: Table) -> frozenset[str]:
+    return frozenset(c.name for c in table.c if isinstance(c.type, JSON))
+
+
+def _alive(table: Table) -> tuple[ColumnElement[bool], ...]:
+    return (table.c.deleted_at.is_(None),) if "deleted_at" in table.c else ()
+
+
+# Statements of every request, made once: to build one and to find out that it was compiled before takes SQLAlchemy
+# longer than SQLite takes to run it.
+@lru_cache(maxsize=64)
+def _by_id(table: Table) -> Select[Any]:
+    return select(table).where(table.c.id == bindparam("id"), *_alive(table))
+
+
+@lru_cache(maxsize=64)
+def _insert_into(table: Table) -> Insert:
+    return insert(table)
 
 
 def _is_plain(id: str) -> bool:
