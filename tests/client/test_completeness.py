@@ -13,6 +13,7 @@ from tests.client.test_questions import CORRECTION
 from fulcrum.client import Client, ModelRef, Scale
 from fulcrum.domain.codec import to_json
 from fulcrum.domain.concept_files import TripletChoices
+from fulcrum.domain.concept_sets import concept_set_of
 from fulcrum.domain.experts import ExpertRule
 from fulcrum.gateway.app import create_app
 
@@ -25,6 +26,7 @@ NOT_FOR_PROGRAMS = {
     "/v1/auth/links:redeem",
     "/v1/auth/logout",
 }
+CONCEPTS = concept_set_of("a", {"b": ["c", "d"]}, {"b": ["e", "f"]})
 ARCHIVE = Path(tempfile.mkdtemp(), "images.zip")
 ARCHIVE.write_bytes(b"PK")
 PNG = b"\x89PNG\r\n\x1a\n"
@@ -137,6 +139,7 @@ ASKED = {
     "GET /v1/evaluations/{}/slices": lambda c: c.evaluations.slices("evl_1"),
     "POST /v1/saes/{}:find-experts": lambda c: c.experts.find_latents("sae_1", "dat_1", ["label"]),
     "POST /v1/models/{}:find-experts": lambda c: c.experts.find_units("mdl_1", "dat_1", ["label"]),
+    "POST /v1/experts:find": lambda c: c.experts.find_in_language_model("folder:lab/gpt2", CONCEPTS),
     "POST /v1/experts/{}:align": lambda c: c.experts.align("exp_1", [TripletChoices("a", (("a", "b", "c"),))]),
     "GET /v1/experts": lambda c: list(c.experts.list(units="latents")),
     "GET /v1/experts/{}": lambda c: c.experts.get("exp_1"),

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from fulcrum.domain.jobs import JobRecord, JobStanding
 
 app = typer.Typer(
-    help="Units that know a concept: latents, and units of both towers, on the running platform.",
+    help="Units that know a concept: latents, units of both towers and of language models, on the running platform.",
     no_args_is_help=True,
 )
 
@@ -71,17 +71,39 @@ def find_in(
         typer.Argument(help="Concepts: JSON files in Suau's layout, or one CSV.", show_default=False),
     ],
     model: Annotated[
-        str, typer.Option("--model", "-m", help="Id of a model: experts among its text tower's units.")
-    ],
+        str | None,
+        typer.Option("--model", "-m", help="Id of a model: experts among its text tower's units."),
+    ] = None,
+    language_model: Annotated[
+        str | None,
+        typer.Option(
+            "--language-model",
+            "-l",
+            help="folder:NAME/SUB or hf-hub:OWNER/NAME on the platform's machine: experts among its linear layers.",
+        ),
+    ] = None,
+    layer: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--layer",
+            help="Of the language model: mlp, attention, or a name with * for anything. Repeatable; all by default.",
+        ),
+    ] = None,
     name: Annotated[str, typer.Option("--name", help="What the search is called.")] = "",
     seed: Annotated[int, typer.Option("--seed", min=0, help="Of the random weights.")] = 0,
     json: options.Json = False,
 ) -> None:
-    """The same for concepts given by sentences."""
+    """The same for concepts given by sentences: in the text tower of a model, or in a language model."""
     from fulcrum.client import Client
     from fulcrum.domain.concept_files import read_concepts_csv, read_concepts_json
     from fulcrum.domain.errors import InvalidSettings
 
+    if (model is None) == (language_model is None):
+        raise InvalidSettings("name either --model, for its text tower, or --language-model")
+    if layer and model is not None:
+        raise InvalidSettings(
+            "--layer chooses layers of a --language-model: a text tower is searched at its blocks"
+        )
     title = name or files[0].stem
     if files[0].suffix.lower() == ".csv":
         if len(files) > 1:
@@ -90,7 +112,13 @@ def find_in(
     else:
         concepts = read_concepts_json([file.read_bytes() for file in files], title)
     with Client() as client:
-        job = client.experts.find_in_sentences(model, concepts, name=title, seed=seed)
+        if model is not None:
+            job = client.experts.find_in_sentences(model, concepts, name=title, seed=seed)
+        else:
+            assert language_model is not None
+            job = client.experts.find_in_language_model(
+                language_model, concepts, layers=layer or (), name=title, seed=seed
+            )
         _wait_and_show(client, job, json)
 
 

@@ -1,8 +1,10 @@
 """Experts over HTTP and in the SDK: asked for, found by a worker, looked at from all sides."""
 
 import json
+import threading
 
 import pytest
+from tests.worker.language_models import save_causal
 from tests.worker.workshop import QUICK, stored_dataset
 
 from fulcrum.cli.main import run as fulcrum
@@ -10,9 +12,16 @@ from fulcrum.client import Client
 from fulcrum.datasets.formats import load_dataset
 from fulcrum.demo.shipped import FOLDER_NAME, WEIGHTS
 from fulcrum.demo.world_dataset import write_demo_dataset
-from fulcrum.domain.concept_files import read_ratings_csv
+from fulcrum.domain.concept_files import SentenceLists, read_ratings_csv, write_concepts_csv
 from fulcrum.domain.concept_sets import built_from_templates
-from fulcrum.domain.errors import InvalidInput, InvalidRequest, UnknownDataset, UnknownExperts
+from fulcrum.domain.errors import (
+    InvalidInput,
+    InvalidPrompt,
+    InvalidRequest,
+    UnknownDataset,
+    UnknownExperts,
+    UnknownModel,
+)
 from fulcrum.domain.experts import ExpertRule
 from fulcrum.domain.jobs import ImageConcept, Where
 from fulcrum.worker.datasets import dataset_opener
@@ -53,9 +62,8 @@ def client(lab):
 @pytest.fixture
 def work(lab, tmp_path):
     platform = lab.platform
-    machine = Machine(
-        platform.store, platform.artifacts, tmp_path / "scratch", folders={FOLDER_NAME: WEIGHTS}
-    )
+    folders = {FOLDER_NAME: WEIGHTS, "lab": tmp_path}
+    machine = Machine(platform.store, platform.artifacts, tmp_path / "scratch", folders=folders)
     opened = dataset_opener()
     handlers = {"index_dataset": IndexDatasetHandler(opened), "find_experts": FindExpertsHandler(opened)}
     return lambda: Runner(machine, handlers, terms=QUICK).run_until_idle()
@@ -204,3 +212,90 @@ def test_a_search_is_compared_with_people_without_a_forward_pass(
     (found,) = client.experts.get(done.result["experts_id"]).alignments
     assert (found.name, found.n_used) == ("mine", 4)
     assert {"experts", "random_weights", "bare_word"} <= {c.of for c in found.correlations}
+
+
+def test_a_language_model_is_asked_for_found_and_looked_at_in_the_sdk_and_by_the_command(
+    lab, client, work, tmp_path, monkeypatch, capsys
+):
+    built = built_from_templates("words", WORDS, 20, 40, frames=FRAMES, fillers=FILLERS)
+    save_causal(tmp_path / "gpt", built)
+    job = client.experts.find_in_language_model("folder:lab/gpt", built, layers=["mlp"])
+    work()
+    done = client.jobs.wait(job)
+    assert done.state == "succeeded", done.error
+    (record,) = client.experts.list(units="language")
+    assert (record.language_model, record.model_id, record.name) == ("folder:lab/gpt", None, "words")
+    found = client.experts.get(record)
+    assert found.layers[0].name == "h.0.mlp.c_fc"
+    assert client.experts.concept_set(record) == built
+    assert client.experts.structure(record).random_weights.of == "random_weights"
+    assert client.experts.stability(record, record).mean_overlap == 1.0
+    ratings = read_ratings_csv("word_1,word_2,rating\napple,banana,9\nboat,car,8\ncup,apple,2", "mine")
+    aligned = client.experts.align(record, [ratings])
+    work()
+    (alignment,) = client.experts.get(client.jobs.wait(aligned).result["experts_id"]).alignments
+    assert alignment.n_used == 3
+    monkeypatch.setenv("FULCRUM_CLIENT_URL", lab.platform.url)
+    monkeypatch.setenv("FULCRUM_CLIENT_TOKEN", lab.platform.token_of(lab.platform.admin_user))
+    names = [c.name for c in built.concepts]
+    lists = SentenceLists(
+        {c.name: [built.sentences[n] for n in c.positives] for c in built.concepts},
+        {c.name: [built.sentences[n] for n in c.negatives] for c in built.concepts},
+        dict.fromkeys(names, ""),
+    )
+    file = tmp_path / "words.csv"
+    file.write_text(write_concepts_csv(lists))
+
+    def run(*arguments):
+        with pytest.raises(SystemExit):
+            fulcrum(["experts", "find-in", str(file), *arguments, "--json"])
+        return json.loads(capsys.readouterr().out)
+
+    answered = threading.Event()
+
+    def work_until_answered():
+        while not answered.wait(0.1):
+            work()
+
+    worker = threading.Thread(target=work_until_answered, daemon=True)
+    worker.start()
+    asked = run("--language-model", "folder:lab/gpt", "--layer", "h.0.*")
+    assert [layer["name"] for layer in asked["layers"]] == [
+        "h.0.attn.c_attn", "h.0.attn.c_proj", "h.0.mlp.c_fc", "h.0.mlp.c_proj"
+    ]  # fmt: skip
+    assert asked["record"]["language_model"] == "folder:lab/gpt"
+    answered.set()
+    worker.join()
+    assert "either --model" in run()["error"]["message"]
+
+
+def test_a_reference_that_cannot_name_a_language_model_is_refused_at_once(lab, client):
+    built = built_from_templates("words", WORDS, 20, 40, frames=FRAMES, fillers=FILLERS)
+    for reference in ("/etc/passwd", "gpt2", "hf-hub:../up", "hf-hub:a", "folder:"):
+        with pytest.raises(UnknownModel, match="not a language model that can be asked for"):
+            client.experts.find_in_language_model(reference, built)
+    stranger = lab.platform.as_user("stranger")
+    body = {"project_id": lab.model["project_id"], "language_model": "folder:lab/gpt"}
+    one = {"name": "b", "positives": [0, 1], "negatives": [2, 3]}
+    body["concept_set"] = {"name": "a", "sentences": ["c", "d", "e", "f"], "concepts": [one]}
+    assert stranger.post("/v1/experts:find", json=body).json()["reason"] == "UNKNOWN_PROJECT"
+    body["layers"] = [""]
+    assert lab.client.post("/v1/experts:find", json=body).status_code == 422
+
+
+def test_a_sentence_that_is_too_long_for_the_text_tower_is_refused_before_there_is_a_job(lab, client):
+    short = ["a dog", "my dog here", "a cat", "the cup there"]
+    concepts = [{"name": "dog", "positives": [0, 1], "negatives": [2, 3]}]
+    place = f"/v1/models/{lab.model['id']}:find-experts"
+    fits = {"name": "x", "sentences": [*short, "x" * 38], "concepts": concepts}
+    fits["concepts"] = [{"name": "dog", "positives": [0, 1, 4], "negatives": [2, 3]}]
+    assert lab.client.post(place, json={"concept_set": fits}).status_code == 202
+    n_jobs = len(list(client.jobs.list()))
+    long = fits | {"sentences": [*short, "x" * 39]}
+    answer = lab.client.post(place, json={"concept_set": long})
+    assert (answer.status_code, answer.json()["reason"]) == (422, InvalidPrompt.reason)
+    assert "has 41 tokens, the model reads at most 40" in answer.json()["detail"]
+    assert len(list(client.jobs.list())) == n_jobs
+    # A sentence that no concept uses is none of the question.
+    unused = long | {"concepts": concepts}
+    assert lab.client.post(place, json={"concept_set": unused}).status_code == 202

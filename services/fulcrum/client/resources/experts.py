@@ -98,6 +98,30 @@ class ExpertSearches(Bound[Side]):
         return (yield from self._wire.ask(JobRecord, "POST", _of_model(model), json=body))
 
     @operation
+    def find_in_language_model(
+        self,
+        language_model: str,
+        concepts: ConceptSet,
+        *,
+        layers: Sequence[str] = (),
+        name: str = "",
+        seed: int = 0,
+    ) -> Flow[JobRecord]:
+        """As `find_latents`, among the linear layers of a model of transformers.
+
+        It is `folder:NAME/SUB` below a folder of the platform, or `hf-hub:OWNER/NAME` where that is on its machine.
+        `layers` are `"mlp"`, `"attention"` or names with `*`; () takes all.
+        """
+        body = given(project_id=self._wire.project_id) | {
+            "language_model": language_model,
+            "concept_set": to_json(concepts),
+            "layers": [*layers],
+            "name": name,
+            "seed": seed,
+        }
+        return (yield from self._wire.ask(JobRecord, "POST", path("experts:find"), json=body))
+
+    @operation
     def align(
         self, search: Search, judgements: Sequence[HumanJudgements], *, unknown_words: UnknownWords = "refuse"
     ) -> Flow[JobRecord]:

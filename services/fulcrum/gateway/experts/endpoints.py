@@ -9,6 +9,7 @@ from fulcrum.domain.codec import to_json
 from fulcrum.gateway.deps import (
     ArtifactsDep,
     AskerDep,
+    EngineDep,
     PageDep,
     PageOf,
     ProjectParam,
@@ -16,6 +17,7 @@ from fulcrum.gateway.deps import (
     StoreDep,
     answer,
     answer_page,
+    run_in_thread,
 )
 from fulcrum.gateway.experts import asking, service
 from fulcrum.gateway.experts.schemas import (
@@ -28,6 +30,7 @@ from fulcrum.gateway.experts.schemas import (
     ExpertsRecord,
     ExpertStability,
     ExpertUnit,
+    LanguageExpertsQuestion,
     LatentExpertsQuestion,
     LayerProfile,
     RuleName,
@@ -60,14 +63,36 @@ def find_latent_experts(
 
 
 @router.post("/v1/models/{model_id}:find-experts", status_code=202, response_model=JobRecord)
-def find_unit_experts(
-    model_id: PathId, body: TowerExpertsQuestion, asker: AskerDep, jobs: SubmitDep, artifacts: ArtifactsDep
+async def find_unit_experts(
+    model_id: PathId,
+    body: TowerExpertsQuestion,
+    asker: AskerDep,
+    jobs: SubmitDep,
+    artifacts: ArtifactsDep,
+    engine: EngineDep,
 ) -> JSONResponse:
     """Ranks all units of the vision tower over images, or of the text tower over sentences, as a job.
 
-    Responses are kept: another search over the same images or sentences runs no forward pass.
+    Responses are kept: another search over the same images or sentences runs no forward pass. A sentence that is too
+    long for the tower is refused.
     """
-    return answer(asking.among_units(jobs, artifacts, asker, model_id, body), 202)
+    concepts = await run_in_thread(asking.concepts_of, body)
+    if concepts is not None:
+        await asking.check_lengths(jobs.store, engine, asker, model_id, concepts)
+    job = await run_in_thread(asking.among_units, jobs, artifacts, asker, model_id, body, concepts)
+    return answer(job, 202)
+
+
+@router.post("/v1/experts:find", status_code=202, response_model=JobRecord)
+def find_language_experts(
+    body: LanguageExpertsQuestion, asker: AskerDep, jobs: SubmitDep, artifacts: ArtifactsDep
+) -> JSONResponse:
+    """Ranks the units of all linear layers of a language model over sentences, as a job.
+
+    The model has to be on the workers' machine: nothing is fetched, and no code of it is run. Responses are kept:
+    another search over the same sentences runs no forward pass.
+    """
+    return answer(asking.among_layers(jobs, artifacts, asker, body), 202)
 
 
 @router.post("/v1/experts/{experts_id}:align", status_code=202, response_model=JobRecord)

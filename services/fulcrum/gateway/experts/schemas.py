@@ -5,6 +5,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
+from fulcrum.domain.language_models import MAX_LAYERS
 from fulcrum.gateway.body import Body
 from fulcrum.gateway.evaluations.schemas import Where
 from fulcrum.gateway.schemas import Id, Prompt, Seed, Shown, Text
@@ -14,6 +15,7 @@ UnitSort = Literal["ap", "auroc", "on_p50", "on_p90", "off_mean"]
 ConceptName = Annotated[Prompt, Field(max_length=200)]
 Number = Annotated[int, Field(ge=0, le=2**31 - 1)]
 Site = Literal["resid_post", "mlp_in", "mlp_out"]
+LayerWish = Annotated[Text, Field(min_length=1, max_length=200)]
 NExamples = Annotated[int, Field(ge=2, le=1_000_000)]
 
 
@@ -378,3 +380,22 @@ class TowerExpertsQuestion(_AmongImages):
         default=["resid_post", "mlp_in"],
         description="Units of every block: the residual stream after it, or its MLP's first or second linear layer.",
     )
+
+
+class LanguageExpertsQuestion(Body):
+    """Experts among the units of a language model of transformers, causal or encoder."""
+
+    project_id: Id | None = Field(None, description="Left out: the asker's default project.")
+    language_model: Annotated[Text, Field(min_length=1, max_length=300)] = Field(
+        description="`folder:NAME/SUB` below a folder that the administrator named, or `hf-hub:OWNER/NAME` where that "
+        "was fetched to the workers' machine before."
+    )
+    concept_set: ConceptSet = Field(description="Sentences.")
+    layers: Annotated[list[LayerWish], Field(max_length=MAX_LAYERS)] = Field(
+        default=[],
+        description="`mlp`, `attention`, or names of linear layers with `*` for anything; left out: all of them.",
+    )
+    name: Annotated[Text, Field(max_length=200)] = Field(
+        "", description="What the search is called; left out: as the set."
+    )
+    seed: Seed = Field(0, description="Of the random weights beside it.")
