@@ -8,7 +8,7 @@ from tests.client.samples import ATTRIBUTION, EFFECT, IMAGE
 from tests.client.test_answers import FOUND, MANY, SWEPT, TRIED, WHY
 
 from fulcrum.client import display
-from fulcrum.domain.edits import Add, Cap, Edit, Floor, MeanAblate, ProjectOut, Scale, SetTo
+from fulcrum.domain.edits import Add, Affine, Cap, Edit, Floor, MeanAblate, ProjectOut, Scale, SetTo
 
 EDITS = (
     Scale(1, 0.5),
@@ -18,6 +18,7 @@ EDITS = (
     Add(5, -1.0),
     ProjectOut(6),
     MeanAblate(7, 0.1),
+    Affine(8, 0.5, -1.0),
 )
 NASTY = "<script>alert('\"&</script>"
 
@@ -108,7 +109,7 @@ def test_words_of_other_people_cannot_become_markup():
 def test_every_kind_of_edit_has_a_short_text():
     assert {type(e) for e in EDITS} == set(get_args(Edit))
     assert [display.edit_text(e) for e in EDITS] == [
-        "1 × 0.5", "2 = 3", "3 ≤ 1", "4 ≥ 0.5", "5 − 1", "6 projected out, keep 0", "7 = mean 0.1",
+        "1 × 0.5", "2 = 3", "3 ≤ 1", "4 ≥ 0.5", "5 − 1", "6 projected out, keep 0", "7 = mean 0.1", "8 × 0.5 − 1",
     ]  # fmt: skip
 
 

@@ -15,6 +15,7 @@ from fulcrum.domain.corrections import (
 )
 from fulcrum.domain.edits import (
     Add,
+    Affine,
     Cap,
     Floor,
     LatentCondition,
@@ -41,6 +42,7 @@ from fulcrum.domain.tasks import ClassSet, MarginTarget
 EDITS = (
     Scale(1, 0.5), SetTo(2, 3.0), Cap(3, 1.0), Floor(4, 0.5), Add(5, -1.0), ProjectOut(6, 0.25, "encoder"),
     MeanAblate(7, 0.1),
+    Affine(8, -0.5, 0.25),
 )  # fmt: skip
 CONDITIONS = (LatentCondition(1, "<=", 2.0), PredictedClassCondition(("a", "b")), MarginCondition(1.5))
 
@@ -130,6 +132,7 @@ def test_an_edit_acts_only_where_it_fires_exactly_when_it_maps_zero_to_zero(valu
     assert acts_only_where_it_fires(SetTo(1, gain)) == (gain == 0)
     assert acts_only_where_it_fires(Add(1, gain)) == (gain == 0)
     assert acts_only_where_it_fires(MeanAblate(1, gain)) == (gain == 0)
+    assert acts_only_where_it_fires(Affine(1, 0.5, gain)) == (gain == 0)
     assert not acts_only_where_it_fires(ProjectOut(1))
 
 

@@ -218,7 +218,7 @@ def test_no_user_ever_sees_an_edit_of_another_one(served, images, strong, data):
                     assert (effect.after.logits == effect.before.logits).all()
 
 
-@pytest.mark.parametrize("site", ["resid_post", "mlp_out", "attn_out"])
+@pytest.mark.parametrize("site", ["resid_post", "mlp_out", "attn_out", "mlp_in"])
 def test_a_batched_tower_is_the_tower_with_and_without_gradients(engine, batcher, site):
     loaded = engine.residency.model(MODEL)
     tower = split_tower(loaded, HookPoint("visual", 1, site))
@@ -243,7 +243,7 @@ def test_a_batched_tower_is_the_tower_with_and_without_gradients(engine, batcher
 
 @settings(max_examples=6, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
-    site=st.sampled_from(["resid_post", "mlp_out", "attn_out"]),
+    site=st.sampled_from(["resid_post", "mlp_out", "attn_out", "mlp_in"]),
     block=st.integers(0, 4),
     n_others=st.integers(0, 9),
     seed=st.integers(0, 100),

@@ -1,6 +1,6 @@
 import pytest
 
-from fulcrum.domain.edits import Add, Cap, Floor, MeanAblate, ProjectOut, Scale, SetTo
+from fulcrum.domain.edits import Add, Affine, Cap, Floor, MeanAblate, ProjectOut, Scale, SetTo
 from fulcrum_ui.parts import words
 
 
@@ -14,6 +14,7 @@ from fulcrum_ui.parts import words
         (Cap(3, 1.0), "cap sticker (3) at 1"),
         (Floor(3, 1.0), "raise sticker (3) to at least 1"),
         (Add(3, -1.0), "add -1 to sticker (3)"),
+        (Affine(3, 0.5, -0.25), "turn sticker (3) × 0.5 − 0.25"),
         (MeanAblate(3, 0.25), "set sticker (3) to its mean 0.25"),
         (ProjectOut(3), "take the direction of sticker (3) out"),
     ],

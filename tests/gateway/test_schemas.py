@@ -186,6 +186,7 @@ EDITS = st.one_of(
     st.builds(edits.Add, st.integers(20, 25), FLOATS),
     st.builds(edits.ProjectOut, st.integers(26, 29), FLOATS, st.sampled_from(["decoder", "encoder"])),
     st.builds(edits.MeanAblate, st.integers(30, 35), FLOATS),
+    st.builds(edits.Affine, st.integers(36, 40), FLOATS, FLOATS),
 )
 CONDITIONS = st.one_of(
     st.builds(edits.LatentCondition, st.integers(0, 99), st.sampled_from([">=", "<="]), FLOATS),

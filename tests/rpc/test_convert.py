@@ -192,7 +192,9 @@ def test_an_edit_without_its_gain_is_refused_and_not_read_as_zero():
 def test_an_alternative_that_is_none_is_refused():
     message = to_message(dataclasses.replace(IDENTITY, edits=(Scale(7, 0.5),)))
     message.edits.add()
-    with pytest.raises(InvalidRequest, match=r"edits\[1\] has no kind: expected one of \['add', 'cap'"):
+    with pytest.raises(
+        InvalidRequest, match=r"edits\[1\] has no kind: expected one of \['add', 'affine', 'cap'"
+    ):
         from_message(Correction, message)
 
 

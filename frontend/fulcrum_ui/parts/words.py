@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 from html import escape
 
 from fulcrum.domain.corrections import Correction
-from fulcrum.domain.edits import Add, Cap, Edit, Floor, MeanAblate, ProjectOut, Scale, SetTo
+from fulcrum.domain.edits import Add, Affine, Cap, Edit, Floor, MeanAblate, ProjectOut, Scale, SetTo
 
 _MARKDOWN = re.compile(r"([\\`*_{}\[\]()#+\-.!|<>$:~])")
 
@@ -107,6 +107,8 @@ def edit_words(edit: Edit, label: str | None = None) -> str:
             return f"raise {latent_name(latent, label)} to at least {value:g}"
         case MeanAblate(latent, mean):
             return f"set {latent_name(latent, label)} to its mean {mean:g}"
+        case Affine(latent, gain, shift):
+            return f"turn {latent_name(latent, label)} × {gain:g} {'+' if shift >= 0 else '−'} {abs(shift):g}"
         case Add(latent, value):
             return f"add {value:g} to {latent_name(latent, label)}"
         case ProjectOut(latent, keep):

@@ -22,6 +22,7 @@ from fulcrum.client.streams import AsyncStream, Stream
 from fulcrum.domain.corrections import Correction, Origin
 from fulcrum.domain.edits import (
     Add,
+    Affine,
     Cap,
     Floor,
     LatentCondition,
@@ -39,6 +40,7 @@ from fulcrum.domain.tasks import ClassSet, CosineTarget, LogitTarget, LogProbTar
 
 __all__ = [
     "Add",
+    "Affine",
     "AsyncClient",
     "AsyncStream",
     "Cap",

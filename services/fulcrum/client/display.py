@@ -175,6 +175,8 @@ def edit_text(edit: Edit) -> str:
             return f"{edit.latent} projected out, keep {edit.keep:g}"
         case "mean_ablate":
             return f"{edit.latent} = mean {edit.mean:g}"
+        case "affine":
+            return f"{edit.latent} × {edit.gain:g} {'+' if edit.shift >= 0 else '−'} {abs(edit.shift):g}"
 
 
 def _target(target: Target) -> str:

@@ -9,6 +9,7 @@ from typing import Any
 
 from fulcrum.domain.edits import (
     Add,
+    Affine,
     Cap,
     Condition,
     Edit,
@@ -33,6 +34,7 @@ EDIT_KINDS: dict[str, type[Edit]] = {
     "add": Add,
     "project_out": ProjectOut,
     "mean_ablate": MeanAblate,
+    "affine": Affine,
 }
 CONDITION_KINDS: dict[str, type[Condition]] = {
     "latent": LatentCondition,
@@ -55,6 +57,7 @@ class Origin:
 class Correction:
     """Edits at one hook point of one model under one SAE, with scope, condition and the task they were made for.
 
+    With the dictionary `units` in the place of an SAE, the latents are the units of the layer.
     Model and SAE are named by the sha256 of their weights: a path or tag may come to mean something else.
     An empty `edits` is the identity. All conditions must hold for the edits to act.
     """

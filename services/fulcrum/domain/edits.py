@@ -1,6 +1,7 @@
 """Edits of latents, where they act and when.
 
-Every edit is `x' = x + (z' - z) W_dec / s` per token in scope, with z from the unedited x (SCIENCE.md 4).
+Every edit is `x' = x + (z' - z) W_dec / s` per token in scope, with z from the unedited x (SCIENCE.md 4). Where the
+dictionary is the units of a layer themselves, `latent` is the number of the unit, and z may be negative.
 """
 
 import math
@@ -111,7 +112,20 @@ class MeanAblate:
         _check(self.kind, self.latent, mean=self.mean)
 
 
-Edit = Scale | SetTo | Cap | Floor | Add | ProjectOut | MeanAblate
+@dataclass(frozen=True)
+class Affine:
+    """`z' = gain * z + shift` everywhere in scope: what transports of distributions and partly set values are."""
+
+    latent: int
+    gain: float
+    shift: float
+    kind: Literal["affine"] = "affine"
+
+    def __post_init__(self) -> None:
+        _check(self.kind, self.latent, gain=self.gain, shift=self.shift)
+
+
+Edit = Scale | SetTo | Cap | Floor | Add | ProjectOut | MeanAblate | Affine
 
 
 @dataclass(frozen=True)
@@ -187,5 +201,7 @@ def acts_only_where_it_fires(edit: Edit) -> bool:
             return edit.value == 0
         case "add":
             return edit.value == 0
+        case "affine":
+            return edit.shift == 0
         case "project_out":
             return False

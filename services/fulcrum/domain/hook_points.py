@@ -7,14 +7,18 @@ from typing import Literal, get_args
 from fulcrum.domain.errors import InvalidHookPoint
 
 Tower = Literal["visual", "text"]
-Site = Literal["resid_post", "mlp_out", "attn_out"]
+Site = Literal["resid_post", "mlp_out", "attn_out", "mlp_in"]
 
-_PATTERN = re.compile(r"(visual|text)\.blocks\.([0-9]{1,4})\.(resid_post|mlp_out|attn_out)")
+_PATTERN = re.compile(r"(visual|text)\.blocks\.([0-9]{1,4})\.(resid_post|mlp_out|attn_out|mlp_in)")
 
 
 @dataclass(frozen=True, order=True)
 class HookPoint:
-    """`{tower}.blocks.{block}.{site}`; `block` counts from 0."""
+    """`{tower}.blocks.{block}.{site}`; `block` counts from 0.
+
+    `resid_post` is the residual stream after the block; `attn_out` and `mlp_out` are what a branch adds to it, and
+    `mlp_in` is the first linear layer of the MLP before its nonlinearity.
+    """
 
     tower: Tower
     block: int

@@ -50,15 +50,17 @@ class ModelInfo:
 
 
 Variant = Literal["relu", "topk", "batch_topk", "jumprelu", "gated", "matryoshka"]
+# What activations are read and edited in: an SAE's latents, or the units of the layer as they are.
+Dictionary = Literal[Variant, "units"]
 
 
 @dataclass(frozen=True)
 class SaeInfo:
-    """A loaded SAE as the user may see it."""
+    """A loaded SAE as the user may see it; with variant `units`, the units of the layer in its place."""
 
     name: str
     weights_sha256: str
-    variant: Variant
+    variant: Dictionary
     d_in: int
     d_sae: int
     hook_point: HookPoint

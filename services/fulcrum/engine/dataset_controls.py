@@ -6,11 +6,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from fulcrum.domain.edits import Cap, Edit, ProjectOut, Scale, acts_only_where_it_fires
+from fulcrum.domain.edits import Edit, ProjectOut, acts_only_where_it_fires
 from fulcrum.engine.dataset_runs import DatasetRun, Numbers, Progress
 from fulcrum.engine.plan_rows import plan_rows, predictions
 from fulcrum.engine.suffix_queue import SuffixQueue, Tags
-from fulcrum.science.steering.controls import rotated_deltas
+from fulcrum.science.steering.controls import rotated_deltas, stood_in
 from fulcrum.science.steering.edits import EditPlan, apply_edits, check_plan
 
 Predictions = NDArray[np.int64]
@@ -28,7 +28,9 @@ def matched_latent_plans(run: DatasetRun, plan: EditPlan, n_draws: int, seed: in
     statistics = run.index.statistics
     norms = (run.steerable.sae.W_dec / run.steerable.sae.norm_scale).norm(dim=1).double().cpu().numpy()
     rate = np.asarray(statistics.image_rate, dtype=np.float64)
-    size = np.asarray(statistics.mean_active, dtype=np.float64) * norms
+    # Units of a layer take both signs, so that their means say little of their size.
+    active = statistics.rms_active if run.index.layout.dense else statistics.mean_active
+    size = np.asarray(active, dtype=np.float64) * norms
     edited = [e.latent for e in plan.edits]
     usable = (rate > 0) & (size > 0)
     usable[edited] = False
@@ -55,24 +57,9 @@ def matched_latent_plans(run: DatasetRun, plan: EditPlan, n_draws: int, seed: in
             free = [int(k) for k in pool if int(k) not in taken]
             stand_in = free[int(rng.integers(len(free)))]
             taken.add(stand_in)
-            edits.append(_stand_in(edit, stand_in, maxima, norms))
+            edits.append(stood_in(edit, stand_in, maxima, norms))
         plans.append(EditPlan(tuple(edits), plan.scope, plan.conditions, plan.drop_error))
     return plans
-
-
-def _stand_in(edit: Edit, latent: int, maxima: NDArray[np.float64], norms: NDArray[np.float64]) -> Edit:
-    """The same edit on another latent, values carried over so that the push keeps its size in model units."""
-    push = float(norms[edit.latent] / norms[latent])
-    match edit:
-        case Scale():
-            return Scale(latent, edit.gain)
-        case Cap():
-            return Cap(latent, edit.value * float(maxima[latent] / maxima[edit.latent]))
-        case ProjectOut():
-            return ProjectOut(latent, edit.keep, edit.direction)
-    if edit.kind == "mean_ablate":
-        return type(edit)(latent, edit.mean * push)
-    return type(edit)(latent, edit.value * push)
 
 
 def predictions_of_plans(

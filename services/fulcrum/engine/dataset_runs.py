@@ -181,8 +181,8 @@ class DatasetRun:
         return embeddings[:, torch.from_numpy(np.searchsorted(wanted, numbers)).to(self.device)]
 
     def held_latents(self, numbers: Numbers) -> HeldLatents | None:
-        """The latents of these images from the index; None where it keeps them rounded."""
-        if self.index.layout.value_dtype != "float32":
+        """The latents of these images from the index; None where it keeps them rounded, or maxima only."""
+        if self.index.layout.value_dtype != "float32" or self.index.layout.dense:
             return None
         known = self.index.images(numbers)
         device = self.device

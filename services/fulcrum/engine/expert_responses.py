@@ -30,7 +30,7 @@ from fulcrum.science.responses.clip import (
 from fulcrum.science.responses.text import responses_and_embeddings
 from fulcrum.science.vision.loaded import LoadedModel
 
-VERSION: Final = 1  # of the numbers in a part
+VERSION: Final = 2  # of the numbers in a part
 KIND: Final = "responses"
 DENSE, EMBEDDINGS = "responses", "embeddings"
 

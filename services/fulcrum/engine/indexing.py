@@ -58,6 +58,7 @@ def index_layout(
         images_per_shard=images_per_shard,
         d_in=steerable.sae.config.d_in if keep_activations_bytes and resumable else 0,
         activation_budget_bytes=keep_activations_bytes if resumable else 0,
+        dense=steerable.sae_info.variant == "units",
     )
 
 
@@ -118,16 +119,21 @@ def fill_shard(
     done = 0
     for batch in image_batches(steerable.loaded, dataset, np.asarray(images, dtype=np.int64)):
         state = prefix_of(steerable, batch)
-        sparse = steerable.sae.encode_sparse(state.x.to(steerable.sae.W_dec.dtype).flatten(0, 1))
         kept = writer.keeps(batch.numbers)
-        writer.add(
-            batch.numbers,
-            sparse.offsets.cpu().numpy(),
-            sparse.latents.cpu().numpy(),
-            sparse.values.float().cpu().numpy(),
-            embeddings_of(steerable, state).float().cpu().numpy(),
-            state.x.float().cpu().numpy()[kept] if writer.layout.d_in and kept.any() else None,
-        )
+        embeddings = embeddings_of(steerable, state).float().cpu().numpy()
+        activations = state.x.float().cpu().numpy()[kept] if writer.layout.d_in and kept.any() else None
+        if writer.layout.dense:
+            writer.add_units(batch.numbers, state.x.float().cpu().numpy(), embeddings, activations)
+        else:
+            sparse = steerable.sae.encode_sparse(state.x.to(steerable.sae.W_dec.dtype).flatten(0, 1))
+            writer.add(
+                batch.numbers,
+                sparse.offsets.cpu().numpy(),
+                sparse.latents.cpu().numpy(),
+                sparse.values.float().cpu().numpy(),
+                embeddings,
+                activations,
+            )
         done += len(batch.numbers)
         if advance is not None:
             advance(done)

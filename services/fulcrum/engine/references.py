@@ -2,7 +2,7 @@
 
 A model is an OpenCLIP name with a tag, `hf-hub:owner/name`, or `folder:NAME/sub` with NAME among the folders that the
 administrator named; a language model is one of the last two; an SAE is `folder:NAME/sub`,
-`artifact:<sha256>:<sha256>`, or `untrained:...`.
+`artifact:<sha256>:<sha256>`, `untrained:...`, or `units:<hook point>`.
 """
 
 import dataclasses
@@ -15,6 +15,7 @@ from fulcrum.domain.language_models import check_language_model
 from fulcrum.domain.models import ModelRef
 from fulcrum.engine.language_models import LanguageSource
 from fulcrum.engine.sae_artifacts import ARTIFACT, SaeArtifacts
+from fulcrum.engine.units import UNITS
 from fulcrum.engine.untrained import UNTRAINED
 from fulcrum.science.vision.backend import open_clip
 from fulcrum.science.vision.sources import HF_HUB, LOCAL_DIR
@@ -97,9 +98,12 @@ class References:
             if size and size[0].isdecimal() and (len(size[0]) > 9 or int(size[0]) > _MAX_UNTRAINED):
                 raise UnknownSae(f"{source[:80]!r}: an untrained SAE has at most {_MAX_UNTRAINED} latents")
             return source
+        if source.startswith(UNITS):
+            return source
         raise UnknownSae(
             f"{source[:200]!r} is not an SAE that can be asked for here: allowed are '{FOLDER}<name>/<sub>' with a "
-            f"folder of {self._names()}, '{ARTIFACT}<sha256 of cfg.json>:<sha256 of the weights>' and '{UNTRAINED}...'"
+            f"folder of {self._names()}, '{ARTIFACT}<sha256 of cfg.json>:<sha256 of the weights>', '{UNTRAINED}...' "
+            f"and '{UNITS}<hook point>'"
         )
 
     def place(self, reference: str, error: type[NotFound]) -> Path:

@@ -21,6 +21,7 @@ from fulcrum.engine.language_models import (
     load_language_model,
 )
 from fulcrum.engine.residents import ResidentCounts, Residents
+from fulcrum.engine.units import UNITS, units_of, units_sha256
 from fulcrum.engine.untrained import UNTRAINED, untrained_sae
 from fulcrum.science.attribution.targets import ZeroShotHead
 from fulcrum.science.sae.base import Sae
@@ -143,8 +144,11 @@ class Residency:
         return Steerable(loaded, batched, held.module, held.info)
 
     def _load_sae(self, loaded: LoadedModel, sae: str) -> _LoadedSae:
+        quality: dict[str, float]
         if sae.startswith(UNTRAINED):
             module, name, quality = untrained_sae(sae, loaded), sae, {}
+        elif sae.startswith(UNITS):
+            module, name, quality = units_of(sae, loaded), sae, {}
         else:
             folder = Path(sae)
             module, name, quality = load_sae(folder), folder.name, read_quality(folder)
@@ -160,7 +164,7 @@ class Residency:
         )
         info = SaeInfo(
             name=name,
-            weights_sha256=sae_sha256(module),
+            weights_sha256=units_sha256(module) if config.variant == "units" else sae_sha256(module),
             variant=config.variant,
             d_in=config.d_in,
             d_sae=config.d_sae,

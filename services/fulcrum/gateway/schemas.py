@@ -171,8 +171,17 @@ class MeanAblate(Body):
     kind: Literal["mean_ablate"] = Field(description="Which edit is meant.")
 
 
+class Affine(Body):
+    """`z' = gain * z + shift` everywhere in scope."""
+
+    latent: Latent
+    gain: Amount = Field(description="Factor on the latent's value.")
+    shift: Amount = Field(description="What is added, in the latent's own units.")
+    kind: Literal["affine"] = Field(description="Which edit is meant.")
+
+
 Edit = Annotated[
-    Scale | SetTo | Cap | Floor | Add | ProjectOut | MeanAblate,
+    Scale | SetTo | Cap | Floor | Add | ProjectOut | MeanAblate | Affine,
     Field(discriminator="kind", description="A change of one latent."),
 ]
 

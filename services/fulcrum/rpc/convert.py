@@ -35,6 +35,7 @@ MESSAGES: dict[type, type[Message]] = {
     edits.Add: corrections_pb2.Add,
     edits.ProjectOut: corrections_pb2.ProjectOut,
     edits.MeanAblate: corrections_pb2.MeanAblate,
+    edits.Affine: corrections_pb2.Affine,
     edits.Scope: corrections_pb2.Scope,
     edits.LatentCondition: corrections_pb2.LatentCondition,
     edits.PredictedClassCondition: corrections_pb2.PredictedClassCondition,

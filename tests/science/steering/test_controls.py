@@ -5,9 +5,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.science.tiny import TinyTower, tiny_images, tiny_sae
 
-from fulcrum.domain.edits import Add, Cap, Floor, MeanAblate, ProjectOut, Scale, Scope, SetTo
+from fulcrum.domain.edits import Add, Affine, Cap, Floor, MeanAblate, ProjectOut, Scale, Scope, SetTo
 from fulcrum.domain.errors import InvalidSettings
-from fulcrum.science.steering.controls import judge, matched_plans, rotated_deltas
+from fulcrum.science.steering.controls import judge, matched_plans, rotated_deltas, stood_in
 from fulcrum.science.steering.edits import EditPlan, apply_edits
 
 TOWER = TinyTower()
@@ -102,6 +102,10 @@ def test_values_in_a_latents_own_units_are_carried_over_so_that_the_push_keeps_i
     mean = matched_plans(TOWER, sae, x, EditPlan((MeanAblate(latent, 0.7),)), 1, generator())[0].edits[0]
     assert isinstance(mean, MeanAblate)
     assert mean.mean * float(size[mean.latent]) == pytest.approx(0.7 * float(size[latent]))
+    affine = matched_plans(TOWER, sae, x, EditPlan((Affine(latent, 0.5, 0.7),)), 1, generator())[0].edits[0]
+    assert isinstance(affine, Affine)
+    assert affine.gain == 0.5
+    assert affine.shift * float(size[affine.latent]) == pytest.approx(0.7 * float(size[latent]))
     out = ProjectOut(latent, 0.5, "encoder")
     drawn = matched_plans(TOWER, sae, x, EditPlan((out,)), 1, generator())[0].edits[0]
     assert drawn == ProjectOut(drawn.latent, 0.5, "encoder")
@@ -165,3 +169,11 @@ def test_the_verdict_counts_draws_at_least_as_large_and_draws_that_flip_as_the_e
     unflipped = judge("matched_latents", (1.0, 0), (1.5, 0), draws, np.array([0, 2, 1, 0]))
     assert unflipped.n_flipped == 2  # to anything
     assert unflipped.p_value == pytest.approx((1 + 3) / 5)
+
+
+def test_a_cap_is_carried_to_units_that_are_never_above_zero() -> None:
+    """Units of a layer may be negative at every token: a cap there must stay one that can be asked for."""
+    maxima, sizes = np.array([2.0, -1.0, 4.0]), np.ones(3)
+    assert stood_in(Cap(0, 1.0), 2, maxima, sizes) == Cap(2, 2.0)
+    assert stood_in(Cap(0, 1.0), 1, maxima, sizes) == Cap(1, 0.0)
+    assert stood_in(Cap(1, 1.0), 0, maxima, sizes) == Cap(0, 1.0)

@@ -12,6 +12,7 @@ from torch import Tensor
 from fulcrum.domain.corrections import Correction
 from fulcrum.domain.edits import (
     Add,
+    Affine,
     Cap,
     Edit,
     Floor,
@@ -49,6 +50,8 @@ def slow_z(edit: Edit, z: float) -> float:
             return z + edit.value
         case "mean_ablate":
             return edit.mean
+        case "affine":
+            return edit.gain * z + edit.shift
         case "project_out":
             return z
         case _:
@@ -86,7 +89,7 @@ def edit_sets(draw: st.DrawFn) -> tuple[Edit, ...]:
     latents = draw(st.lists(st.integers(0, D_SAE - 1), max_size=4, unique=True))
     edits: list[Edit] = []
     for latent in latents:
-        kinds = ["scale", "set", "cap", "floor", "add", "mean_ablate"]
+        kinds = ["scale", "set", "cap", "floor", "add", "mean_ablate", "affine"]
         if not any(e.kind == "project_out" for e in edits):
             kinds += ["project_decoder", "project_encoder"]
         match draw(st.sampled_from(kinds)):
@@ -102,6 +105,8 @@ def edit_sets(draw: st.DrawFn) -> tuple[Edit, ...]:
                 edits.append(Add(latent, draw(numbers)))
             case "mean_ablate":
                 edits.append(MeanAblate(latent, draw(positive)))
+            case "affine":
+                edits.append(Affine(latent, draw(numbers), draw(numbers)))
             case "project_decoder":
                 edits.append(ProjectOut(latent, draw(numbers)))
             case "project_encoder":

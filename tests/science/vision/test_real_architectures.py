@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from fulcrum.domain.hook_points import HookPoint
+from fulcrum.domain.hook_points import HookPoint, Site
 from fulcrum.science.vision.loaded import LoadedModel
 from fulcrum.science.vision.stack import SITES
 from fulcrum.science.vision.towers import list_hook_points, split_tower
@@ -63,10 +63,12 @@ def test_suffix_of_prefix_is_encode_image_at_every_block(architecture: tuple[str
     with torch.no_grad():
         expected = loaded.model.encode_image(images, normalize=False)
         for block in range(n_blocks):
-            for site in SITES if every_site else (SITES[block % 3],):
+            offered = sites_of(loaded)
+            for site in offered if every_site else (offered[block % len(offered)],):
                 tower = split_tower(loaded, HookPoint("visual", block, site))
                 state = tower.prefix(images)
-                assert state.x.shape == (1, loaded.info.n_tokens, loaded.info.d_model)
+                assert state.x.shape == (1, loaded.info.n_tokens, tower.d_in)
+                assert site == "mlp_in" or tower.d_in == loaded.info.d_model
                 assert (state.carry is None) == (site == "resid_post")
                 torch.testing.assert_close(tower.suffix(state), expected, rtol=1e-4, atol=1e-5)
 
@@ -76,16 +78,22 @@ def test_activations_are_those_that_hooks_on_the_model_see(architecture: tuple[s
     block = _n_blocks(loaded) // 2
     images = _images(loaded, 1)
     seen: dict[str, Tensor] = {}
-    module, attention, mlp = _branches(loaded, block)
+    module, attention, mlp, mlp_in = _branches(loaded, block)
     handles = [
         part.register_forward_hook(lambda _m, _a, out, site=site: seen.__setitem__(site, out))
-        for part, site in ((module, "resid_post"), (attention, "attn_out"), (mlp, "mlp_out"))
+        for part, site in (
+            (module, "resid_post"),
+            (attention, "attn_out"),
+            (mlp, "mlp_out"),
+            (mlp_in or module, "mlp_in"),
+        )
     ]
     with torch.no_grad():
         loaded.model.encode_image(images, normalize=False)
         for handle in handles:
             handle.remove()
-        for site in SITES:
+        assert (mlp_in is not None) == ("mlp_in" in sites_of(loaded))
+        for site in sites_of(loaded):
             x = split_tower(loaded, HookPoint("visual", block, site)).prefix(images).x
             torch.testing.assert_close(x, seen[site], rtol=1e-4, atol=1e-5)
 
@@ -96,7 +104,7 @@ def test_gradients_reach_exactly_the_tokens_that_reaches_output_names(
     name, loaded = architecture
     images = _images(loaded, 1)
     last = _n_blocks(loaded) - 1
-    points = [HookPoint("visual", last, site) for site in SITES] + [
+    points = [HookPoint("visual", last, site) for site in sites_of(loaded)] + [
         HookPoint("visual", last - 1, "resid_post")
     ]
     for point in points:
@@ -128,8 +136,14 @@ def test_model_info_lists_every_hook_point_of_both_towers(architecture: tuple[st
     if "blocks" not in ARCHITECTURES[name][0]:  # shortened after loading
         assert loaded.info.hook_points == tuple(str(p) for p in points)
         assert loaded.info.n_blocks == _n_blocks(loaded)
-    assert sum(p.tower == "visual" for p in points) == 3 * _n_blocks(loaded)
-    assert sum(p.tower == "text" for p in points) == 3 * SMALL_TEXT["layers"]
+    assert sum(p.tower == "visual" for p in points) == len(sites_of(loaded)) * _n_blocks(loaded)
+    assert sum(p.tower == "text" for p in points) == 4 * SMALL_TEXT["layers"]
+
+
+def sites_of(loaded: LoadedModel) -> tuple[Site, ...]:
+    """Gated MLPs have no units that could be read before the nonlinearity."""
+    mlp = _branches(loaded, 0)[3]
+    return SITES if mlp is not None else ("resid_post", "mlp_out", "attn_out")
 
 
 def _n_configured(name: str) -> int:
@@ -147,11 +161,11 @@ def _images(loaded: LoadedModel, n: int) -> Tensor:
     return torch.randn(n, 3, height, width, generator=torch.Generator().manual_seed(0))
 
 
-def _branches(loaded: LoadedModel, block: int) -> tuple[Any, Any, Any]:
-    """The block and the modules whose outputs are added to the residual stream."""
+def _branches(loaded: LoadedModel, block: int) -> tuple[Any, Any, Any, Any]:
+    """The block, the modules whose outputs are added to the residual stream, and the first layer of a plain MLP."""
     visual = loaded.model.visual
     if hasattr(visual, "trunk"):
         module = visual.trunk.blocks[block]
-        return module, module.drop_path1, module.drop_path2
+        return module, module.drop_path1, module.drop_path2, getattr(module.mlp, "fc1", None)
     module = visual.transformer.resblocks[block]
-    return module, module.ls_1, module.ls_2
+    return module, module.ls_1, module.ls_2, module.mlp.c_fc

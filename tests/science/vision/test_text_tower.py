@@ -51,6 +51,12 @@ def tokens_of(loaded: LoadedModel) -> Tensor:
     return tokens
 
 
+def block_width(loaded: LoadedModel) -> int:
+    """Units of an MLP."""
+    text = loaded.model if hasattr(loaded.model, "transformer") else loaded.model.text
+    return int(text.transformer.resblocks[0].mlp.c_fc.out_features)
+
+
 def test_suffix_of_prefix_is_encode_text_at_every_hook_point(tower: tuple[str, LoadedModel]) -> None:
     _, loaded = tower
     tokens = tokens_of(loaded)
@@ -59,7 +65,7 @@ def test_suffix_of_prefix_is_encode_text_at_every_hook_point(tower: tuple[str, L
         for site in SITES:
             split = split_text_tower(loaded, HookPoint("text", block, site))
             state = split.prefix(tokens)
-            assert state.x.shape[-1] == split.d_in == 32
+            assert state.x.shape[-1] == split.d_in == (block_width(loaded) if site == "mlp_in" else 32)
             torch.testing.assert_close(split.suffix(state, tokens), expected, rtol=1e-4, atol=1e-5)
 
 
@@ -68,7 +74,13 @@ def test_activations_are_those_that_hooks_on_the_model_see(tower: tuple[str, Loa
     tokens = tokens_of(loaded)
     text = loaded.model if hasattr(loaded.model, "transformer") else loaded.model.text
     block = text.transformer.resblocks[1]
-    for site, part in (("resid_post", block), ("attn_out", block.ls_1), ("mlp_out", block.ls_2)):
+    parts = (
+        ("resid_post", block),
+        ("attn_out", block.ls_1),
+        ("mlp_out", block.ls_2),
+        ("mlp_in", block.mlp.c_fc),
+    )
+    for site, part in parts:
         seen: list[Tensor] = []
         handle = part.register_forward_hook(lambda _m, _a, out, seen=seen: seen.append(out))
         loaded.model.encode_text(tokens)

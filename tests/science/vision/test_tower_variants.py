@@ -173,7 +173,7 @@ class TestEveryVariant:
         assert stack.shape.pooling == pooling
         expected = run(module, images())
         for block in range(N_BLOCKS):
-            for site in SITES:
+            for site in stack.sites:
                 tower = VisionSplit(stack, HookPoint("visual", block, site))
                 state = tower.prefix(images())
                 assert state.x.shape == (2, tower.n_tokens, tower.d_in)
@@ -195,23 +195,32 @@ class TestEveryVariant:
             "embedding",
             *(f"{b} {branch}" for b in range(N_BLOCKS) for branch in ("attention", "mlp")),
         ]
-        for point in (HookPoint("visual", 1, site) for site in SITES):
-            # 'attn_out' stops between the two branches of block 1, the others after both.
-            n_before = 4 if point.site == "attn_out" else 5
+        for point in (HookPoint("visual", 1, site) for site in stack.sites):
+            # 'attn_out' stops between the two branches of block 1, the others after both; the MLP that 'mlp_in' cuts
+            # in two is called in parts on either side, and never as a whole.
+            n_before = 4 if point.site in ("attn_out", "mlp_in") else 5
+            n_cut = int(point.site == "mlp_in")
             tower = VisionSplit(stack, point)
             ran.clear()
             state = tower.prefix(images())
             assert ran == everything[:n_before]
             ran.clear()
             tower.suffix(state)
-            assert ran == everything[n_before:]
+            assert ran == everything[n_before + n_cut :]
+
+    def test_units_of_an_mlp_are_offered_where_it_is_a_plain_one(
+        self, family: str, options: dict[str, Any], pooling: str, pooled: str
+    ) -> None:
+        _, stack = build(family, options)
+        assert ("mlp_in" in stack.sites) == (not options.get("swiglu_mlp"))
+        assert set(stack.sites) >= {"resid_post", "mlp_out", "attn_out"}
 
     def test_gradients_reach_exactly_the_tokens_that_reaches_output_names(
         self, family: str, options: dict[str, Any], pooling: str, pooled: str
     ) -> None:
         _, stack = build(family, options)
         for block in range(N_BLOCKS):
-            for site in SITES:
+            for site in stack.sites:
                 tower = VisionSplit(stack, HookPoint("visual", block, site))
                 assert tower.reaches_output == (pooled if block == N_BLOCKS - 1 else "all")
                 reached = _reached(tower, tower.prefix(images(8)))
@@ -227,7 +236,7 @@ class TestEveryVariant:
         self, family: str, options: dict[str, Any], pooling: str, pooled: str
     ) -> None:
         _, stack = build(family, options)
-        for site in SITES:
+        for site in stack.sites:
             tower = VisionSplit(stack, HookPoint("visual", 0, site))
             state = tower.prefix(images())
             x, carry = state.x.clone(), None if state.carry is None else state.carry.clone()
@@ -249,20 +258,21 @@ def test_sequence_first_blocks_give_what_batch_first_blocks_give() -> None:
     module.transformer = turned
     torch.testing.assert_close(module(images()), expected)
     stack = OpenClipVision(module)
-    for site in SITES:
+    for site in stack.sites:
         tower = VisionSplit(stack, HookPoint("visual", 1, site))
         state = tower.prefix(images())
-        assert state.x.shape == (2, 10, 16)
+        assert state.x.shape == (2, 10, 32 if site == "mlp_in" else 16)
         torch.testing.assert_close(tower.suffix(state), expected)
 
 
 def test_edited_activations_go_where_the_model_would_take_them() -> None:
     """A hook that replaces the module's output is the slow twin of a suffix on edited activations."""
     module, stack = build("open_clip", {"ls_init_value": 0.3})
-    for site, part in (("resid_post", ""), ("attn_out", "ls_1"), ("mlp_out", "ls_2")):
+    parts = (("resid_post", ""), ("attn_out", "ls_1"), ("mlp_out", "ls_2"), ("mlp_in", "mlp.c_fc"))
+    for site, part in parts:
         block = module.transformer.resblocks[1]
-        target = getattr(block, part) if part else block
-        push = torch.randn(16, generator=torch.Generator().manual_seed(3))
+        target = block.get_submodule(part) if part else block
+        push = torch.randn(32 if site == "mlp_in" else 16, generator=torch.Generator().manual_seed(3))
         handle = target.register_forward_hook(lambda _m, _a, out, push=push: out + push)
         expected = module(images())
         handle.remove()

@@ -48,6 +48,8 @@ class IndexKey:
         assert len(images_sha256) == layout.n_images
         shared = {name: v for name, v in dataclasses.asdict(self).items() if name != "dataset_digest"}
         shared |= {name: getattr(layout, name) for name in _SHARD_FIELDS}
+        if layout.dense:
+            shared["dense"] = True
         keys = []
         for shard in range(layout.n_shards):
             images = layout.shard_range(shard)
@@ -64,6 +66,9 @@ class IndexLayout:
     `value_dtype` float32 keeps latents exactly; float16 halves them, rounded to 11 bits. `images_per_shard`
     bounds the writer's memory (a shard is sorted in memory) and the work lost by a crash. `d_in` > 0 keeps
     activations (n_tokens, d_in) at the hook point for as many images as `activation_budget_bytes` holds.
+
+    A `dense` index is one of units of a layer, which answer everywhere and with both signs: of an image it keeps
+    their maxima, and none of the tokens.
     """
 
     n_images: int
@@ -76,6 +81,7 @@ class IndexLayout:
     d_in: int = 0
     activation_dtype: Literal["float32", "float16"] = "float32"
     activation_budget_bytes: int = 0
+    dense: bool = False
 
     def __post_init__(self) -> None:
         for name in ("n_images", "n_tokens", "d_sae", "images_per_shard"):
@@ -89,6 +95,13 @@ class IndexLayout:
                 raise InvalidSettings(f"{name} must be float32 or float16, got {getattr(self, name)!r}")
         if self.has_cls and self.n_tokens < 2:
             raise InvalidSettings("an index with CLS needs at least one patch token besides it")
+
+    def as_dict(self) -> dict[str, Any]:
+        """For the manifest; of an index of latents as it was before there were others."""
+        content = dataclasses.asdict(self)
+        if not self.dense:
+            del content["dense"]
+        return content
 
     @property
     def n_shards(self) -> int:

@@ -16,6 +16,7 @@ from fulcrum.datasets.index.array_file import ArrayFile, open_array_file, write_
 from fulcrum.datasets.index.key import VERSION, IndexKey, IndexLayout
 from fulcrum.datasets.index.shards import gather
 from fulcrum.datasets.index.statistics import LatentStatistics
+from fulcrum.datasets.index.units import unit_maxima
 from fulcrum.domain.edits import Scope
 from fulcrum.domain.engine import ImageLatents
 from fulcrum.domain.errors import CorruptIndex, InvalidEdit, InvalidSettings, LatentOutOfRange, NotFound
@@ -90,6 +91,7 @@ class LatentIndex:
 
     def images(self, numbers: Sequence[int] | Array) -> ImageLatents:
         """Sparse latents of several images, their tokens one after another in the order of `numbers`."""
+        self._need_tokens()
         wanted = self._checked(numbers)
         layout = self.layout
         latents: list[Array] = []
@@ -117,6 +119,7 @@ class LatentIndex:
 
     def postings(self, latent: int) -> Postings:
         """Every image, token and value of one latent; entries of other latents are not read."""
+        self._need_tokens()
         self._check_latent(latent)
         images, counts, tokens, values = [], [], [], []
         for start, arrays, posting in self._postings(latent):
@@ -134,9 +137,14 @@ class LatentIndex:
         )
 
     def image_max(self, latent: int, scope: Scope = _EVERYWHERE) -> tuple[Numbers, NDArray[np.float32]]:
-        """(images in which the latent fires in scope, ascending; its largest value there)."""
+        """(images in which the latent fires in scope, ascending; its largest value there).
+
+        Of a dense index all images, with maxima of either sign.
+        """
         self._check_latent(latent)
         self._check_scope(scope)
+        if self.layout.dense:
+            return np.arange(self.layout.n_images), self._unit_max(latent, scope)
         if scope.kind == "patch_list":
             return self._patch_list_max(latent, scope)
         images, maxima = [], []
@@ -152,6 +160,7 @@ class LatentIndex:
 
         `patch_list` is refused (InvalidEdit): its maxima are not stored.
         """
+        self._need_tokens()
         self._check_scope(scope)
         if scope.kind == "patch_list":
             raise InvalidEdit("maxima of all latents are stored for all tokens, CLS and patches only")
@@ -185,8 +194,8 @@ class LatentIndex:
         """Images, ascending, where a listed latent exceeds its threshold (0: fires) on a token in scope.
 
         One threshold for all latents, or one for each. Exactly the images which an edit that acts only where
-        its latent fires can change; for `cap` the threshold is the cap. Raises LatentOutOfRange, InvalidEdit
-        (scope).
+        its latent fires can change; for `cap` the threshold is the cap. Of a dense index every image that may be
+        one: units are hardly ever 0. Raises LatentOutOfRange, InvalidEdit (scope).
         """
         chosen = np.atleast_1d(np.asarray(latents, dtype=np.int64))
         limits = np.broadcast_to(np.asarray(thresholds, dtype=np.float64), chosen.shape)
@@ -195,6 +204,12 @@ class LatentIndex:
                 f"thresholds must be finite and >= 0 (latents that fire), got {limits.min()}"
             )
         hit = np.zeros(self.layout.n_images, dtype=bool)
+        if self.layout.dense:
+            self._check_scope(scope)
+            for latent in chosen:
+                self._check_latent(int(latent))
+            if chosen.size and (np.any(limits == 0) or scope.kind == "patch_list"):
+                return np.arange(self.layout.n_images)
         for latent, limit in zip(chosen, limits, strict=True):
             images, maxima = self.image_max(int(latent), scope)
             hit[images[maxima > limit]] = True
@@ -338,6 +353,16 @@ class LatentIndex:
                 f"image numbers must be 0 .. {self.layout.n_images - 1}, got {wanted.min()} .. {wanted.max()}"
             )
         return wanted
+
+    def _need_tokens(self) -> None:
+        if self.layout.dense:
+            raise InvalidSettings("an index of units keeps the maxima of images and no tokens")
+
+    def _unit_max(self, latent: int, scope: Scope) -> NDArray[np.float32]:
+        if scope.kind == "patch_list":
+            raise InvalidEdit("maxima of units are stored for all tokens, CLS and patches only")
+        parts = [unit_maxima(self._shard(s), scope.kind)[:, latent] for s in range(self.layout.n_shards)]
+        return _joined(parts, np.float32)
 
     def _check_latent(self, latent: int) -> None:
         if not 0 <= latent < self.layout.d_sae:

@@ -53,6 +53,12 @@ class LatentStatistics:
         """Mean over the tokens on which it fires; 0 for a dead latent."""
         return self.sum / np.maximum(self.n_tokens_active, 1)
 
+    @property
+    def rms_active(self) -> NDArray[np.float64]:
+        """Root of the mean square over the tokens on which it fires: the size of what may have either sign."""
+        rms: NDArray[np.float64] = np.sqrt(self.sum_of_squares / np.maximum(self.n_tokens_active, 1))
+        return rms
+
     def quantile(self, q: float) -> NDArray[np.float64]:
         """Quantile of the active values from the histogram, within a quarter octave; 0 for a dead latent.
 
@@ -94,6 +100,12 @@ def bin_edges() -> NDArray[np.float64]:
     return np.ldexp(1 + (steps % 4) / 4, steps // 4 - 16)
 
 
+def bins_of(values: NDArray[np.float32]) -> NDArray[np.int64]:
+    """Bin of each value; they are > 0."""
+    bins: NDArray[np.int64] = (values.view(np.uint32) >> _SHIFT).astype(np.int64) - _FIRST
+    return np.clip(bins, 0, N_BINS - 1)
+
+
 def gather_statistics(
     shards: Iterable[dict[str, Array]], n_images: int, n_tokens: int, d_sae: int
 ) -> LatentStatistics:
@@ -123,8 +135,7 @@ def gather_statistics(
             exact = values.astype(np.float64)
             total += np.bincount(latents, weights=exact, minlength=d_sae)
             squares += np.bincount(latents, weights=exact * exact, minlength=d_sae)
-            bins = np.clip((values.view(np.uint32) >> _SHIFT).astype(np.int64) - _FIRST, 0, N_BINS - 1)
-            cells, n_in_cell = np.unique(latents * N_BINS + bins, return_counts=True)
+            cells, n_in_cell = np.unique(latents * N_BINS + bins_of(values), return_counts=True)
             histogram[cells] += n_in_cell
             pair = end
     return LatentStatistics(

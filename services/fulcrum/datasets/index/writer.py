@@ -3,7 +3,7 @@
 import dataclasses
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -15,6 +15,7 @@ from fulcrum.datasets.index.key import VERSION, IndexKey, IndexLayout
 from fulcrum.datasets.index.reader import INDEX_FILE, LatentIndex, manifest_checksum, shard_name
 from fulcrum.datasets.index.shards import ImageBlock, image_block, shard_arrays
 from fulcrum.datasets.index.statistics import gather_statistics
+from fulcrum.datasets.index.units import UnitBlock, gather_unit_statistics, unit_arrays, unit_block
 from fulcrum.domain.errors import CorruptIndex, InvalidSettings
 
 Array = NDArray[Any]
@@ -50,7 +51,7 @@ class LatentIndexWriter:
         self._claim()
         self._done = {s for s in range(layout.n_shards) if self._is_finished(s)}
         self._shard: int | None = None
-        self._blocks: list[ImageBlock] = []
+        self._blocks: list[ImageBlock | UnitBlock] = []
         self._embeddings: list[Array] = []
         self._activations: list[Array] = []
         self._n_collected = 0
@@ -79,18 +80,57 @@ class LatentIndexWriter:
         """
         numbers = np.asarray(numbers, dtype=np.int64)
         offsets = np.asarray(offsets, dtype=np.int64)
-        self._check(numbers, offsets, embeddings, activations)
-        keeps = self.keeps(numbers)
-        kept_before = np.concatenate([[0], np.cumsum(keeps)])
+        self._check_numbers(numbers)
+        if self.layout.dense:
+            raise InvalidSettings("this is an index of units: add their values, not latents that fire")
+        if offsets.size != numbers.size * self.layout.n_tokens + 1:
+            raise InvalidSettings(
+                f"{numbers.size} images of {self.layout.n_tokens} tokens need "
+                f"{numbers.size * self.layout.n_tokens + 1} offsets, got {offsets.size}"
+            )
+
+        def block(start: int, end: int) -> ImageBlock:
+            first, last = offsets[start * self.layout.n_tokens], offsets[end * self.layout.n_tokens]
+            part = offsets[start * self.layout.n_tokens : end * self.layout.n_tokens + 1] - first
+            return image_block(part, latents[first:last], values[first:last], self.layout)
+
+        self._add(numbers, embeddings, activations, block)
+
+    def add_units(
+        self,
+        numbers: Sequence[int] | Array,
+        values: Array,
+        embeddings: Array | None = None,
+        activations: Array | None = None,
+    ) -> None:
+        """As `add`, for a dense index: what every unit says at every token, (n, n_tokens, d_sae)."""
+        numbers = np.asarray(numbers, dtype=np.int64)
+        self._check_numbers(numbers)
+        wanted = (numbers.size, self.layout.n_tokens, self.layout.d_sae)
+        if not self.layout.dense or np.shape(values) != wanted:
+            raise InvalidSettings(
+                f"values of units must be {wanted}, of a dense index; got {np.shape(values)}"
+            )
+        self._add(
+            numbers, embeddings, activations, lambda start, end: unit_block(values[start:end], self.layout)
+        )
+
+    def _add(
+        self,
+        numbers: Array,
+        embeddings: Array | None,
+        activations: Array | None,
+        block: Callable[[int, int], ImageBlock | UnitBlock],
+    ) -> None:
+        self._check_beside(numbers, embeddings, activations)
+        kept_before = np.concatenate([[0], np.cumsum(self.keeps(numbers))])
         start = 0
         while start < numbers.size:
             shard = int(numbers[start]) // self.layout.images_per_shard
             end = int(np.searchsorted(numbers, self.layout.shard_range(shard).stop))
             if shard not in self._done:
-                first, last = offsets[start * self.layout.n_tokens], offsets[end * self.layout.n_tokens]
-                part = offsets[start * self.layout.n_tokens : end * self.layout.n_tokens + 1] - first
                 self._collect(shard, int(numbers[start]))
-                self._blocks.append(image_block(part, latents[first:last], values[first:last], self.layout))
+                self._blocks.append(block(start, end))
                 if embeddings is not None:
                     self._embeddings.append(np.array(embeddings[start:end], dtype=np.float32))
                 if activations is not None:
@@ -113,7 +153,8 @@ class LatentIndexWriter:
                 f"first: images {missing[0].start} .. {missing[0].stop - 1}"
             )
         names = [shard_name(s) for s in range(self.layout.n_shards)]
-        statistics = gather_statistics(
+        gather = gather_unit_statistics if self.layout.dense else gather_statistics
+        statistics = gather(
             (open_array_file(self.folder / n, "shard").arrays for n in names),
             self.layout.n_images,
             self.layout.n_tokens,
@@ -128,7 +169,7 @@ class LatentIndexWriter:
         manifest: dict[str, Any] = {
             "version": VERSION,
             "key": dataclasses.asdict(self.key),
-            "layout": dataclasses.asdict(self.layout),
+            "layout": self.layout.as_dict(),
             "files": files,
         }
         write_json(self.folder / INDEX_FILE, {**manifest, "checksum": manifest_checksum(manifest)})
@@ -143,7 +184,7 @@ class LatentIndexWriter:
         identity = {
             "version": VERSION,
             "key": dataclasses.asdict(self.key),
-            "layout": dataclasses.asdict(self.layout),
+            "layout": self.layout.as_dict(),
         }
         for name in (INDEX_FILE, BUILDING_FILE):
             path = self.folder / name
@@ -190,7 +231,11 @@ class LatentIndexWriter:
             )
 
     def _write_shard(self, shard: int) -> None:
-        arrays = shard_arrays(self._blocks, self.layout)
+        arrays = (
+            unit_arrays([b for b in self._blocks if isinstance(b, UnitBlock)])
+            if self.layout.dense
+            else shard_arrays([b for b in self._blocks if isinstance(b, ImageBlock)], self.layout)
+        )
         if self.layout.d_embed:
             arrays["embeddings"] = np.concatenate(self._embeddings)
         if self._activations:
@@ -201,19 +246,14 @@ class LatentIndexWriter:
         self._done.add(shard)
         self._shard = None
 
-    def _check(
-        self, numbers: Array, offsets: Array, embeddings: Array | None, activations: Array | None
-    ) -> None:
-        layout = self.layout
+    def _check_numbers(self, numbers: Array) -> None:
         if numbers.ndim != 1 or np.any(np.diff(numbers) != 1):
             raise InvalidSettings("a batch must hold consecutive images in ascending order")
-        if numbers.size and (numbers[0] < 0 or numbers[-1] >= layout.n_images):
-            raise InvalidSettings(f"image numbers must be 0 .. {layout.n_images - 1}, got {numbers[-1]}")
-        if offsets.size != numbers.size * layout.n_tokens + 1:
-            raise InvalidSettings(
-                f"{numbers.size} images of {layout.n_tokens} tokens need "
-                f"{numbers.size * layout.n_tokens + 1} offsets, got {offsets.size}"
-            )
+        if numbers.size and (numbers[0] < 0 or numbers[-1] >= self.layout.n_images):
+            raise InvalidSettings(f"image numbers must be 0 .. {self.layout.n_images - 1}, got {numbers[-1]}")
+
+    def _check_beside(self, numbers: Array, embeddings: Array | None, activations: Array | None) -> None:
+        layout = self.layout
         given = None if embeddings is None else np.shape(embeddings)
         if given != ((numbers.size, layout.d_embed) if layout.d_embed else None):
             raise InvalidSettings(f"embeddings must be ({numbers.size}, {layout.d_embed}), got {given}")

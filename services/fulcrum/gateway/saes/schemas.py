@@ -14,7 +14,9 @@ from fulcrum.gateway.schemas import Id, Name, Seed, Shown
 Source = Annotated[
     str,
     StringConstraints(
-        min_length=1, max_length=500, pattern=r"^(folder:[^\x00-\x1f\x7f]+|untrained:[^\x00-\x1f\x7f]*)$"
+        min_length=1,
+        max_length=500,
+        pattern=r"^(folder:[^\x00-\x1f\x7f]+|(untrained|units):[^\x00-\x1f\x7f]*)$",
     ),
 ]
 
@@ -24,7 +26,7 @@ class HookPoint(Shown):
 
     tower: Literal["visual", "text"] = Field(description="Tower of the model.")
     block: int = Field(description="Counts from 0.")
-    site: Literal["resid_post", "mlp_out", "attn_out"] = Field(description="Place in the block.")
+    site: Literal["resid_post", "mlp_out", "attn_out", "mlp_in"] = Field(description="Place in the block.")
 
 
 class SaeInfo(Shown):
@@ -32,8 +34,8 @@ class SaeInfo(Shown):
 
     name: str = Field(description="Name of the SAE's folder or source.")
     weights_sha256: str = Field(description="Hash of the weights: the SAE's identity in every result.")
-    variant: Literal["relu", "topk", "batch_topk", "jumprelu", "gated", "matryoshka"] = Field(
-        description="Kind of SAE."
+    variant: Literal["relu", "topk", "batch_topk", "jumprelu", "gated", "matryoshka", "units"] = Field(
+        description="Kind of SAE; `units` is none, but the units of the layer themselves."
     )
     d_in: int = Field(description="Width of what it reads.")
     d_sae: int = Field(description="Number of latents.")
@@ -49,7 +51,9 @@ class SaeRecord(Shown):
     project_id: str = Field(description="Project that it belongs to.")
     name: str = Field(description="Name in the project.")
     model_id: str = Field(description="Model that it was registered for.")
-    source: str = Field(description="`folder:NAME/sub`, `artifact:<sha256>:<sha256>` or `untrained:...`.")
+    source: str = Field(
+        description="`folder:NAME/sub`, `artifact:<sha256>:<sha256>`, `untrained:...` or `units:<hook point>`."
+    )
     created_by: str = Field(description="Id of the user who registered it.")
     created_at: datetime = Field(description="When it was registered.")
     state: LoadState = Field("registered", description="`ready` once it was loaded.")
@@ -65,7 +69,8 @@ class NewSae(Body):
     name: Name = Field(description="Name in the project.")
     model_id: Id = Field(description="Registered model that it belongs to.")
     source: Source = Field(
-        description="`folder:NAME/sub` below a folder of the inference service, or `untrained:...`."
+        description="`folder:NAME/sub` below a folder of the inference service, `untrained:...`, or "
+        "`units:<hook point>` for the units of a layer themselves."
     )
     project_id: Id | None = Field(None, description="Left out: the asker's default project.")
 

@@ -340,6 +340,47 @@ class MeanAblate(_message.Message):
 Global___MeanAblate: _TypeAlias = MeanAblate  # noqa: Y015
 
 @_typing.final
+class Affine(_message.Message):
+    """`z' = gain * z + shift` everywhere in scope."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    LATENT_FIELD_NUMBER: _builtins.int
+    GAIN_FIELD_NUMBER: _builtins.int
+    SHIFT_FIELD_NUMBER: _builtins.int
+    latent: _builtins.int
+    """The edited latent. Required."""
+    gain: _builtins.float
+    """The factor, finite. Required."""
+    shift: _builtins.float
+    """In the latent's own units, finite. Required."""
+    def __init__(
+        self,
+        *,
+        latent: _builtins.int | None = ...,
+        gain: _builtins.float | None = ...,
+        shift: _builtins.float | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_gain", b"_gain", "_latent", b"_latent", "_shift", b"_shift", "gain", b"gain", "latent", b"latent", "shift", b"shift"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_gain", b"_gain", "_latent", b"_latent", "_shift", b"_shift", "gain", b"gain", "latent", b"latent", "shift", b"shift"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__gain: _TypeAlias = _typing.Literal["gain"]  # noqa: Y015
+    _WhichOneofArgType__gain: _TypeAlias = _typing.Literal["_gain", b"_gain"]  # noqa: Y015
+    _WhichOneofReturnType__latent: _TypeAlias = _typing.Literal["latent"]  # noqa: Y015
+    _WhichOneofArgType__latent: _TypeAlias = _typing.Literal["_latent", b"_latent"]  # noqa: Y015
+    _WhichOneofReturnType__shift: _TypeAlias = _typing.Literal["shift"]  # noqa: Y015
+    _WhichOneofArgType__shift: _TypeAlias = _typing.Literal["_shift", b"_shift"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__gain) -> _WhichOneofReturnType__gain | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__latent) -> _WhichOneofReturnType__latent | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__shift) -> _WhichOneofReturnType__shift | None: ...
+
+Global___Affine: _TypeAlias = Affine  # noqa: Y015
+
+@_typing.final
 class Edit(_message.Message):
     """An edit of one latent."""
 
@@ -352,6 +393,7 @@ class Edit(_message.Message):
     ADD_FIELD_NUMBER: _builtins.int
     PROJECT_OUT_FIELD_NUMBER: _builtins.int
     MEAN_ABLATE_FIELD_NUMBER: _builtins.int
+    AFFINE_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def scale(self) -> Global___Scale:
         """Multiply."""
@@ -380,6 +422,10 @@ class Edit(_message.Message):
     def mean_ablate(self) -> Global___MeanAblate:
         """Replace by the mean."""
 
+    @_builtins.property
+    def affine(self) -> Global___Affine:
+        """Multiply and add."""
+
     def __init__(
         self,
         *,
@@ -390,12 +436,13 @@ class Edit(_message.Message):
         add: Global___Add | None = ...,
         project_out: Global___ProjectOut | None = ...,
         mean_ablate: Global___MeanAblate | None = ...,
+        affine: Global___Affine | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["add", b"add", "cap", b"cap", "floor", b"floor", "kind", b"kind", "mean_ablate", b"mean_ablate", "project_out", b"project_out", "scale", b"scale", "set", b"set"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["add", b"add", "affine", b"affine", "cap", b"cap", "floor", b"floor", "kind", b"kind", "mean_ablate", b"mean_ablate", "project_out", b"project_out", "scale", b"scale", "set", b"set"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["add", b"add", "cap", b"cap", "floor", b"floor", "kind", b"kind", "mean_ablate", b"mean_ablate", "project_out", b"project_out", "scale", b"scale", "set", b"set"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["add", b"add", "affine", b"affine", "cap", b"cap", "floor", b"floor", "kind", b"kind", "mean_ablate", b"mean_ablate", "project_out", b"project_out", "scale", b"scale", "set", b"set"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_kind: _TypeAlias = _typing.Literal["scale", "set", "cap", "floor", "add", "project_out", "mean_ablate"]  # noqa: Y015
+    _WhichOneofReturnType_kind: _TypeAlias = _typing.Literal["scale", "set", "cap", "floor", "add", "project_out", "mean_ablate", "affine"]  # noqa: Y015
     _WhichOneofArgType_kind: _TypeAlias = _typing.Literal["kind", b"kind"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_kind) -> _WhichOneofReturnType_kind | None: ...
 

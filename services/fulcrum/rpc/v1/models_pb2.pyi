@@ -85,6 +85,8 @@ class _SiteEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Site.ValueType],
     """What the MLP adds."""
     SITE_ATTN_OUT: _Site.ValueType  # 3
     """What attention adds."""
+    SITE_MLP_IN: _Site.ValueType  # 4
+    """The first linear layer of the MLP, before its nonlinearity."""
 
 class Site(_Site, metaclass=_SiteEnumTypeWrapper):
     """A place inside a block."""
@@ -97,6 +99,8 @@ SITE_MLP_OUT: Site.ValueType  # 2
 """What the MLP adds."""
 SITE_ATTN_OUT: Site.ValueType  # 3
 """What attention adds."""
+SITE_MLP_IN: Site.ValueType  # 4
+"""The first linear layer of the MLP, before its nonlinearity."""
 Global___Site: _TypeAlias = Site  # noqa: Y015
 
 class _SaeVariant:
@@ -119,6 +123,8 @@ class _SaeVariantEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_SaeVariant
     """A gate decides whether, a magnitude how much."""
     SAE_VARIANT_MATRYOSHKA: _SaeVariant.ValueType  # 6
     """Nested dictionaries."""
+    SAE_VARIANT_UNITS: _SaeVariant.ValueType  # 7
+    """No SAE: the units of the layer themselves."""
 
 class SaeVariant(_SaeVariant, metaclass=_SaeVariantEnumTypeWrapper):
     """Architecture of an SAE."""
@@ -137,6 +143,8 @@ SAE_VARIANT_GATED: SaeVariant.ValueType  # 5
 """A gate decides whether, a magnitude how much."""
 SAE_VARIANT_MATRYOSHKA: SaeVariant.ValueType  # 6
 """Nested dictionaries."""
+SAE_VARIANT_UNITS: SaeVariant.ValueType  # 7
+"""No SAE: the units of the layer themselves."""
 Global___SaeVariant: _TypeAlias = SaeVariant  # noqa: Y015
 
 @_typing.final

@@ -93,7 +93,7 @@ def ablated_targets(
             latents, position = torch.unique(active.latents[entries], return_inverse=True)
             z = active.values.new_zeros(end - start, active.n_tokens, len(latents))
             z[group[entries] - first, active.tokens[entries], position] = active.values[entries]
-            touched = (z > 0).any(dim=2, keepdim=True)
+            touched = (z != 0).any(dim=2, keepdim=True)
             without = (batch.x - z @ sae.directions(latents)).to(batch.x.dtype)
             batch = batch.with_x(torch.where(touched, without, batch.x))
         values.append(target(tower.suffix(batch)))

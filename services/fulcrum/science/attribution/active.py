@@ -14,7 +14,7 @@ from fulcrum.science.vision.split import SplitTower
 
 @dataclass(frozen=True)
 class ActiveLatents:
-    """One entry for every (image, token, latent) with z > 0 among the attributed tokens, in that order."""
+    """One entry for every (image, token, latent) with z not 0 among the attributed tokens, in that order."""
 
     rows: Int[Tensor, " n_active"]
     tokens: Int[Tensor, " n_active"]

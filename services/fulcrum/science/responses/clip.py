@@ -18,9 +18,10 @@ from fulcrum.science.vision.towers import vision_stack
 
 __all__ = ["TowerLayer", "image_responses", "looked_at_in_images", "text_responses_of", "tower_layers"]
 
-# By what their parts are called: blocks of OpenCLIP and of timm.
+# By what their parts are called: blocks of OpenCLIP and of timm. What the MLP adds comes from the last module of its
+# branch, behind layer scales and norms: the same numbers as at the hook point of this name.
 _MLP_IN = ("c_fc", "fc1")
-_MLP_OUT = ("c_proj", "fc2")
+_MLP_ADDS = ("ls_2", "drop_path2")
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,8 +35,9 @@ class TowerLayer:
 
 
 def tower_layers(loaded: LoadedModel, tower: Tower, sites: Sequence[UnitSite]) -> tuple[TowerLayer, ...]:
-    """Layers in the order of the model. `mlp_in` is the first linear layer of an MLP, before its GELU; `resid_post`
-    the residual stream after the block.
+    """Layers in the order of the model, with the values of the hook points of their names: `mlp_in` is the first
+    linear layer of an MLP, before its GELU, `mlp_out` what the MLP adds to the residual stream, `resid_post` the
+    stream after the block.
 
     Raises UnknownModel for a tower without residual blocks or with MLPs of another make, InvalidInput for no site.
     """
@@ -138,11 +140,14 @@ def _module(block: nn.Module, site: UnitSite) -> nn.Module:
     if site == "resid_post":
         return block
     mlp = getattr(block, "mlp", None)
-    names = _MLP_IN if site == "mlp_in" else _MLP_OUT
-    for name in names:
-        module = getattr(mlp, name, None)
-        if isinstance(module, nn.Linear):
-            return module
-    raise UnknownModel(
-        f"blocks of type {type(block).__name__} have no plain MLP whose units could be read: ask for resid_post"
-    )
+    if site == "mlp_in":
+        places = [getattr(mlp, name, None) for name in _MLP_IN]
+        found = next((module for module in places if isinstance(module, nn.Linear)), None)
+    else:
+        places = [getattr(block, name, None) for name in _MLP_ADDS]
+        found = next((module for module in places if isinstance(module, nn.Module)), None)
+    if mlp is None or found is None:
+        raise UnknownModel(
+            f"blocks of type {type(block).__name__} have no plain MLP whose units could be read: ask for resid_post"
+        )
+    return found

@@ -9,7 +9,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from fulcrum.domain.errors import InvalidSaeConfig
-from fulcrum.domain.models import Variant
+from fulcrum.domain.models import Dictionary
 from fulcrum.science.sae.sparse import SparseLatents
 
 
@@ -17,7 +17,7 @@ from fulcrum.science.sae.sparse import SparseLatents
 class SaeConfig:
     """Shape and origin of an SAE; what a variant needs beyond it stands in `options` (k, prefixes)."""
 
-    variant: Variant
+    variant: Dictionary
     d_in: int
     d_sae: int
     hook_point: str = ""
@@ -71,7 +71,7 @@ class Sae(nn.Module, ABC):
 
     @abstractmethod
     def activate(self, pre_acts: Float[Tensor, "*batch d_sae"]) -> Float[Tensor, "*batch d_sae"]:
-        """Latents at inference, never negative (SCIENCE.md 8, trap 12)."""
+        """Latents at inference, never negative (SCIENCE.md 8, trap 12) but where they are a layer's units."""
 
     def encode(self, x: Float[Tensor, "*batch d_in"]) -> Float[Tensor, "*batch d_sae"]:
         """Dense latents; for few tokens. Over data sets use `encode_sparse`."""

@@ -12,13 +12,13 @@ import torch
 from torch import Tensor
 
 from fulcrum.domain.errors import CorruptCheckpoint, InvalidSaeConfig
-from fulcrum.domain.models import Variant
+from fulcrum.domain.models import Dictionary, Variant
 from fulcrum.science.sae.base import Sae, SaeConfig
 
 # The key under which SAELens keeps what it does not interpret, and ours inside it.
 METADATA_KEY = "fulcrum"
 
-_ARCHITECTURE: dict[Variant, str] = {
+_ARCHITECTURE: dict[Dictionary, str] = {
     "relu": "standard",
     "topk": "topk",
     "batch_topk": "jumprelu",

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 
@@ -11,7 +11,7 @@ from torch import Tensor
 class SparseLatents:
     """Active latents (value > 0) of `n_tokens` tokens as CSR: token t owns `offsets[t]:offsets[t+1]`.
 
-    Within a token, latents ascend.
+    Within a token, latents ascend. Units of a layer are active where they are not 0.
     """
 
     offsets: Int[Tensor, " n_tokens_plus_1"]
@@ -27,7 +27,14 @@ class SparseLatents:
     @classmethod
     def from_dense(cls, z: Float[Tensor, "n_tokens d_sae"]) -> "SparseLatents":
         """Keeps what is above zero."""
-        tokens, latents = torch.nonzero(z > 0, as_tuple=True)
+        return cls.where(z, z > 0)
+
+    @classmethod
+    def where(
+        cls, z: Float[Tensor, "n_tokens d_sae"], kept: Bool[Tensor, "n_tokens d_sae"]
+    ) -> "SparseLatents":
+        """Keeps what is marked."""
+        tokens, latents = torch.nonzero(kept, as_tuple=True)
         counts = torch.bincount(tokens, minlength=z.shape[0])
         offsets = torch.zeros(z.shape[0] + 1, dtype=torch.long, device=z.device)
         torch.cumsum(counts, 0, out=offsets[1:])

@@ -1,6 +1,6 @@
 """Every SAE variant by name."""
 
-from fulcrum.domain.models import Variant
+from fulcrum.domain.models import Dictionary
 from fulcrum.science.sae.base import Sae, SaeConfig
 from fulcrum.science.sae.batch_topk import BatchTopKSae
 from fulcrum.science.sae.gated import GatedSae
@@ -9,7 +9,7 @@ from fulcrum.science.sae.matryoshka import MatryoshkaSae
 from fulcrum.science.sae.relu import ReluSae
 from fulcrum.science.sae.topk import TopKSae
 
-VARIANTS: dict[Variant, type[Sae]] = {
+VARIANTS: dict[Dictionary, type[Sae]] = {
     "relu": ReluSae,
     "topk": TopKSae,
     "batch_topk": BatchTopKSae,

@@ -90,7 +90,7 @@ def matched_plans(
                 taken = {e.latent for e in edits}
                 free = [int(k) for k in pool[: max(n_draws, len(acting))] if int(k) not in taken]
                 stand_in = free[int(torch.randint(len(free), (), generator=generator))]
-            edits.append(_stand_in(edit, stand_in, maxima, sizes))
+            edits.append(stood_in(edit, stand_in, maxima, sizes))
         plans.append(EditPlan(tuple(edits), plan.scope, (), plan.drop_error))
     return plans
 
@@ -133,16 +133,23 @@ def _pool(
     return candidates[np.argsort(distance, kind="stable")]
 
 
-def _stand_in(edit: Edit, latent: int, maxima: FloatArray, sizes: FloatArray) -> Edit:
+def stood_in(edit: Edit, latent: int, maxima: FloatArray, sizes: FloatArray) -> Edit:
+    """The same edit on another latent, values carried over so that the push keeps its size in model units.
+
+    `maxima` and `sizes` (d_sae,) are the largest value of each latent and the norm of its direction.
+    """
     same_push = float(sizes[edit.latent] / sizes[latent])
     match edit.kind:
         case "scale" | "project_out":
             return replace(edit, latent=latent)
         case "cap":
-            return Cap(latent, edit.value * float(maxima[latent] / maxima[edit.latent]))
+            share = float(maxima[latent] / maxima[edit.latent]) if maxima[edit.latent] > 0 else same_push
+            return Cap(latent, edit.value * max(share, 0.0))  # units of a layer may never be above zero
         case "set" | "floor" | "add":
             return replace(edit, latent=latent, value=edit.value * same_push)
         case "mean_ablate":
             return replace(edit, latent=latent, mean=edit.mean * same_push)
+        case "affine":
+            return replace(edit, latent=latent, shift=edit.shift * same_push)
         case _:
             assert_never(edit.kind)

@@ -33,7 +33,7 @@ def diagnose(
     in_scope = edited.in_scope[index]
     column = {int(latent): i for i, latent in enumerate(edited.latents)}
     fired = tuple(
-        bool((edited.z[row, in_scope, column[edit.latent]] > 0).any().item()) for edit in plan.edits
+        bool((edited.z[row, in_scope, column[edit.latent]] != 0).any().item()) for edit in plan.edits
     )
 
     asked = [e.latent for e in plan.edits if not isinstance(e, ProjectOut)]

@@ -233,6 +233,8 @@ def _tables(plans: Sequence[EditPlan], column: dict[int, int]) -> tuple[Tensor, 
                     shift[i, j] = edit.value
                 case "mean_ablate":
                     gain[i, j], shift[i, j] = 0.0, edit.mean
+                case "affine":
+                    gain[i, j], shift[i, j] = edit.gain, edit.shift
                 case "project_out":
                     pass  # acts on x, not on z
                 case _:

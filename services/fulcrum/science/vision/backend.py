@@ -18,6 +18,7 @@ from open_clip.model import CLIP, CustomTextCLIP, convert_to_custom_text_state_d
 from open_clip.timm_model import TimmModel
 from open_clip.transform import PreprocessCfg, image_transform_v2, merge_preprocess_dict
 from open_clip.transformer import TextTransformer, VisionTransformer, text_global_pool
+from timm.layers import mlp as timm_mlp
 
 __all__ = [
     "CLIP",
@@ -35,6 +36,7 @@ __all__ = [
     "open_clip",
     "text_global_pool",
     "timm_eva",
+    "timm_mlp",
     "timm_vit",
 ]
 

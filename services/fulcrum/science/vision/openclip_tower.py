@@ -4,7 +4,7 @@ from typing import Any
 
 import torch
 from jaxtyping import Float
-from torch import Tensor
+from torch import Tensor, nn
 
 from fulcrum.domain.errors import UnknownModel
 from fulcrum.science.vision.stack import BlockStack, Reach, TowerShape, VisionStack
@@ -40,11 +40,20 @@ class OpenClipBlocks(BlockStack):
             out = module.attention(q_x=normed, attn_mask=context)
         return self._turn(module.ls_1(out))
 
-    def mlp(self, block: int, x: Tensor, context: Any) -> Tensor:
-        """`ls_2(mlp(ln_2(x)))`."""
-        module = self._transformer.resblocks[block]
-        out: Tensor = module.ls_2(module.mlp(module.ln_2(x)))
+    def mlp_module(self, block: int) -> nn.Module:
+        """`mlp` of `ls_2(mlp(ln_2(x)))`."""
+        module: nn.Module = self._transformer.resblocks[block].mlp
+        return module
+
+    def mlp_reads(self, block: int, x: Tensor) -> Tensor:
+        """`ln_2(x)`."""
+        out: Tensor = self._transformer.resblocks[block].ln_2(x)
         return out
+
+    def mlp_adds(self, block: int, out: Tensor) -> Tensor:
+        """`ls_2(out)`."""
+        added: Tensor = self._transformer.resblocks[block].ls_2(out)
+        return added
 
     def _turn(self, x: Tensor) -> Tensor:
         return x if self._transformer.batch_first else x.transpose(0, 1)

@@ -13,8 +13,8 @@ from fulcrum.domain.hook_points import HookPoint
 class HookState:
     """Activations at a hook point, with what the suffix needs besides them.
 
-    `carry` is None at `resid_post`; at `mlp_out` and `attn_out` it is the residual stream that the
-    activations are added to. Both have the batch first, so rows can be selected and repeated together.
+    `carry` is None at `resid_post`; elsewhere it is the residual stream that the branch with the activations is
+    added to. Both have the batch first, so rows can be selected and repeated together.
     """
 
     x: Float[Tensor, "batch tokens d_in"]

@@ -2,18 +2,19 @@
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import Any, Literal
 
 import torch
 from jaxtyping import Float
-from torch import Tensor
+from torch import Tensor, nn
 
 from fulcrum.domain.errors import InvalidHookPoint
 from fulcrum.domain.hook_points import HookPoint, Site
+from fulcrum.science.vision.backend import timm_mlp
 from fulcrum.science.vision.split import HookState
 
 Reach = Literal["all", "cls", "patches"]
-SITES: tuple[Site, ...] = ("resid_post", "mlp_out", "attn_out")
+SITES: tuple[Site, ...] = ("resid_post", "mlp_out", "attn_out", "mlp_in")
 
 
 @dataclass(frozen=True)
@@ -41,8 +42,13 @@ class BlockStack(ABC):
     `context` is what blocks share besides x: an attention mask or rotary embeddings. Nothing runs in place.
     """
 
-    sites: ClassVar[tuple[Site, ...]] = SITES
     n_blocks: int
+
+    @property
+    def sites(self) -> tuple[Site, ...]:
+        """Places in a block at which the tower can be cut: `mlp_in` only where every MLP is a plain one."""
+        plain = all(plain_mlp(self.mlp_module(block)) for block in range(self.n_blocks))
+        return SITES if plain else tuple(site for site in SITES if site != "mlp_in")
 
     @property
     @abstractmethod
@@ -58,8 +64,45 @@ class BlockStack(ABC):
         """What the attention branch of the block adds to the residual stream x."""
 
     @abstractmethod
-    def mlp(self, block: int, x: Tensor, context: Any) -> Tensor:
+    def mlp_module(self, block: int) -> nn.Module:
+        """The MLP itself."""
+
+    @abstractmethod
+    def mlp_reads(self, block: int, x: Tensor) -> Tensor:
+        """What the MLP is given; x is the stream after the attention."""
+
+    @abstractmethod
+    def mlp_adds(self, block: int, out: Tensor) -> Tensor:
+        """What is added to the stream for the output of the MLP."""
+
+    def mlp(self, block: int, x: Tensor) -> Tensor:
         """What the MLP branch adds; x is the stream after the attention."""
+        return self.mlp_adds(block, self.mlp_module(block)(self.mlp_reads(block, x)))
+
+    def mlp_width(self, block: int) -> int:
+        """Units of a plain MLP."""
+        first, _ = _require_plain(self.mlp_module(block))
+        return first.out_features
+
+
+def plain_mlp(module: nn.Module) -> tuple[nn.Linear, tuple[nn.Module, ...]] | None:
+    """First linear layer and what follows it, one after another; None for MLPs with gates or of another make."""
+    if type(module) is nn.Sequential:  # OpenCLIP's
+        parts: tuple[Any, ...] = tuple(module)
+    elif type(module) is timm_mlp.Mlp:
+        parts = (module.fc1, module.act, module.drop1, module.norm, module.fc2, module.drop2)
+    else:
+        return None
+    return (parts[0], parts[1:]) if parts and isinstance(parts[0], nn.Linear) else None
+
+
+def _require_plain(module: nn.Module) -> tuple[nn.Linear, tuple[nn.Module, ...]]:
+    found = plain_mlp(module)
+    if found is None:
+        raise InvalidHookPoint(
+            f"an MLP of type {type(module).__name__} has no units of its own: mlp_in needs them"
+        )
+    return found
 
 
 def run_to(stack: BlockStack, hook_point: HookPoint, x: Tensor, context: Any) -> HookState:
@@ -73,7 +116,11 @@ def run_to(stack: BlockStack, hook_point: HookPoint, x: Tensor, context: Any) ->
             return HookState(stack.attention(hook_point.block, x, context), carry=x)
         case "mlp_out":
             x = x + stack.attention(hook_point.block, x, context)
-            return HookState(stack.mlp(hook_point.block, x, context), carry=x)
+            return HookState(stack.mlp(hook_point.block, x), carry=x)
+        case "mlp_in":
+            x = x + stack.attention(hook_point.block, x, context)
+            first, _ = _require_plain(stack.mlp_module(hook_point.block))
+            return HookState(first(stack.mlp_reads(hook_point.block, x)), carry=x)
 
 
 def run_from(stack: BlockStack, hook_point: HookPoint, state: HookState, context: Any) -> Tensor:
@@ -83,9 +130,14 @@ def run_from(stack: BlockStack, hook_point: HookPoint, state: HookState, context
     if hook_point.site != "resid_post":
         if state.carry is None:
             raise InvalidHookPoint(f"a state at {hook_point} needs the residual stream that it is added to")
+        if hook_point.site == "mlp_in":
+            _, rest = _require_plain(stack.mlp_module(hook_point.block))
+            for module in rest:
+                x = module(x)
+            x = stack.mlp_adds(hook_point.block, x)
         x = state.carry + x
     if hook_point.site == "attn_out":
-        x = x + stack.mlp(hook_point.block, x, context)
+        x = x + stack.mlp(hook_point.block, x)
     for block in range(hook_point.block + 1, stack.n_blocks):
         x = stack.run_block(block, x, context)
     return x
@@ -129,7 +181,7 @@ class VisionSplit:
         check_hook_point(hook_point, stack.n_blocks, stack.sites)
         shape = stack.shape
         self.hook_point = hook_point
-        self.d_in = shape.d_model
+        self.d_in = stack.mlp_width(hook_point.block) if hook_point.site == "mlp_in" else shape.d_model
         self.n_tokens = shape.n_tokens
         self.n_prefix_tokens = shape.n_prefix_tokens
         self.grid = shape.grid

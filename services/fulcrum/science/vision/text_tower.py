@@ -103,7 +103,7 @@ class TextSplit:
     def __init__(self, stack: TextStack, hook_point: HookPoint) -> None:
         check_hook_point(hook_point, stack.n_blocks, stack.sites)
         self.hook_point = hook_point
-        self.d_in = stack.d_model
+        self.d_in = stack.mlp_width(hook_point.block) if hook_point.site == "mlp_in" else stack.d_model
         self._stack = stack
 
     def prefix(self, tokens: Int[Tensor, "batch context"]) -> HookState:

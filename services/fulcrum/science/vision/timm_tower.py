@@ -4,12 +4,12 @@ from typing import Any
 
 import torch
 from jaxtyping import Float
-from torch import Tensor
+from torch import Tensor, nn
 
 from fulcrum.domain.errors import UnknownModel
 from fulcrum.domain.hook_points import Site
 from fulcrum.science.vision.backend import timm_eva, timm_vit
-from fulcrum.science.vision.stack import SITES, Reach, TowerShape, VisionStack
+from fulcrum.science.vision.stack import Reach, TowerShape, VisionStack
 
 
 class _TimmStack(VisionStack):
@@ -37,6 +37,11 @@ class _TimmStack(VisionStack):
         dtype: torch.dtype = next(self._trunk.blocks[0].parameters()).dtype
         return dtype
 
+    def mlp_module(self, block: int) -> nn.Module:
+        """`mlp` of the block."""
+        module: nn.Module = self._trunk.blocks[block].mlp
+        return module
+
     def head(self, x: Float[Tensor, "batch tokens d_model"]) -> Float[Tensor, "batch d_embed"]:
         """Trunk norm, pooling, `fc_norm` and classifier, then OpenCLIP's projection."""
         out: Tensor = self._visual.head(self._trunk.forward_head(self._trunk.norm(x)))
@@ -53,8 +58,12 @@ class TimmVit(_TimmStack):
     def __init__(self, visual: Any) -> None:
         super().__init__(visual)
         kinds = {type(block) for block in self._trunk.blocks}
-        known = kinds <= {timm_vit.Block, timm_vit.ResPostBlock}
-        self.sites: tuple[Site, ...] = SITES if known else ("resid_post",)  # type: ignore[misc]  # by tower here
+        self._known = kinds <= {timm_vit.Block, timm_vit.ResPostBlock}
+
+    @property
+    def sites(self) -> tuple[Site, ...]:
+        """By the kind of the blocks."""
+        return super().sites if self._known else ("resid_post",)
 
     def embed(self, images: Float[Tensor, "batch 3 height width"]) -> Float[Tensor, "batch tokens d_model"]:
         """Patches, prefix tokens, positions, patch dropout (idle in eval mode) and `norm_pre`."""
@@ -80,14 +89,18 @@ class TimmVit(_TimmStack):
             out = module.drop_path1(module.ls1(module.attn(module.norm1(x))))
         return out
 
-    def mlp(self, block: int, x: Tensor, context: Any) -> Tensor:
-        """`ls2(mlp(norm2(x)))`, or `norm2(mlp(x))` of a post-norm block."""
+    def mlp_reads(self, block: int, x: Tensor) -> Tensor:
+        """`norm2(x)`, or x itself in a post-norm block."""
         module = self._trunk.blocks[block]
-        if isinstance(module, timm_vit.ResPostBlock):
-            out: Tensor = module.drop_path2(module.norm2(module.mlp(x)))
-        else:
-            out = module.drop_path2(module.ls2(module.mlp(module.norm2(x))))
+        out: Tensor = x if isinstance(module, timm_vit.ResPostBlock) else module.norm2(x)
         return out
+
+    def mlp_adds(self, block: int, out: Tensor) -> Tensor:
+        """`ls2(out)`, or `norm2(out)` of a post-norm block."""
+        module = self._trunk.blocks[block]
+        post_norm = isinstance(module, timm_vit.ResPostBlock)
+        added: Tensor = module.drop_path2(module.norm2(out) if post_norm else module.ls2(out))
+        return added
 
 
 class TimmEva(_TimmStack):
@@ -123,14 +136,19 @@ class TimmEva(_TimmStack):
             out = out if module.gamma_1 is None else module.gamma_1 * out
         return module.drop_path1(out)  # type: ignore[no-any-return]  # untyped upstream
 
-    def mlp(self, block: int, x: Tensor, context: Any) -> Tensor:
-        """The MLP of the normed stream times `gamma_2`, or `norm2(mlp(x))` of a post-norm block."""
+    def mlp_reads(self, block: int, x: Tensor) -> Tensor:
+        """`norm2(x)`, or x itself in a post-norm block."""
+        module = self._trunk.blocks[block]
+        out: Tensor = x if isinstance(module, timm_eva.EvaBlockPostNorm) else module.norm2(x)
+        return out
+
+    def mlp_adds(self, block: int, out: Tensor) -> Tensor:
+        """The output times `gamma_2`, or `norm2(out)` of a post-norm block."""
         module = self._trunk.blocks[block]
         if isinstance(module, timm_eva.EvaBlockPostNorm):
-            out: Tensor = module.norm2(module.mlp(x))
-        else:
-            out = module.mlp(module.norm2(x))
-            out = out if module.gamma_2 is None else module.gamma_2 * out
+            out = module.norm2(out)
+        elif module.gamma_2 is not None:
+            out = module.gamma_2 * out
         return module.drop_path2(out)  # type: ignore[no-any-return]  # untyped upstream
 
     def _rope(self, block: int, context: Tensor | None) -> Tensor | None:
