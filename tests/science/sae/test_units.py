@@ -2,13 +2,13 @@
 
 import pytest
 import torch
+from tests.science.tiny import TinyTower
 
 from fulcrum.domain.edits import Add, Affine, Floor, MeanAblate, ProjectOut, Scale, Scope, SetTo
 from fulcrum.domain.errors import InvalidSaeConfig
 from fulcrum.science.sae.base import SaeConfig
 from fulcrum.science.sae.units import Units
 from fulcrum.science.steering.edits import EditPlan, apply_edits
-from tests.science.tiny import TinyTower
 
 TOWER = TinyTower()
 D = TOWER.d_in
