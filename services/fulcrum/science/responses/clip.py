@@ -140,12 +140,10 @@ def _module(block: nn.Module, site: UnitSite) -> nn.Module:
     if site == "resid_post":
         return block
     mlp = getattr(block, "mlp", None)
-    if site == "mlp_in":
-        places = [getattr(mlp, name, None) for name in _MLP_IN]
-        found = next((module for module in places if isinstance(module, nn.Linear)), None)
-    else:
-        places = [getattr(block, name, None) for name in _MLP_ADDS]
-        found = next((module for module in places if isinstance(module, nn.Module)), None)
+    place, names = (mlp, _MLP_IN) if site == "mlp_in" else (block, _MLP_ADDS)
+    wanted: type[nn.Module] = nn.Linear if site == "mlp_in" else nn.Module
+    parts = [getattr(place, name, None) for name in names]
+    found = next((part for part in parts if isinstance(part, wanted)), None)
     if mlp is None or found is None:
         raise UnknownModel(
             f"blocks of type {type(block).__name__} have no plain MLP whose units could be read: ask for resid_post"
