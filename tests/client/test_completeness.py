@@ -141,6 +141,7 @@ ASKED = {
     "POST /v1/models/{}:find-experts": lambda c: c.experts.find_units("mdl_1", "dat_1", ["label"]),
     "POST /v1/experts:find": lambda c: c.experts.find_in_language_model("folder:lab/gpt2", CONCEPTS),
     "POST /v1/experts/{}:align": lambda c: c.experts.align("exp_1", [TripletChoices("a", (("a", "b", "c"),))]),
+    "POST /v1/experts/{}:correct": lambda c: c.experts.correct("exp_1", "cup", "damp", "less cup"),
     "GET /v1/experts": lambda c: list(c.experts.list(units="latents")),
     "GET /v1/experts/{}": lambda c: c.experts.get("exp_1"),
     "GET /v1/experts/{}/concept-set": lambda c: c.experts.concept_set("exp_1"),

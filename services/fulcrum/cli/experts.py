@@ -1,5 +1,6 @@
 """`fulcrum experts`: which units know which concepts, on the running platform, through the SDK."""
 
+from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -17,6 +18,16 @@ app = typer.Typer(
     help="Units that know a concept: latents, units of both towers and of language models, on the running platform.",
     no_args_is_help=True,
 )
+
+
+class Method(StrEnum):
+    """What becomes of the experts."""
+
+    SET = "set"
+    DAMP = "damp"
+    TRANSPORT_MEAN = "transport_mean"
+    TRANSPORT_GAUSSIAN = "transport_gaussian"
+
 
 SearchId = Annotated[str, typer.Argument(help="Id of the search, exp_...")]
 
@@ -204,6 +215,48 @@ def units(
         emit_json({"units": to_json(found)})
         return
     _print_units(found)
+
+
+@app.command("correct")
+def correct(
+    search: SearchId,
+    concept: Annotated[str, typer.Argument(help="Name of the concept.")],
+    method: Annotated[
+        Method,
+        typer.Option(
+            "--method",
+            help="To the median response to the concept, less of it, or to the responses with the concept from those "
+            "without it.",
+        ),
+    ],
+    name: Annotated[str, typer.Option("--name", help="What the correction is called.")],
+    layer: Annotated[
+        str | None,
+        typer.Option("--layer", help="Where the units are taken from; by default where most of them are."),
+    ] = None,
+    k: Annotated[
+        int | None, typer.Option("--k", min=1, max=1000, help="So many units, the best by AP; 20 by default.")
+    ] = None,
+    tau: Annotated[
+        float | None, typer.Option("--tau", min=0, help="All units with a higher AP instead.")
+    ] = None,
+    strength: Annotated[float, typer.Option("--strength", help="1 is the whole of it.")] = 1.0,
+    json: options.Json = False,
+) -> None:
+    """Save a correction that changes the experts of a concept in one layer."""
+    from fulcrum.client import Client
+    from fulcrum.domain.codec import to_json
+
+    with Client() as client:
+        record = client.experts.correct(
+            search, concept, method.value, name, layer=layer, k=k, tau=tau, strength=strength
+        )
+        version = client.corrections.version(record)
+    if json:
+        emit_json({"correction": to_json(record), "version": to_json(version)})
+        return
+    out.print(f"{record.id}  {record.name}", highlight=False, markup=False)
+    out.print(version.note, highlight=False, markup=False)
 
 
 def _wait_and_show(client: "Client", job: "JobRecord", json: bool) -> None:

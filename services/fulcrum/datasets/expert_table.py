@@ -201,6 +201,19 @@ class ExpertTable:
                     f"the rule {rule.rule!r} compares concepts and chooses no units: top_k or tau do"
                 )
 
+    def layer(self, name: str) -> UnitLayer:
+        """Raises UnknownExperts."""
+        for known in self.about.layers:
+            if known.name == name:
+                return known
+        names = [known.name for known in self.about.layers]
+        raise UnknownExperts(f"no layer {name[:80]!r} here: there are {names[:60]}")
+
+    def richest_layer(self, concept: str, rule: ExpertRule) -> str:
+        """The layer with the most experts of a concept; of equal ones that with the best. Raises as `profile` does."""
+        shares = self.profile(concept, rule).layers
+        return max(shares, key=lambda share: (share.n_experts, share.max_ap)).layer
+
     def best_of_layer(self, concept: str, layer: str, rule: ExpertRule) -> NDArray[np.int64]:
         """Experts of a concept within a layer, numbered there, the best first: its k best by AP, or those above tau.
 
@@ -280,11 +293,8 @@ class ExpertTable:
     def _inside(self, layer: str | None) -> slice:
         if layer is None:
             return slice(0, self.n_units)
-        for known in self.about.layers:
-            if known.name == layer:
-                return slice(known.first, known.first + known.n_units)
-        names = [known.name for known in self.about.layers]
-        raise UnknownExperts(f"no layer {layer[:80]!r} here: there are {names[:60]}")
+        known = self.layer(layer)
+        return slice(known.first, known.first + known.n_units)
 
     def _told(self, row: int, numbers: NDArray[np.int64]) -> tuple[ExpertUnit, ...]:
         ap = np.asarray(self["ap"][0, row])

@@ -47,7 +47,7 @@ CONDITION_KINDS: dict[str, type[Condition]] = {
 class Origin:
     """Where a correction came from: on what it was found can never be what proves it (SCIENCE.md 8, trap 14)."""
 
-    kind: str = "manual"  # manual | image_search | group_search | import
+    kind: str = "manual"  # manual | image_search | group_search | expert_search | import
     image_sha256: tuple[str, ...] = ()
     dataset_digest: str | None = None
     note: str = ""

@@ -77,6 +77,8 @@ RuleName = Literal["top_k", "tau", "cosine_ap", "cosine_auroc"]
 
 `tau` and `cosine_ap` exist only where all concepts have one base rate.
 """
+SteeringMethod = Literal["set", "damp", "transport_mean", "transport_gaussian"]
+"""What becomes of experts: set to `on_p50`, damped by `1 - 2 (AUROC - 0.5)`, or transported by their moments."""
 UnitSort = Literal["ap", "auroc", "on_p50", "on_p90", "off_mean"]
 
 

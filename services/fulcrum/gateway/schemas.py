@@ -234,7 +234,7 @@ Conditions = Annotated[
 class Origin(Body):
     """Where a correction came from: the images it was found on can never be what proves it."""
 
-    kind: Name = Field("manual", description="manual, image_search, group_search or import.")
+    kind: Name = Field("manual", description="manual, image_search, group_search, expert_search or import.")
     image_sha256: list[Sha256] = Field(
         default=[], max_length=100_000, description="Content hashes of the images that it was found on."
     )

@@ -140,6 +140,11 @@ class Saes(LivingRepository[SaeRecord]):
         c = self._table.c
         return self._one(c.project_id == checked("project_id", project_id), c.name == checked("name", name))
 
+    def of_source(self, model_id: str, source: str) -> SaeRecord | None:
+        """An SAE of the model with this source, None if there is none."""
+        c = self._table.c
+        return self._one(c.model_id == checked("model_id", model_id), c.source == checked("source", source))
+
 
 class Images(LivingRepository[ImageRecord]):
     """Images; the same bytes are one image of a project."""

@@ -9,6 +9,7 @@ from fulcrum.client.wire import path
 from fulcrum.domain.codec import to_json
 from fulcrum.domain.concept_files import HumanJudgements, UnknownWords
 from fulcrum.domain.concept_sets import ConceptSet
+from fulcrum.domain.edits import Scope
 from fulcrum.domain.experts import (
     ApDistribution,
     ConceptStructures,
@@ -18,10 +19,12 @@ from fulcrum.domain.experts import (
     ExpertStability,
     ExpertUnit,
     LayerProfile,
+    SteeringMethod,
     UnitSort,
 )
 from fulcrum.domain.jobs import ExpertUnits, ImageConcept, JobRecord, SplitName, TokenPool, UnitSite, Where
-from fulcrum.domain.records import ExpertsRecord
+from fulcrum.domain.records import CorrectionRecord, ExpertsRecord
+from fulcrum.domain.tasks import ClassSet
 
 Search = Identified | str
 Rule = ExpertRule | None
@@ -131,6 +134,46 @@ class ExpertSearches(Bound[Side]):
         body = {"judgements": to_json([*judgements]), "unknown_words": unknown_words}
         where = path("experts", f"{id_of(search)}:align")
         return (yield from self._wire.ask(JobRecord, "POST", where, json=body))
+
+    @operation
+    def correct(
+        self,
+        search: Search,
+        concept: str,
+        method: SteeringMethod,
+        name: str,
+        *,
+        layer: str | None = None,
+        k: int | None = None,
+        tau: float | None = None,
+        strength: float = 1.0,
+        scope: Scope | None = None,
+        task: ClassSet | None = None,
+        description: str = "",
+        note: str = "",
+    ) -> Flow[CorrectionRecord]:
+        """Saves a correction that changes a concept's experts in one layer: the `k` best units by AP (20), or those
+        above `tau`. A `layer` of None is the one with the most of them, a `task` of None the data set's classes.
+
+        Among units of the vision tower, the layer's units stand among the model's SAEs from then on. Raises
+        AlreadyExists for a taken name, SaeDoesNotFit where the model has changed since, Conflict for a transport from
+        a search that kept no moments, InvalidRequest for the text tower.
+        """
+        body = given(
+            name=name,
+            concept=concept,
+            method=method,
+            layer=layer,
+            k=k,
+            tau=tau,
+            strength=strength,
+            scope=None if scope is None else to_json(scope),
+            task=None if task is None else to_json(task),
+            description=description,
+            note=note,
+        )
+        where = path("experts", f"{id_of(search)}:correct")
+        return (yield from self._wire.ask(CorrectionRecord, "POST", where, json=body))
 
     @listing(ExpertsRecord)
     def list(

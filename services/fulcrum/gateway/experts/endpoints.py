@@ -6,6 +6,7 @@ from fastapi import APIRouter, Path, Query
 from fastapi.responses import JSONResponse
 
 from fulcrum.domain.codec import to_json
+from fulcrum.gateway.corrections.schemas import CorrectionRecord
 from fulcrum.gateway.deps import (
     ArtifactsDep,
     AskerDep,
@@ -19,12 +20,13 @@ from fulcrum.gateway.deps import (
     answer_page,
     run_in_thread,
 )
-from fulcrum.gateway.experts import asking, service
+from fulcrum.gateway.experts import asking, correcting, service
 from fulcrum.gateway.experts.schemas import (
     AlignmentQuestion,
     ApDistribution,
     ConceptSet,
     ConceptStructures,
+    ExpertCorrection,
     ExpertCount,
     Experts,
     ExpertsRecord,
@@ -39,6 +41,7 @@ from fulcrum.gateway.experts.schemas import (
 )
 from fulcrum.gateway.jobs.schemas import JobRecord
 from fulcrum.gateway.jobs.submitting import SubmitDep
+from fulcrum.gateway.loading import LoadsDep
 from fulcrum.gateway.schemas import PathId
 
 router = APIRouter(tags=["experts"])
@@ -111,6 +114,24 @@ def align_experts(
     """
     found = service.find(services.store, services.concept_files, asker, experts_id)
     return answer(asking.align(jobs, artifacts, asker, experts_id, found.table, body), 202)
+
+
+@router.post("/v1/experts/{experts_id}:correct", status_code=201, response_model=CorrectionRecord)
+async def correct_by_experts(
+    experts_id: PathId, body: ExpertCorrection, asker: AskerDep, services: ServicesDep, loads: LoadsDep
+) -> JSONResponse:
+    """Saves a correction that changes the experts of a concept in one layer, as a draft with version 1.
+
+    Among units of the vision tower it edits the layer's units themselves, which stand among the model's SAEs as
+    `units:<layer>` from then on. Model and dictionary are loaded first where they are not. The origin names the images
+    that the units were chosen by: they can prove nothing about the correction.
+    """
+    store, user = services.store, asker.user.id
+    found = await run_in_thread(service.find, store, services.concept_files, asker, experts_id)
+    planned = await run_in_thread(correcting.plan, store, services.dataset_files, asker, found, body)
+    model = await loads.model(planned.model, user)
+    sae = await loads.sae(planned.sae, model, user)
+    return answer(await run_in_thread(correcting.keep, store, asker, planned, model, sae), 201)
 
 
 @router.get("/v1/experts", response_model=PageOf[ExpertsRecord])

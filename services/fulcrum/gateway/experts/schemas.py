@@ -8,7 +8,7 @@ from pydantic import Field
 from fulcrum.domain.language_models import MAX_LAYERS
 from fulcrum.gateway.body import Body
 from fulcrum.gateway.evaluations.schemas import Where
-from fulcrum.gateway.schemas import Id, Prompt, Seed, Shown, Text
+from fulcrum.gateway.schemas import ClassSet, Id, Name, Prompt, Scope, Seed, Shown, Text
 
 RuleName = Literal["top_k", "tau", "cosine_ap", "cosine_auroc"]
 UnitSort = Literal["ap", "auroc", "on_p50", "on_p90", "off_mean"]
@@ -399,3 +399,34 @@ class LanguageExpertsQuestion(Body):
         "", description="What the search is called; left out: as the set."
     )
     seed: Seed = Field(0, description="Of the random weights beside it.")
+
+
+class ExpertCorrection(Body):
+    """How the experts of a concept are changed, and what the correction is called."""
+
+    name: Name = Field(description="Name of the correction in the project.")
+    concept: ConceptName = Field(description="Concept of the search.")
+    layer: Annotated[str, Field(max_length=200)] | None = Field(
+        None, description="Where its experts are taken from; left out: the layer that has the most of them."
+    )
+    k: Annotated[int, Field(ge=1, le=1_000)] | None = Field(
+        None, description="So many of the layer's units, the best by AP; 20 where `tau` is left out too."
+    )
+    tau: Annotated[float, Field(ge=0, lt=1)] | None = Field(
+        None, description="All of the layer's units with a higher AP, at most 1000; instead of `k`."
+    )
+    method: Literal["set", "damp", "transport_mean", "transport_gaussian"] = Field(
+        description="`set`: to the median response to the concept. `damp`: by `1 - 2 (AUROC - 0.5)`. `transport_mean`: "
+        "what the concept adds to the mean is added. `transport_gaussian`: to the mean and spread with the concept."
+    )
+    strength: float = Field(
+        1.0, gt=0, le=10, description="Share of the way to what the method says; more goes beyond."
+    )
+    scope: Scope | None = Field(
+        None, description="Which tokens are changed; left out: those that the search looked at."
+    )
+    task: ClassSet | None = Field(
+        None, description="The task that it is made for; left out: the classes of the search's data set."
+    )
+    description: Text = Field("", description="What it is for.")
+    note: Text = Field("", description="Note of version 1; left out: how it was made.")

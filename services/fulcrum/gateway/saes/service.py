@@ -1,5 +1,7 @@
 """What happens to registered SAEs."""
 
+from typing import Final
+
 from fulcrum.domain.errors import InvalidRequest, UnknownSae
 from fulcrum.domain.identifiers import new_id, now
 from fulcrum.domain.records import ModelRecord, Page, Role, SaeRecord
@@ -11,6 +13,8 @@ from fulcrum.gateway.saes.schemas import SaeChange
 from fulcrum.gateway.schemas import changes
 from fulcrum.store.database import Store
 from fulcrum.store.transaction import Transaction
+
+UNITS: Final = "units:"  # a source: the units of the layer that follows
 
 
 def find(asker: Asker, tx: Transaction, sae_id: str, role: Role) -> SaeRecord:
@@ -43,6 +47,33 @@ def register(
         tx.saes.add(record)
         tx.audit.append(asker.user.id, "sae.register", record.id, {"name": name, "source": source})
     return record, model
+
+
+def units_of(tx: Transaction, asker: Asker, model: ModelRecord, hook_point: str) -> SaeRecord:
+    """The units of a layer as a dictionary of the model's: the record that there is, or a new one in state `loading`.
+
+    Analysts may make one: it brings no weights, and loads nothing but the model.
+    """
+    source = f"{UNITS}{hook_point}"
+    known = tx.saes.of_source(model.id, source)
+    if known is not None:
+        return known
+    name = f"units of {hook_point}, {model.name}"[:200]
+    if tx.saes.named(model.project_id, name) is not None:  # somebody called another one so
+        name = f"{name[:160]} ({new_id('u')[-8:]})"
+    record = SaeRecord(
+        id=new_id("sae"),
+        project_id=model.project_id,
+        name=name,
+        model_id=model.id,
+        source=source,
+        created_by=asker.user.id,
+        created_at=now(),
+        state="loading",
+    )
+    tx.saes.add(record)
+    tx.audit.append(asker.user.id, "sae.register", record.id, {"name": name, "source": source})
+    return record
 
 
 def page(

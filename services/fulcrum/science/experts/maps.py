@@ -16,6 +16,7 @@ from typing import Literal
 import numpy as np
 from jaxtyping import Float, Int
 
+from fulcrum.domain.edits import Add, Affine, Edit, Scale, SetTo
 from fulcrum.domain.errors import InvalidEdit
 
 MomentTransport = Literal["mean", "gaussian"]
@@ -43,6 +44,11 @@ class UnitMaps:
     def with_strength(self, strength: float) -> "UnitMaps":
         """The way to the map that is gone: 0 none of it, 1 all, more goes beyond."""
         return UnitMaps(self.units, 1 + strength * (self.scale - 1), strength * self.shift)
+
+    def that_change(self) -> "UnitMaps":
+        """Without those that leave every value as it is."""
+        keep = (self.scale != 1) | (self.shift != 0)
+        return UnitMaps(self.units[keep], self.scale[keep], self.shift[keep])
 
 
 def set_to(units: Int[np.ndarray, " n"], values: Float[np.ndarray, " n"]) -> UnitMaps:
@@ -99,6 +105,21 @@ def transported_by_moments(
     """As `transported`, where only the moments are known."""
     scale = np.ones(len(units)) if kind == "mean" else _over(on.sd, off.sd)
     return UnitMaps(np.asarray(units), scale, on.mean - scale * off.mean)
+
+
+def edits_of(maps: UnitMaps) -> tuple[Edit, ...]:
+    """The same as edits of a correction, each of the plainest kind; `latent` is the unit."""
+    edits: list[Edit] = []
+    for unit, scale, shift in zip(maps.units.tolist(), maps.scale.tolist(), maps.shift.tolist(), strict=True):
+        if shift == 0:
+            edits.append(Scale(unit, scale))
+        elif scale == 0:
+            edits.append(SetTo(unit, shift))
+        elif scale == 1:
+            edits.append(Add(unit, shift))
+        else:
+            edits.append(Affine(unit, scale, shift))
+    return tuple(edits)
 
 
 def _over(a: Float[np.ndarray, " n"], b: Float[np.ndarray, " n"]) -> Float[np.ndarray, " n"]:
