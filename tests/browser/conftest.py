@@ -33,6 +33,7 @@ class World:
     dataset: DatasetRecord
     sae: SaeRecord
     folder: Path
+    models: Path
 
 
 @pytest.fixture(scope="module")
@@ -58,7 +59,10 @@ def world(browser, tmp_path_factory):
     write_demo_dataset(
         folder, n_pairs={"discover": 24, "select": 24, "confirm": 48}, n_right=6, n_neutral=6, n_cues=6
     )
-    environment = {**os.environ, "FULCRUM_WORKER_FOLDERS": json.dumps({"world": str(folder)})}
+    models = home / "models"
+    models.mkdir()
+    named = {"world": str(folder), "lab": str(models)}
+    environment = {**os.environ, "FULCRUM_WORKER_FOLDERS": json.dumps(named)}
     settings = read_settings(data_dir=home / "data", client_file=home / "client.json")
     platform = Platform(settings, environment, folders={"demo": WEIGHTS}, canary_model="folder:demo/clip")
     with platform as started, Client(started.url, started.token) as client:
@@ -67,7 +71,7 @@ def world(browser, tmp_path_factory):
         dataset = client.datasets.create("Small world", class_names=demo_task().names)
         _done(client, client.datasets.import_images(dataset, "folder:world"))
         _done(client, client.latents.describe(sae, dataset, vocabulary=demo_task().names))
-        yield World(started, client, client.datasets.get(dataset), sae, folder)
+        yield World(started, client, client.datasets.get(dataset), sae, folder, models)
 
 
 def _done(client, job):

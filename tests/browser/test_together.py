@@ -8,6 +8,9 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import expect
 from tests.browser.conftest import client_of, go, opened, settled
+from tests.worker.language_models import save_causal
+
+from fulcrum.domain.concept_sets import built_from_templates
 
 
 @pytest.fixture(scope="module")
@@ -115,6 +118,46 @@ def test_concepts_are_written_checked_taken_home_and_searched(page, world, tmp_p
     asked = world.client.experts.concept_set(ended.result["experts_id"])
     assert (asked.name, len(asked.concepts)) == (name, 2)
     assert "Where is my cup?" in asked.sentences
+
+
+def test_words_become_sentences_that_the_text_tower_reads_and_a_language_model_is_named_for_them(page, world):
+    words = built_from_templates("words", {"animals": ("dog", "cat", "owl"), "fruits": ("apple", "pear", "banana")},
+                                 100, 200)  # fmt: skip
+    save_causal(world.models / "gpt", words)
+    go(page, world, "experts")
+    page.get_by_role("radio", name="Units of the text tower").click()
+    settled(page)
+    page.get_by_role("button", name="Build sentences").click()
+    page.wait_for_url(re.compile("draft=1"))
+    settled(page)
+    job = asked_for(page)
+    ended = world.client.jobs.wait(job, timeout_s=300)
+    assert ended.state == "succeeded", ended.error
+    go(page, world, "experts")
+    page.get_by_role("radio", name="A language model").click()
+    settled(page)
+    page.get_by_role("button", name="Build sentences").click()
+    page.wait_for_url(re.compile("draft=1"))
+    settled(page)
+    expect(page.get_by_role("button", name="Find experts")).to_be_disabled()
+    reference = page.get_by_role("combobox", name="Language model")
+    reference.fill("folder:lab/gpt")
+    reference.press("Enter")
+    settled(page)
+    job = asked_for(page)
+    ended = world.client.jobs.wait(job, timeout_s=300)
+    assert ended.state == "succeeded", ended.error
+    record = world.client.experts.get(ended.result["experts_id"]).record
+    assert (record.units, record.language_model) == ("language", "folder:lab/gpt")
+    go(page, world, f"experts?experts={record.id}")
+    page.get_by_text("folder:lab/gpt").first.wait_for()
+
+
+def asked_for(page):
+    """The job of a press on Find experts."""
+    page.get_by_role("button", name="Find experts").click()
+    page.wait_for_url(re.compile("job=job_"))
+    return page.url.partition("job=")[2].partition("&")[0]
 
 
 def test_who_sees_several_projects_chooses_one_and_shared_links_carry_it(browser, admin_state, page, world):

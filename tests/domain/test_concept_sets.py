@@ -22,7 +22,8 @@ from fulcrum.domain.concept_sets import (
     concept_set_of,
     read_concept_set,
 )
-from fulcrum.domain.errors import InvalidInput, InvalidSettings
+from fulcrum.domain.errors import InvalidInput, InvalidSettings, UnknownModel
+from fulcrum.domain.language_models import check_language_model, chosen_layers
 
 WORDS = {"animals": ("dog", "owl"), "fruits": ("apple", "pear")}
 SENTENCES = {"positive": ["A dog.", "Dogs!"], "negative": ["A pear.", "I am."]}
@@ -200,3 +201,35 @@ def test_unknown_words_are_named_or_left_out():
     same = PairRatings("m", (*ratings.pairs[:3], ("dog", "sofa")), (5, 5, 5, 1))
     with pytest.raises(InvalidInput, match="all 3 ratings are 5"):
         among_concepts(same, concepts, "leave_out")
+
+
+def test_sentences_of_a_word_list_can_be_short_enough_for_a_small_tower():
+    words = {"animals": ("dog", "cat", "owl"), "fruits": ("apple", "pear", "banana")}
+    built = built_from_templates("words", words, 100, 200, longest=37)
+    assert max(len(s.encode()) for s in built.sentences) <= 37
+    assert {len(c.positives) for c in built.concepts} == {100}
+    with pytest.raises(InvalidSettings, match="sentences of at most 37 bytes with 'refrigerator', n_pos=100"):
+        built_from_templates("words", {"a": ("refrigerator",), "b": ("dog",)}, 100, 2, longest=37)
+
+
+def test_layers_are_chosen_by_what_they_are_or_by_name_and_a_wish_that_none_fulfils_is_refused():
+    names = ("h.0.attn.c_attn", "h.0.mlp.c_fc", "h.1.attn.c_attn", "h.1.mlp.c_fc")
+    assert chosen_layers(names, ()) == names
+    assert chosen_layers(names, ("mlp",)) == names[1::2]
+    assert chosen_layers(names, ("h.1.*", "attention")) == (names[0], *names[2:])
+    with pytest.raises(InvalidInput, match=r"no linear layer of this model is 'h\.2\.\*'"):
+        chosen_layers(names, ("mlp", "h.2.*"))
+
+
+@pytest.mark.parametrize("reference", ["folder:lab/a", "folder:lab", "hf-hub:owner/name", "hf-hub:a.b/c-d_1"])
+def test_references_that_can_name_a_language_model(reference):
+    check_language_model(reference)
+
+
+@pytest.mark.parametrize(
+    "reference", ["", "gpt2", "/etc", "owner/name", "hf-hub:", "hf-hub:name", "hf-hub:a/b/c", "hf-hub:../a", "folder:",
+                  "hf-hub:a/..", "local-dir:/etc", "hf-hub:a/b\n"]
+)  # fmt: skip
+def test_references_that_cannot(reference):
+    with pytest.raises(UnknownModel, match="is not a language model that can be asked for"):
+        check_language_model(reference)

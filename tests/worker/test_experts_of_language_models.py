@@ -80,7 +80,7 @@ def test_the_job_finds_what_sklearn_finds_in_the_responses_of_every_linear_layer
 
 def test_random_weights_and_baselines_stand_beside_it(shop, models):
     _, record, table = searched(shop, seed=3)
-    twin = load_text_model(str(models / "causal"), random_weights=True, seed=3)
+    twin = load_text_model(str(models / "causal"), random_weights=True, seed=4)
     responses = text_responses(twin, CONCEPTS.sentences)
     used, truth = labels_of(CONCEPTS.concepts[0])
     ap = [average_precision_score(truth, row) for row in responses[:64, used]]

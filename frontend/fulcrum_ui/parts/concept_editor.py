@@ -19,11 +19,14 @@ from fulcrum.domain.errors import FulcrumError, InvalidInput, NotFound
 from fulcrum.domain.records import ExpertsRecord, ModelRecord
 from fulcrum_ui import go, troubles
 from fulcrum_ui.concept_draft import Draft, DraftConcept, Example, read_word_list
+from fulcrum_ui.parts.language_aim import LanguageAim, choose_language_model
 from fulcrum_ui.parts.words import moment, plain
 from fulcrum_ui.parts.writing import write_button
 
 _DRAFT, _EDITS, _OPEN, _MORE = "_concept_draft", "_concept_edits", "_concept_open", "draft-more"
 _CHOSEN = "_concept_chosen"
+_AIM, _AIMS = "_concept_aim", "_concept_aims"
+_TOWER, _LANGUAGE = "Units of a text tower", "A language model"
 _STARTS = ("Word list", "File", "Earlier search", "Empty")
 _NEGATIVES = {
     "other_concepts": "of any other word",
@@ -32,8 +35,13 @@ _NEGATIVES = {
 _TABLE_PX = 430
 
 
-def start(searches: Sequence[ExpertsRecord], client: Client) -> None:
-    """Ways to a first draft; each leads to its tables."""
+def start(
+    searches: Sequence[ExpertsRecord], client: Client, aim_at: LanguageAim | None, longest: int | None
+) -> None:
+    """Ways to a first draft for a language model, or for a text tower (None); each leads to its tables.
+
+    Sentences that are made from templates have at most `longest` bytes.
+    """
     way = st.segmented_control("Start from", _STARTS, default=_STARTS[0], key="draft-way")
     try:
         match way:
@@ -44,7 +52,7 @@ def start(searches: Sequence[ExpertsRecord], client: Client) -> None:
             case "Empty":
                 made = Draft("concepts", ()) if st.button("Write concepts", type="primary") else None
             case _:
-                made = _from_words()
+                made = _from_words(longest)
     except NotFound as error:
         st.warning(plain(str(error)))
         return
@@ -52,6 +60,7 @@ def start(searches: Sequence[ExpertsRecord], client: Client) -> None:
         st.error(plain(str(error)))
         return
     if made is not None:
+        aim(aim_at)
         open_draft(made)
         st.rerun()
     draft = kept()
@@ -70,6 +79,18 @@ def kept() -> Draft | None:
     return st.session_state.get(_DRAFT)
 
 
+def aimed() -> LanguageAim | None:
+    """The language model that is searched; None for a text tower."""
+    return st.session_state.get(_AIM)
+
+
+def aim(at: LanguageAim | None) -> None:
+    """What the draft is searched in."""
+    st.session_state[_AIM] = at
+    # Under new keys, or the widgets would go on showing what was in them.
+    st.session_state[_AIMS] = st.session_state.get(_AIMS, 0) + 1
+
+
 def open_draft(draft: Draft) -> None:
     """In place of what was written before."""
     st.session_state[_DRAFT] = draft
@@ -79,7 +100,7 @@ def open_draft(draft: Draft) -> None:
     go.write({"draft": "1"})
 
 
-def edit(client: Client, models: Sequence[ModelRecord]) -> None:
+def edit(client: Client, models: Sequence[ModelRecord], searches: Sequence[ExpertsRecord]) -> None:
     """The whole page: tables, downloads, and the search."""
     draft = kept()
     assert draft is not None
@@ -93,7 +114,7 @@ def edit(client: Client, models: Sequence[ModelRecord]) -> None:
         draft = _sentences(draft)
     with left:
         _concepts(draft)
-        _search(client, draft, models)
+        _search(client, draft, models, searches)
     _downloads(draft, line[2:])
     st.caption(
         "Kept while this page is open: a reload forgets it, so download what took you long. A file brings it back."
@@ -251,14 +272,21 @@ def _add(number: int, about: bool) -> None:
     st.session_state.pop(_OPEN, None)
 
 
-def _search(client: Client, draft: Draft, models: Sequence[ModelRecord]) -> None:
-    if not models:
-        st.info("There is no model that answers: add one first.")
-        go.link("models", "Add a model", icon="deployed_code")
-        return
+def _search(
+    client: Client, draft: Draft, models: Sequence[ModelRecord], searches: Sequence[ExpertsRecord]
+) -> None:
+    kinds = [*([_TOWER] if models else []), _LANGUAGE]
+    times = st.session_state.get(_AIMS, 0)
+    first = _TOWER if aimed() is None and models else _LANGUAGE
+    kind = st.segmented_control("Among", kinds, default=first, key=f"draft-kind-{times}") or first
     line = st.columns([3, 2], vertical_alignment="bottom")
-    model = line[0].selectbox("Text tower of", models, format_func=lambda m: m.name, key="draft-model")
     trouble = draft.trouble()
+    model, at = None, None
+    if kind == _TOWER:
+        model = line[0].selectbox("Model", models, format_func=lambda m: m.name, key="draft-model")
+    else:
+        at = choose_language_model(line[0], searches, aimed() or LanguageAim(), times)
+        trouble = trouble or at.trouble()
     if write_button(
         "Find experts",
         place=line[1],
@@ -270,13 +298,19 @@ def _search(client: Client, draft: Draft, models: Sequence[ModelRecord]) -> None
         key="draft-go",
     ):
         try:
-            job = client.experts.find_in_sentences(model, draft.to_set(), name=draft.name.strip())
+            if at is not None:
+                job = client.experts.find_in_language_model(
+                    at.reference, draft.to_set(), layers=at.layers, name=draft.name.strip()
+                )
+            else:
+                assert model is not None
+                job = client.experts.find_in_sentences(model, draft.to_set(), name=draft.name.strip())
         except FulcrumError as error:
             troubles.show(error, "experts")
             return
         go.switch("jobs", job=job.id)
-    if trouble:
-        st.caption(f":material/error: {trouble} The column *check* says what to change.")
+    if draft.trouble():
+        st.caption(f":material/error: {draft.trouble()} The column *check* says what to change.")
 
 
 def _downloads(draft: Draft, columns: Sequence[st.delta_generator.DeltaGenerator]) -> None:
@@ -302,7 +336,7 @@ def _downloads(draft: Draft, columns: Sequence[st.delta_generator.DeltaGenerator
         )
 
 
-def _from_words() -> Draft | None:
+def _from_words(longest: int | None) -> Draft | None:
     text = st.text_area(
         "Words by domain",
         "animals: dog, cat, owl\nfruits: apple, pear, banana",
@@ -323,7 +357,8 @@ def _from_words() -> Draft | None:
     if not st.button("Build sentences", type="primary", icon=":material/edit_note:", key="draft-build"):
         return None
     words = read_word_list(text)
-    return Draft.of_set(built_from_templates("words", words, int(n_pos), int(n_neg), negatives=negatives))
+    built = built_from_templates("words", words, int(n_pos), int(n_neg), negatives=negatives, longest=longest)
+    return Draft.of_set(built)
 
 
 def _from_files() -> Draft | None:
@@ -348,7 +383,7 @@ def _from_files() -> Draft | None:
 
 
 def _from_search(searches: Sequence[ExpertsRecord], client: Client) -> Draft | None:
-    asked = [s for s in searches if s.units == "text"]
+    asked = [s for s in searches if s.concept_set_sha256 is not None]
     if not asked:
         st.caption("No search over sentences yet.")
         return None

@@ -13,13 +13,29 @@ from fulcrum_ui.concept_draft import Draft
 from fulcrum_ui.parts import concept_editor, image_concepts
 from fulcrum_ui.parts.choosing import usable_saes
 from fulcrum_ui.parts.columns import columns_of
+from fulcrum_ui.parts.language_aim import LanguageAim, shortest_context
 from fulcrum_ui.parts.words import ago, moment, plain
 from fulcrum_ui.parts.writing import write_button
 
-UNITS = {"latents": "SAE latents", "vision": "vision tower", "text": "text tower"}
-_KINDS = {"latents": "SAE latents", "vision": "Units of the vision tower", "text": "Units of the text tower"}
+UNITS = {
+    "latents": "SAE latents",
+    "vision": "vision tower",
+    "text": "text tower",
+    "language": "language model",
+}
+_KINDS = {
+    "latents": "SAE latents",
+    "vision": "Units of the vision tower",
+    "text": "Units of the text tower",
+    "language": "A language model",
+}
 _TIMES = "_experts_times"  # that a search was taken up again
 _AGAIN = "_experts_again"  # the question of an earlier search, for a new one
+
+
+def units_of(record: ExpertsRecord) -> str:
+    """Among what a search was."""
+    return plain(record.language_model or "") or UNITS.get(record.units, record.units)
 
 
 def search_words(record: ExpertsRecord) -> str:
@@ -32,7 +48,7 @@ def row(client: Client, record: ExpertsRecord) -> None:
     with st.container(border=True):
         line = st.columns([5, 1.1, 1.3], vertical_alignment="center")
         line[0].markdown(
-            f"**{plain(record.name) or 'Search'}**  \n:gray[{UNITS.get(record.units, record.units)} · {ago(record.created_at)}]"
+            f"**{plain(record.name) or 'Search'}**  \n:gray[{units_of(record)} · {ago(record.created_at)}]"
         )
         with line[1]:
             go.link("experts", "Open", experts=record.id)
@@ -45,14 +61,15 @@ def row(client: Client, record: ExpertsRecord) -> None:
 def _again(client: Client, record: ExpertsRecord) -> None:
     """Takes up what a search was asked with. Before the widgets of the new one are made."""
     try:
-        if record.units == "text":
+        spec = client.jobs.get(record.job_id).job.spec
+        assert isinstance(spec, FindExperts)
+        if record.concept_set_sha256 is not None:
+            concept_editor.aim(LanguageAim.of(spec))
             concept_editor.open_draft(Draft.of_set(client.experts.concept_set(record)))
             st.rerun()
-        spec = client.jobs.get(record.job_id).job.spec
     except FulcrumError as error:
         st.warning(plain(str(error)))
         return
-    assert isinstance(spec, FindExperts)
     # Under new keys, or the widgets would go on showing what was in them.
     st.session_state[_TIMES] = st.session_state.get(_TIMES, 0) + 1
     st.session_state[_AGAIN] = spec
@@ -63,22 +80,26 @@ def new(client: Client, models: list[ModelRecord], searches: list[ExpertsRecord]
     st.subheader("New search", anchor=False)
     datasets = [d for d in client.datasets.list() if d.n_images]
     saes = usable_saes(client)
-    if not models:
-        st.info("A search needs a model that answers.")
-        return
     kinds = (
-        ([_KINDS["latents"]] if saes and datasets else [])
-        + ([_KINDS["vision"]] if datasets else [])
-        + [_KINDS["text"]]
+        ([_KINDS["latents"]] if saes and datasets and models else [])
+        + ([_KINDS["vision"]] if datasets and models else [])
+        + ([_KINDS["text"]] if models else [])
+        + [_KINDS["language"]]
     )
     spec: FindExperts | None = st.session_state.get(_AGAIN)
     if spec is not None and _KINDS[spec.units] in kinds:
         first = _KINDS[spec.units]
+    elif concept_editor.kept() is None:
+        first = kinds[0]
     else:
-        first = kinds[0] if concept_editor.kept() is None else _KINDS["text"]
+        kept = _KINDS["text" if concept_editor.aimed() is None else "language"]
+        first = kept if kept in kinds else kinds[0]
     kind = st.segmented_control("Among", kinds, default=first, key=_key("experts-kind")) or first
+    if kind == _KINDS["language"]:
+        concept_editor.start(searches, client, concept_editor.aimed() or LanguageAim(), None)
+        return
     if kind == _KINDS["text"]:
-        concept_editor.start(searches, client)
+        concept_editor.start(searches, client, None, shortest_context(models))
         return
     _among_images(client, kind, datasets, saes, models, spec)
 

@@ -31,7 +31,7 @@ def page() -> None:
         if st.button("All searches", icon=":material/arrow_back:", type="tertiary"):
             go.write({})
             st.rerun()
-        concept_editor.edit(client, models)
+        concept_editor.edit(client, models, _searches(client))
         return
     if st.query_params.get("draft"):
         go.write({})  # of another visit
@@ -67,7 +67,7 @@ def _one(client: Client, search: str) -> None:
     st.title(plain(record.name) or "Experts", anchor=False)
     units = sum(layer.n_units for layer in found.layers)
     st.caption(
-        f"{len(found.concepts)} concepts, {number(units)} units in {len(found.layers)} layers ({expert_question.UNITS.get(record.units, record.units)}) · {ago(record.created_at)}"
+        f"{len(found.concepts)} concepts, {number(units)} units in {len(found.layers)} layers ({expert_question.units_of(record)}) · {ago(record.created_at)}"
     )
     if not found.one_base_rate:
         st.caption(

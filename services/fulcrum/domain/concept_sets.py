@@ -182,10 +182,12 @@ def built_from_templates(
     frames: Sequence[str] = FRAMES,
     fillers: Mapping[str, Sequence[str]] = FILLERS,
     negatives: Negatives = "other_concepts",
+    longest: int | None = None,
     seed: int = 0,
 ) -> ConceptSet:
     """A concept for each word of each domain: `n_pos` sentences with the word, `n_neg` with any other word, or with
-    words of other domains. The same seed, the same set.
+    words of other domains. The same seed, the same set. Sentences have at most `longest` bytes, of which no tokenizer
+    makes more tokens: with 37 the demo's text tower reads them all, which takes 40, begin and end among them.
 
     With `other_domains` the concepts of a domain have the same negatives, and that alone makes their AP alike: random
     weights then recover the domains (MiniLM, 30 words in 5 domains, 400/1000: ARI 0.66 to 1.00 by the rule, where it
@@ -200,7 +202,9 @@ def built_from_templates(
         raise InvalidInput("a word stands twice in the word lists: each belongs to one domain")
     if negatives == "other_domains" and len(words) < 2:
         raise InvalidInput("negatives of other domains need at least two domains")
-    sentences = {word: template_sentences(word, n_pos, frames, fillers, seed) for word in domain_of}
+    sentences = {
+        word: template_sentences(word, n_pos, frames, fillers, seed, longest=longest) for word in domain_of
+    }
     pools: dict[str, list[str]] = {}
     for word, domain in domain_of.items():
         key = domain if negatives == "other_domains" else word
@@ -225,8 +229,13 @@ def template_sentences(
     frames: Sequence[str] = FRAMES,
     fillers: Mapping[str, Sequence[str]] = FILLERS,
     seed: int = 0,
+    *,
+    longest: int | None = None,
 ) -> list[str]:
-    """`n` different sentences with the word. Raises InvalidSettings where the templates give fewer."""
+    """`n` different sentences with the word, of at most `longest` bytes.
+
+    Raises InvalidSettings where the templates give fewer.
+    """
     made: dict[str, None] = {}
     for frame in frames:
         if "{word}" not in frame:
@@ -236,9 +245,12 @@ def template_sentences(
         ]
         for chosen in itertools.product(*(fillers[name] for name in used)):
             made[_filled(frame, word, dict(zip(used, chosen, strict=True)))] = None
+    if longest is not None:
+        made = {text: None for text in made if len(text.encode()) <= longest}
     if len(made) < n:
+        limit = "" if longest is None else f" of at most {longest} bytes"
         raise InvalidSettings(
-            f"the templates give {len(made)} sentences with {word!r}, n_pos={n} are asked for"
+            f"the templates give {len(made)} sentences{limit} with {word!r}, n_pos={n} are asked for"
         )
     return random.Random(f"{seed}:{word}").sample(list(made), n)
 

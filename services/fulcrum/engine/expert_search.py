@@ -160,7 +160,8 @@ def open_language_search(
     examples = sentence_examples(concepts)
     layers = _numbered([(name, units[name]) for name in names])
     _check_size(examples, layers, "or fewer layers")
-    twin = replace(source, twin_seed=spec.seed)
+    # Not the seed itself: a model that is random too was likely made from 0.
+    twin = replace(source, twin_seed=spec.seed + 1)
     parts: dict[str, Part] = {
         name: LanguagePart(residency, one, names, concepts.sentences)
         for name, one in ((EXPERTS, source), (RANDOM_WEIGHTS, twin))
