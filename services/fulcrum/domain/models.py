@@ -52,6 +52,8 @@ class ModelInfo:
 Variant = Literal["relu", "topk", "batch_topk", "jumprelu", "gated", "matryoshka"]
 # What activations are read and edited in: an SAE's latents, or the units of the layer as they are.
 Dictionary = Literal[Variant, "units"]
+# Before the hook point, in the place of an SAE's name.
+UNITS = "units:"
 
 
 @dataclass(frozen=True)

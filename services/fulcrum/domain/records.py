@@ -8,9 +8,10 @@ from datetime import datetime
 from typing import Any, Generic, Literal, TypeVar
 
 from fulcrum.domain.corrections import Correction
+from fulcrum.domain.errors import SaeDoesNotFit
 from fulcrum.domain.image_sets import FrozenImageSet, ImageSetPurpose
 from fulcrum.domain.labels import EarlierLabel, LabelReview, LabelSource
-from fulcrum.domain.models import ModelInfo, ModelRef, SaeInfo
+from fulcrum.domain.models import UNITS, ModelInfo, ModelRef, SaeInfo
 from fulcrum.domain.provenance import Provenance
 
 T = TypeVar("T")
@@ -120,6 +121,16 @@ class SaeRecord:
     error: str | None = None
     job_id: str | None = None  # that trained it
     version: int = 1
+
+    @property
+    def is_units(self) -> bool:
+        """Whether it is no SAE, but stands for the units of a layer themselves."""
+        return self.source.startswith(UNITS)
+
+    def require_latents(self, what: str) -> None:
+        """Raises SaeDoesNotFit where it stands for the units of a layer, which say something of every image."""
+        if self.is_units:
+            raise SaeDoesNotFit(f"{self.name!r} are the units of a layer and no latents of an SAE: {what}")
 
 
 @dataclass(frozen=True)

@@ -12,10 +12,9 @@ from pathlib import Path, PurePosixPath
 
 from fulcrum.domain.errors import InvalidSettings, NotFound, UnknownModel, UnknownSae
 from fulcrum.domain.language_models import check_language_model
-from fulcrum.domain.models import ModelRef
+from fulcrum.domain.models import UNITS, ModelRef
 from fulcrum.engine.language_models import LanguageSource
 from fulcrum.engine.sae_artifacts import ARTIFACT, SaeArtifacts
-from fulcrum.engine.units import UNITS
 from fulcrum.engine.untrained import UNTRAINED
 from fulcrum.science.vision.backend import open_clip
 from fulcrum.science.vision.sources import HF_HUB, LOCAL_DIR

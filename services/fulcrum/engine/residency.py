@@ -8,7 +8,7 @@ import torch
 
 from fulcrum.domain.errors import SaeDoesNotFit
 from fulcrum.domain.hook_points import HookPoint
-from fulcrum.domain.models import ModelRef, SaeInfo
+from fulcrum.domain.models import UNITS, ModelRef, SaeInfo
 from fulcrum.domain.tasks import ClassSet
 from fulcrum.engine.batched_tower import BatchedTower
 from fulcrum.engine.batching import Batcher
@@ -21,7 +21,7 @@ from fulcrum.engine.language_models import (
     load_language_model,
 )
 from fulcrum.engine.residents import ResidentCounts, Residents
-from fulcrum.engine.units import UNITS, units_of, units_sha256
+from fulcrum.engine.units import units_of, units_sha256
 from fulcrum.engine.untrained import UNTRAINED, untrained_sae
 from fulcrum.science.attribution.targets import ZeroShotHead
 from fulcrum.science.sae.base import Sae

@@ -5,12 +5,11 @@ import json
 
 from fulcrum.domain.errors import SaeDoesNotFit
 from fulcrum.domain.hook_points import HookPoint
+from fulcrum.domain.models import UNITS
 from fulcrum.science.sae.base import Sae, SaeConfig
 from fulcrum.science.sae.units import Units
 from fulcrum.science.vision.loaded import LoadedModel
 from fulcrum.science.vision.towers import split_tower
-
-UNITS = "units:"
 
 
 def units_of(text: str, loaded: LoadedModel) -> Sae:

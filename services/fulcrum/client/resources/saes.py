@@ -21,7 +21,8 @@ class Saes(Bound[Side]):
     def create(self, name: str, model: Identified | str, source: str) -> Flow[SaeRecord]:
         """Registers an SAE of a model; it loads in the background, see `wait`.
 
-        `source`: `folder:NAME/sub`, or `untrained:...`. Files of your own: `upload`.
+        `source`: `folder:NAME/sub`, `untrained:...`, or `units:<hook point>` for the units of a layer themselves. Files
+        of your own: `upload`.
         """
         body = given(name=name, model_id=id_of(model), source=source, project_id=self._wire.project_id)
         return (yield from self._wire.ask(SaeRecord, "POST", path("saes"), json=body))
@@ -146,7 +147,7 @@ class Saes(Bound[Side]):
         self, sae: Identified | str | None = None, model: Identified | str | None = None
     ) -> Flow[SaeRecord]:
         """The SAE that is meant by a record, an id or a name; None takes the newest that is ready, or else
-        the newest that may become so.
+        the newest that may become so, and never the units of a layer.
 
         `model` (record, id or name) leaves only the SAEs of one model. Raises UnknownSae, UnknownModel.
         """
@@ -165,7 +166,8 @@ class Saes(Bound[Side]):
             if not named:
                 raise UnknownSae(f"no SAE {sae!r} here: there are {sorted(s.name for s in found)}")
             return named[0]
-        usable = ready_first(found)
+        # Units of a layer stand for an SAE only where somebody names them.
+        usable = ready_first([s for s in found if not s.is_units])
         if usable is not None:
             return usable
         if found:

@@ -25,6 +25,7 @@ def describe(jobs: Submitter, asker: Asker, sae_id: str, body: DescribeQuestion)
     """Raises as `index` does."""
     with jobs.store.write() as tx:
         dataset, sae = _both(tx, asker, body.dataset_id, sae_id)
+        sae.require_latents("they are described by the concepts that they are experts of")
         spec = DescribeConcepts(sae.id, dataset.id, tuple(body.vocabulary), body.n_top_images, body.seed)
         key = content_key(asked=to_json(spec), digest=dataset.digest)
         made = add_after_index(jobs, tx, asker, dataset, sae.id, spec, key)

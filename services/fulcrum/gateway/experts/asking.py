@@ -53,6 +53,7 @@ def among_latents(jobs: Submitter, asker: Asker, sae_id: str, body: LatentExpert
     with jobs.store.write() as tx:
         dataset = _dataset(tx, asker, body.dataset_id)
         sae = reach(asker, tx, tx.saes, sae_id, "viewer", UnknownSae, "SAE")
+        sae.require_latents("search for experts among the units of the model's vision tower")
         if sae.project_id != dataset.project_id:
             raise SaeDoesNotFit(
                 f"SAE {sae.name!r} and data set {dataset.name!r} belong to different projects"
