@@ -110,7 +110,7 @@ def test_a_correction_of_units_is_swept_and_validated_by_a_worker(lab, client, d
     assert done.state == "succeeded", done.error
     evaluation = client.evaluations.get(done.result["evaluation_id"])
     assert {c["n_controls"] for c in evaluation.report["controls"]} == {10}
-    rows = client.evaluations.images(evaluation)
+    rows = client.evaluations.images(done.result["evaluation_id"])
     assert len(list(rows)) == len(dataset_of(client, dataset, "select"))
     swept = client.jobs.wait(sweep)
     assert swept.state == "succeeded", swept.error
