@@ -6,13 +6,40 @@ from dataclasses import dataclass, replace
 import streamlit as st
 
 from fulcrum.domain.corrections import Correction
-from fulcrum.domain.edits import Edit, Scale, Scope
+from fulcrum.domain.edits import (
+    Add,
+    Affine,
+    Cap,
+    Edit,
+    Floor,
+    MeanAblate,
+    ProjectOut,
+    Scale,
+    Scope,
+    SetTo,
+)
 from fulcrum.domain.tasks import ClassSet
 from fulcrum_ui import go
 
 _BENCH, _WRITTEN, _UNDO, _REDO = "_bench", "_bench_written", "_bench_undo", "_bench_redo"
 MAX_GAIN = 5.0
+MAX_STRENGTH = 2.0
+_IN_ADDRESS = ("image", "sae", "classes", "template", "edits", "region", "correction", "strength")
 BENCH_NOTE = "bench-note"  # what is said once above the bench by whoever led there
+
+
+@dataclass(frozen=True)
+class Held:
+    """A saved correction on the bench: its edits go together, by one strength."""
+
+    name: str
+    edits: tuple[Edit, ...]
+    scope: Scope
+
+    @property
+    def has_strengths(self) -> bool:
+        """Whether there is a half of it: of a bound there is none."""
+        return not any(isinstance(e, Cap | Floor) for e in self.edits)
 
 
 @dataclass(frozen=True)
@@ -25,6 +52,9 @@ class Bench:
     template: str = "a photo of a {}"  # or several with "|" between them, whose embeddings are averaged
     gains: tuple[tuple[int, float], ...] = ()  # edited latents, in the order in which they were taken up
     region: tuple[int, ...] = ()  # patches in which the edits act; () is everywhere
+    correction: str | None = None  # a saved one that lies below the gains: its id, or id.number for a version
+    strength: float = 1.0  # of it
+    held: Held | None = None  # its content, which the address leaves out
 
     @property
     def task(self) -> ClassSet:
@@ -33,13 +63,20 @@ class Bench:
 
     @property
     def edits(self) -> tuple[Edit, ...]:
-        """A gain of 1 is no edit."""
-        return tuple(Scale(latent, gain) for latent, gain in self.gains if gain != 1.0)
+        """A gain of 1 is no edit; a latent that was taken up goes by its gain, whatever the correction says."""
+        taken = {latent for latent, _ in self.gains}
+        below = () if self.held is None else self.held.edits
+        return (
+            *(at_strength(e, self.strength) for e in below if e.latent not in taken and self.strength),
+            *(Scale(latent, gain) for latent, gain in self.gains if gain != 1.0),
+        )
 
     @property
     def scope(self) -> Scope:
         """Where they act."""
-        return Scope("patch_list", self.region) if self.region else Scope()
+        if self.region:
+            return Scope("patch_list", self.region)
+        return Scope() if self.held is None else self.held.scope
 
     def with_gain(self, latent: int, gain: float) -> "Bench":
         """A latent taken up, or its gain changed."""
@@ -50,6 +87,14 @@ class Bench:
         """A latent as it was."""
         return replace(self, gains=tuple((n, g) for n, g in self.gains if n != latent))
 
+    def on_sae(self, sae: str) -> "Bench":
+        """With another dictionary: edits name latents of one, and mean nothing for another."""
+        return replace(self, sae=sae, gains=(), correction=None, strength=1.0, held=None)
+
+    def without_edits(self) -> "Bench":
+        """The image as it is."""
+        return replace(self, gains=(), region=(), correction=None, strength=1.0, held=None)
+
     def to_query(self) -> dict[str, str]:
         """For the address."""
         query = {
@@ -59,6 +104,8 @@ class Bench:
             "template": "" if self.template == Bench.template else self.template,
             "edits": ",".join(f"{n}:{_exact(g)}" for n, g in self.gains),
             "region": ".".join(map(str, self.region)),
+            "correction": self.correction or "",
+            "strength": "" if self.strength == 1.0 or not self.correction else _exact(self.strength),
         }
         return {k: v for k, v in query.items() if v}
 
@@ -69,7 +116,7 @@ class Bench:
         for part in query.get("edits", "").split(","):
             latent, _, gain = part.partition(":")
             if latent.isdecimal() and len(latent) < 9:
-                gains.append((int(latent), _gain(gain)))
+                gains.append((int(latent), _number(gain, MAX_GAIN)))
         region = [p for p in query.get("region", "").split(".") if p.isdecimal() and len(p) < 7]
         template = query.get("template", Bench.template)
         return Bench(
@@ -79,6 +126,8 @@ class Bench:
             template=template if are_templates(template) else Bench.template,
             gains=tuple(dict(gains).items()),
             region=tuple(sorted({int(p) for p in region})),
+            correction=query.get("correction") or None,
+            strength=_number(query.get("strength", "1"), MAX_STRENGTH) if query.get("correction") else 1.0,
         )
 
 
@@ -103,42 +152,68 @@ def _exact(gain: float) -> str:
     return repr(float(gain)).removesuffix(".0")
 
 
-def _gain(text: str) -> float:
+def _number(text: str, most: float) -> float:
     try:
-        return min(MAX_GAIN, max(0.0, float(text)))
+        return min(most, max(0.0, float(text)))
     except ValueError:
         return 0.0
 
 
+def at_strength(edit: Edit, strength: float) -> Edit:
+    """The way to an edit that is gone: 0 none of it, 1 all, more goes beyond. Bounds are there or not."""
+    match edit:
+        case _ if strength == 1.0:
+            return edit
+        case Scale(latent, gain):
+            return Scale(latent, 1 + strength * (gain - 1))
+        case SetTo(latent, value) | MeanAblate(latent, value):
+            return Affine(latent, 1 - strength, strength * value)
+        case Add(latent, value):
+            return Add(latent, strength * value)
+        case Affine(latent, gain, shift):
+            return Affine(latent, 1 + strength * (gain - 1), strength * shift)
+        case ProjectOut(latent, keep, direction):
+            return ProjectOut(latent, 1 + strength * (keep - 1), direction)
+        case Cap() | Floor():
+            return edit
+
+
+def holding(correction: Correction, name: str) -> tuple[Held | None, str | None]:
+    """A correction as the bench holds it; or why it cannot: what cannot be done whole is not done in part."""
+    if correction.conditions or correction.drop_error:
+        return None, "the bench knows no conditions, and keeps what the SAE does not explain"
+    return Held(name, correction.edits, correction.scope), None
+
+
 def of_correction(
-    correction: Correction, image: str, sae: str | None, classes: tuple[str, ...], templates: tuple[str, ...]
+    correction: Correction,
+    image: str,
+    sae: str | None,
+    classes: tuple[str, ...],
+    templates: tuple[str, ...],
+    saved: str,
 ) -> tuple[Bench, str | None]:
-    """An image with a correction on it; or without, and why: what the bench cannot do whole it does not show in part."""
+    """An image with a correction on it, saved as `saved`; or without, and why."""
     bench = Bench(
         image=image, sae=sae, classes=classes, template=" | ".join(templates) if templates else Bench.template
     )
     if any("," in name for name in classes) or not are_templates(bench.template):
         bench = replace(bench, classes=(), template=Bench.template)
         return bench, "its class names or prompts cannot be written into the bench's lines"
+    held, missing = holding(correction, saved)
+    if held is None:
+        return bench, missing
     gains = tuple((e.latent, e.gain) for e in correction.edits if isinstance(e, Scale))
-    if len(gains) < len(correction.edits) or any(not 0 <= gain <= MAX_GAIN for _, gain in gains):
-        return (
-            bench,
-            f"the bench scales latents by 0 to {MAX_GAIN:g}, and this correction does something else",
-        )
-    if correction.conditions or correction.drop_error:
-        return bench, "the bench knows no conditions, and keeps what the SAE does not explain"
-    if correction.scope.kind not in ("all", "patch_list"):
-        return bench, f"the bench does not limit edits to {correction.scope.kind!r}"
-    return replace(bench, gains=gains, region=correction.scope.patches), None
+    by_gains = len(gains) == len(correction.edits) and all(0 <= gain <= MAX_GAIN for _, gain in gains)
+    if by_gains and correction.scope.kind in ("all", "patch_list"):
+        return replace(bench, gains=gains, region=correction.scope.patches), None
+    return replace(bench, correction=saved, held=held), None
 
 
 def current() -> Bench:
     """The present state. An address that somebody opened or pasted comes before what was here."""
     here = dict(st.query_params)
-    relevant = {
-        k: v for k, v in here.items() if k in ("image", "sae", "classes", "template", "edits", "region")
-    }
+    relevant = {k: v for k, v in here.items() if k in _IN_ADDRESS}
     if relevant and relevant != st.session_state.get(_WRITTEN):
         st.session_state[_BENCH] = _opened(st.session_state.get(_BENCH), Bench.from_query(relevant))
         st.session_state[_WRITTEN] = relevant

@@ -3,12 +3,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fulcrum.domain.corrections import Correction
-from fulcrum.domain.edits import LatentCondition, Scale, Scope, SetTo
+from fulcrum.domain.edits import Add, Affine, Cap, LatentCondition, MeanAblate, Scale, Scope, SetTo
 from fulcrum.domain.tasks import ClassSet
 from fulcrum_ui.bench_state import (
     MAX_GAIN,
+    MAX_STRENGTH,
     Bench,
+    Held,
     are_templates,
+    at_strength,
     of_correction,
     split_classes,
     split_templates,
@@ -74,7 +77,7 @@ def correction(*edits, **more):
 
 
 def on_bench(found, classes=("dog", "cat")):
-    return of_correction(found, "img_1", "sae_1", classes, ("a {}", "the {}"))
+    return of_correction(found, "img_1", "sae_1", classes, ("a {}", "the {}"), "cor_1.2")
 
 
 def test_a_correction_comes_whole_onto_the_bench():
@@ -89,10 +92,6 @@ def test_a_correction_comes_whole_onto_the_bench():
 @pytest.mark.parametrize(
     "found",
     [
-        correction(Scale(1, 0.0), SetTo(2, 1.0)),
-        correction(Scale(1, 9.0)),
-        correction(Scale(1, -1.0)),
-        correction(Scale(1, 0.0), scope=Scope("cls")),
         correction(Scale(1, 0.0), conditions=(LatentCondition(1, ">=", 0.5),)),
         correction(Scale(1, 0.0), drop_error=True),
     ],
@@ -102,6 +101,64 @@ def test_what_the_bench_cannot_do_whole_it_does_not_do_in_part(found):
     assert missing
     assert bench.edits == ()
     assert bench.image == "img_1"
+
+
+@pytest.mark.parametrize(
+    "found",
+    [
+        correction(Scale(1, 0.0), SetTo(2, 1.0)),
+        correction(Scale(1, 9.0)),
+        correction(Scale(1, -1.0)),
+        correction(Affine(1, 0.5, 2.0), Add(2, -1.0)),
+        correction(Scale(1, 0.0), scope=Scope("cls")),
+    ],
+)
+def test_what_sliders_of_gains_cannot_say_lies_on_the_bench_as_the_correction_that_was_saved(found):
+    bench, missing = on_bench(found)
+    assert missing is None
+    assert bench.edits == found.edits
+    assert bench.scope == found.scope
+    assert bench.to_query()["correction"] == "cor_1.2"
+    taken = bench.with_gain(1, 0.5)
+    assert Scale(1, 0.5) in taken.edits
+    assert [e.latent for e in taken.edits].count(1) == 1
+    assert taken.without_edits().edits == taken.on_sae("sae_2").edits == ()
+
+
+@given(st.floats(0, 2), st.floats(-3, 3), st.floats(-3, 3), st.floats(-3, 3))
+def test_half_of_an_edit_is_half_of_the_way(strength, z, gain, value):
+    def edited(edit):
+        match edit:
+            case Scale(_, g):
+                return g * z
+            case SetTo(_, v) | MeanAblate(_, v):
+                return v
+            case Add(_, v):
+                return z + v
+            case Affine(_, g, v):
+                return g * z + v
+
+    for edit in (
+        Scale(1, gain),
+        SetTo(1, value),
+        MeanAblate(1, value),
+        Add(1, value),
+        Affine(1, gain, value),
+    ):
+        expected = z + strength * (edited(edit) - z)
+        assert edited(at_strength(edit, strength)) == pytest.approx(expected, abs=1e-9)
+
+
+def test_of_a_bound_there_is_no_half():
+    assert not Held("a", (Cap(1, 2.0), Scale(2, 0.0)), Scope()).has_strengths
+    assert Held("a", (SetTo(1, 2.0),), Scope()).has_strengths
+    assert Bench(correction="cor_1", held=Held("a", (SetTo(1, 2.0),), Scope()), strength=0.0).edits == ()
+
+
+@given(st.floats(0, MAX_STRENGTH))
+def test_an_address_holds_a_saved_correction_and_its_strength(strength):
+    bench = Bench(image="img_1", correction="cor_1.2", strength=abs(strength))
+    assert Bench.from_query(bench.to_query()) == bench
 
 
 def test_names_that_would_be_read_otherwise_are_left_out():

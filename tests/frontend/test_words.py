@@ -16,12 +16,22 @@ from fulcrum_ui.parts import words
         (Add(3, -1.0), "add -1 to sticker (3)"),
         (Affine(3, 0.5, -0.25), "turn sticker (3) × 0.5 − 0.25"),
         (MeanAblate(3, 0.25), "set sticker (3) to its mean 0.25"),
+        (Affine(3, 0.5, 2.0), "turn sticker (3) × 0.5 + 2"),
+        (Affine(3, 0.5, -2.0), "turn sticker (3) × 0.5 − 2"),
         (ProjectOut(3), "take the direction of sticker (3) out"),
     ],
 )
 def test_each_edit_has_its_words(edit, said):
     assert words.edit_words(edit, "sticker") == said
     assert "latent 3" in words.edit_words(edit)
+    assert "unit 3" in words.edit_words(edit, noun="unit")
+
+
+def test_many_edits_are_a_line():
+    edits = (Scale(1, 0.0), SetTo(2, 0.123456), Add(3, 1.0))
+    assert (
+        words.edits_words(edits, {1: "red"}, 2, "unit") == "suppress red (1), set unit 2 to 0.1235 and 1 more"
+    )
 
 
 def test_numbers_are_rounded_and_missing_ones_are_a_dash():

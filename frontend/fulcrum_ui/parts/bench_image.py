@@ -30,7 +30,7 @@ def bench_image(why: Explanation, bench: Bench, about: Known, *, acting: bool = 
     hint = (
         "drag to mark where the edit acts"
         if brush
-        else ("click a patch for its latents" if found is None else about.name(found.latent))
+        else (f"click a patch for its {about.noun}s" if found is None else about.name(found.latent))
     )
     now = patch_canvas(
         "canvas",
@@ -63,7 +63,7 @@ def bench_image(why: Explanation, bench: Bench, about: Known, *, acting: bool = 
         if acting:
             line[1].button("Everywhere", on_click=_everywhere, width="stretch")
     if found is not None:
-        st.caption("Orange patches speak for the answer through this latent, blue ones against it.")
+        st.caption(f"Orange patches speak for the answer through this {about.noun}, blue ones against it.")
     st.caption(f"{plain(why.image.filename)} · {why.image.width} × {why.image.height}")
 
 

@@ -28,7 +28,7 @@ def card_grid(why: Explanation, bench: Bench, about: Known, *, acting: bool = Tr
     sort = line[2].segmented_control(
         "Sort", _SORTS, default=_SORTS[0], key=_SORT, label_visibility="collapsed", width="stretch"
     )
-    many = line[3].toggle("All", key="debug-all", help=f"All {len(why.latents)} explained latents")
+    many = line[3].toggle("All", key="debug-all", help=f"All {len(why.latents)} explained {about.noun}s")
     target = why.attribution.target
     over = f" over {target.versus}" if isinstance(target, MarginTarget) else ""
     unit = f"{'logit' if over else target.kind} of {target.class_name}{over}"
@@ -40,7 +40,7 @@ def card_grid(why: Explanation, bench: Bench, about: Known, *, acting: bool = Tr
     labels_note(about)
     found = [a for a in _sorted(why, sort or _SORTS[0], patch) if _is_on(side, _share(why, a, patch))]
     if not found:
-        st.caption("No explained latent is on this side.")
+        st.caption(f"No explained {about.noun} is on this side.")
     per_row = 4
     shown = found if many else found[: 2 * per_row]
     for start in range(0, len(shown), per_row):
@@ -77,8 +77,9 @@ def _card(
     latent = found.latent
     if not acting:
         line = st.columns([4.3, 1], gap="small", vertical_alignment="center")
-        with line[0]:
-            go.link("concepts", "What it stands for", icon="hub", sae=why.sae.id, latent=str(latent))
+        if about.noun == "latent":
+            with line[0]:
+                go.link("concepts", "What it stands for", icon="hub", sae=why.sae.id, latent=str(latent))
         _look_button(line[1], latent)
         return
     buttons = st.columns([2.2, 2.1, 1], gap="small")

@@ -1,10 +1,13 @@
 """What an edit did beyond the prediction: against controls, in other classes and latents, over doses."""
 
+from collections.abc import Sequence
+
 import numpy as np
 import pandas as pd
 import streamlit as st
 
 from fulcrum.client import Client, Steering
+from fulcrum.domain.edits import Edit, Scale
 from fulcrum.domain.errors import FulcrumError
 from fulcrum.domain.results import Attribution, Effect
 from fulcrum.domain.tasks import MarginTarget
@@ -13,11 +16,11 @@ from fulcrum_ui.parts.latent_cards import Known
 from fulcrum_ui.parts.words import number, p_value, plain, signed
 from fulcrum_ui.visitor import remembered
 
-_KINDS = {"random_directions": "random directions", "matched_latents": "other latents"}
+_MOST_SILENT = 8
 GAINS = (0.0, 0.25, 0.5, 0.75, 1.0, 1.25, 1.5, 2.0, 3.0)
 
 
-def trust(attribution: Attribution) -> None:
+def trust(attribution: Attribution, about: Known) -> None:
     """How far the scores of latents say what the model does."""
     target = attribution.target
     words = (
@@ -36,27 +39,31 @@ def trust(attribution: Attribution) -> None:
         )
     if interaction is not None:
         st.caption(
-            f"{number(100 * interaction, 0)} % of their joint effect is interaction: latents do not simply add up."
+            f"{number(100 * interaction, 0)} % of their joint effect is interaction: {about.noun}s do not simply add up."
         )
 
 
-def controls(effect: Effect) -> None:
+def controls(effect: Effect, about: Known) -> None:
     """Is it more than any push of this size would do?"""
     if not effect.controls or effect.target_before is None or effect.target_after is None:
         st.caption("No controls were drawn.")
         return
     change = effect.target_after - effect.target_before
     draws = pd.concat(
-        pd.DataFrame({"kind": _KINDS[c.kind], "change": c.target_changes}) for c in effect.controls
+        pd.DataFrame({"kind": _kind(c.kind, about), "change": c.target_changes}) for c in effect.controls
     )
     charts.show(charts.controls_strip(draws, change), draws, "controls")
     for c in effect.controls:
         n = len(c.target_changes)
         st.caption(
-            f"This edit moves the target by **{signed(change)}**. {n} pushes of the same size along {_KINDS[c.kind]}: "
+            f"This edit moves the target by **{signed(change)}**. {n} pushes of the same size along {_kind(c.kind, about)}: "
             f"{signed(float(np.min(c.target_changes)))} to {signed(float(np.max(c.target_changes)))}, "
             f"{c.n_flipped} of them flip the answer too; {p_value(c.p_value)}."
         )
+
+
+def _kind(kind: str, about: Known) -> str:
+    return "random directions" if kind == "random_directions" else f"other {about.noun}s"
 
 
 def ripple(effect: Effect, about: Known) -> None:
@@ -72,7 +79,7 @@ def ripple(effect: Effect, about: Known) -> None:
     )
     moved = pd.DataFrame(
         {
-            "latent": [about.name(n) for n, _ in effect.diagnostics.moved_latents[:8]],
+            about.noun: [about.name(n) for n, _ in effect.diagnostics.moved_latents[:8]],
             "change of its maximum": [signed(float(v)) for _, v in effect.diagnostics.moved_latents[:8]],
         }
     )
@@ -86,24 +93,29 @@ def ripple(effect: Effect, about: Known) -> None:
     )
 
 
-def unheard(effect: Effect, latents: tuple[int, ...], about: Known) -> None:
+def unheard(effect: Effect, edits: Sequence[Edit], about: Known) -> None:
     """An edit that did nothing must not pass for one that did."""
-    silent = [n for n, fired in zip(latents, effect.diagnostics.fired, strict=False) if not fired]
+    silent = [
+        e.latent
+        for e, fired in zip(edits, effect.diagnostics.fired, strict=False)
+        if not fired and isinstance(e, Scale)
+    ]
     if silent:
-        names = ", ".join(about.name(n) for n in silent)
+        more = f" and {len(silent) - _MOST_SILENT} more" if len(silent) > _MOST_SILENT else ""
+        names = ", ".join(about.name(n) for n in silent[:_MOST_SILENT]) + more
         st.warning(
             f"Silent here, so scaling it changes nothing: {plain(names)}.", icon=":material/volume_off:"
         )
 
 
-def dose(client: Client, tried: Steering, latents: tuple[int, ...], at: float | None) -> None:
+def dose(client: Client, tried: Steering, latents: tuple[int, ...], at: float | None, about: Known) -> None:
     """The answer over gains of the edited latents, as they come in."""
     if not latents:
-        st.caption("Suppress or amplify a latent first; then its whole dose-response is a click away.")
+        st.caption(f"Suppress or amplify a {about.noun} first; then its whole dose-response is a click away.")
         return
     key = ("dose", tried.image.id, tried.sae.id, tried.task, latents)
     if not st.toggle("Compute the dose-response", key=f"dose-{hash(key)}"):
-        st.caption(f"{len(GAINS)} gains of all {len(latents)} edited latents together, one batch.")
+        st.caption(f"{len(GAINS)} gains of all {len(latents)} edited {about.noun}s together, one batch.")
         return
     try:
         curve = remembered(

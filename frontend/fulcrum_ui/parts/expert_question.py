@@ -11,7 +11,7 @@ from fulcrum.domain.records import DatasetRecord, ExpertsRecord, ModelRecord, Sa
 from fulcrum_ui import go, troubles
 from fulcrum_ui.concept_draft import Draft
 from fulcrum_ui.parts import concept_editor, image_concepts
-from fulcrum_ui.parts.choosing import usable_saes
+from fulcrum_ui.parts.choosing import described_saes
 from fulcrum_ui.parts.columns import columns_of
 from fulcrum_ui.parts.language_aim import LanguageAim, shortest_context
 from fulcrum_ui.parts.words import ago, moment, plain
@@ -79,7 +79,7 @@ def new(client: Client, models: list[ModelRecord], searches: list[ExpertsRecord]
     """Asks for a search; sentences are written on a page of their own."""
     st.subheader("New search", anchor=False)
     datasets = [d for d in client.datasets.list() if d.n_images]
-    saes = usable_saes(client)
+    saes = described_saes(client)
     kinds = (
         ([_KINDS["latents"]] if saes and datasets and models else [])
         + ([_KINDS["vision"]] if datasets and models else [])
@@ -112,7 +112,7 @@ def _among_images(
     models: list[ModelRecord],
     spec: FindExperts | None,
 ) -> None:
-    line = st.columns(2)
+    line = st.columns([3, 3, 1.6])
     dataset = line[0].selectbox(
         "Images",
         datasets,
@@ -129,6 +129,14 @@ def _among_images(
         model = line[1].selectbox(
             "Model", models, place, format_func=lambda m: m.name, key=_key("experts-model")
         )
+    splits = ["all", *dataset.n_by_split]
+    split = line[2].selectbox(
+        "Split",
+        splits,
+        splits.index(spec.split) if spec and spec.split in splits else 0,
+        key=_key(f"experts-split-{dataset.id}"),
+        help="A correction made of experts can only be proven on images that did not choose them: those of other splits",
+    )
     columns = list(columns_of(client, dataset))
     usual = ["label"] if "label" in columns else columns[:1]
     picked = st.multiselect(
@@ -185,6 +193,7 @@ def _among_images(
             "n_pos": int(n_pos) or None,
             "n_neg": int(n_neg) or None,
             "name": name.strip() or usual_name,
+            "split": None if split == "all" else split,
         }
         asked = [] if concepts else picked
         try:
@@ -204,14 +213,12 @@ def _further(spec: FindExperts | None, dataset: DatasetRecord, latents: bool) ->
     if spec is None or spec.dataset_id != dataset.id:
         return {}
     among = {w.column: w.value for w in spec.among}
-    words = [f"split {spec.split}"] if spec.split else []
-    words += [f"{column} {value}" for column, value in among.items()]
+    words = [f"{column} {value}" for column, value in among.items()]
     words += [f"tokens {spec.tokens}"] if spec.tokens != "all" else []
     words += [f"seed {spec.seed}"] if spec.seed else []
     if words:
         st.caption(f"As the search before: {plain(', '.join(words))}.")
     kept: dict[str, object] = {
-        "split": spec.split,
         "among": among or None,
         "tokens": spec.tokens,
         "seed": spec.seed,

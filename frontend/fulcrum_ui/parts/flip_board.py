@@ -167,6 +167,7 @@ def _to_bench(client: Client, found: Evaluation, sample: str) -> None:
         client.corrections.get(record.correction_id).sae_id,
         tuple(provenance.get("class_names", ())),
         tuple(provenance.get("templates", ())),
+        f"{record.correction_id}.{record.number}",
     )
     forget("recent")
     if missing is not None:

@@ -77,7 +77,9 @@ def _question(bench: Bench, why: Explanation | None, sae: SaeRecord | None, abou
     if sae is not None:
         rows.append(("SAE", escape(sae.name)))
     if bench.edits:
-        edits = "".join(badge(edit_words(e, about.label(e.latent)), "info") for e in bench.edits[:20])
+        edits = "".join(
+            badge(edit_words(e, about.label(e.latent), about.noun), "info") for e in bench.edits[:20]
+        )
         rows.append(("Edits", edits))
     body = "".join(
         f'<div class="fu-asked"><span class="fu-quiet">{name}</span><div>{value}</div></div>'
@@ -97,11 +99,11 @@ def _told(client: Client, bench: Bench, why: Explanation, tried: Steering | None
         _answer(bench, why, tried)
     with right:
         if tried is None:
-            effect_panel.trust(why.attribution)
+            effect_panel.trust(why.attribution, about)
         else:
-            effect_panel.unheard(tried.effect, tuple(e.latent for e in tried.edits), about)
+            effect_panel.unheard(tried.effect, tried.edits, about)
             if tried.effect.controls:
-                effect_panel.controls(tried.effect)
+                effect_panel.controls(tried.effect, about)
         _read_on(client, why.image)
         _needed()
     st.divider()

@@ -12,7 +12,7 @@ from fulcrum.domain.errors import NotFound
 from fulcrum.domain.models import ResizeMode
 from fulcrum.domain.results import LatentAttribution
 from fulcrum_ui.parts.label_review import mark
-from fulcrum_ui.parts.words import latent_name, percent, signed
+from fulcrum_ui.parts.words import Noun, latent_name, noun_of, percent, signed
 from fulcrum_ui.pictures import example_url
 from fulcrum_ui.visitor import SHORT_S, remembered
 
@@ -26,10 +26,11 @@ class Known:
     labels: dict[int, str]
     cards: dict[int, LatentCard]  # empty where no data set was described yet
     view: ResizeMode = "shortest"  # how its model sees an image
+    noun: Noun = "latent"
 
     def name(self, latent: int) -> str:
-        """'sticker (12)' or 'latent 12'."""
-        return latent_name(latent, self.label(latent))
+        """'sticker (12)', 'latent 12', or 'unit 12'."""
+        return latent_name(latent, self.label(latent), self.noun)
 
     def label(self, latent: int) -> str | None:
         """What people say, else what a program found."""
@@ -51,19 +52,26 @@ def known(client: Client, sae_id: str, latents: Sequence[int]) -> Known:
             cards = client.latents.cards(sae_id, list(latents)[:100], n_examples=N_EXAMPLES)
         except NotFound:
             cards = ()
-        return Known(labels, {c.summary.latent: c for c in cards}, view_of(client, sae_id))
+        return Known(labels, {c.summary.latent: c for c in cards}, view, noun)
 
+    view, noun = _always(client, sae_id)
     if not latents:
-        return Known({}, {}, view_of(client, sae_id))
+        return Known({}, {}, view, noun)
     return remembered(("known", sae_id, tuple(latents)), ask, for_s=SHORT_S)
 
 
 def view_of(client: Client, sae_id: str) -> ResizeMode:
-    """How the model of an SAE sees an image; that never changes."""
+    """How the model of an SAE sees an image."""
+    return _always(client, sae_id)[0]
 
-    def ask() -> ResizeMode:
-        info = client.models.get(client.saes.get(sae_id).model_id).info
-        return "shortest" if info is None else info.resize_mode
+
+def _always(client: Client, sae_id: str) -> tuple[ResizeMode, Noun]:
+    """What never changes about an SAE."""
+
+    def ask() -> tuple[ResizeMode, Noun]:
+        sae = client.saes.get(sae_id)
+        info = client.models.get(sae.model_id).info
+        return "shortest" if info is None else info.resize_mode, noun_of(sae)
 
     return remembered(("view", sae_id), ask)
 
@@ -97,7 +105,7 @@ def card_html(sae_id: str, found: LatentAttribution, about: Known, unit: str) ->
 
 def labels_note(about: Known) -> None:
     """What to do where nothing is described yet."""
-    if not about.cards:
+    if not about.cards and about.noun == "latent":  # units of a layer are not described
         st.caption(
             "No examples yet: describe this SAE on a data set under **Models & SAEs**, and each latent shows the images "
             "on which it fires."

@@ -5,9 +5,9 @@ import streamlit as st
 from fulcrum.domain.errors import AlreadyExists, FulcrumError
 from fulcrum_ui import bench_state as state
 from fulcrum_ui import go
-from fulcrum_ui.parts.words import edit_words, plain
+from fulcrum_ui.parts.words import edits_words, noun_of, plain
 from fulcrum_ui.parts.writing import write_button
-from fulcrum_ui.visitor import visitor
+from fulcrum_ui.visitor import remembered, visitor
 
 
 @st.dialog("Save as correction")
@@ -21,10 +21,13 @@ def save_dialog() -> None:
         go.link("validation", "Validate it on a data set", icon="fact_check", correction=saved.id)
         go.link("corrections", "Look at it", icon="healing", correction=saved.id)
         return
+    sae = remembered(("sae", bench.sae), lambda: client.saes.get(bench.sae or ""))
     st.caption(
-        ", ".join(edit_words(e) for e in bench.edits)
+        plain(edits_words(bench.edits, most=8, noun=noun_of(sae)))
         + (f" in {len(bench.region)} patches" if bench.region else "")
     )
+    if bench.held is not None:
+        st.caption(f"With **{plain(bench.held.name)}** at strength {bench.strength:g}.")
     name = st.text_input("Name", placeholder="no written words", max_chars=120)
     reason = st.text_area(
         "Why", placeholder="What is wrong, and why should this mend it?", max_chars=2000, height=90

@@ -36,7 +36,7 @@ def suggest_panel(client: Client, why: Explanation, about: Known) -> None:
         st.session_state["suggested"] = key
     if st.session_state.get("suggested") != key:
         st.caption(
-            "Searches for the smallest sets of latents whose suppression gives that answer, and verifies each by running the model."
+            f"Searches for the smallest sets of {about.noun}s whose suppression gives that answer, and verifies each by running the model."
         )
         return
     try:
@@ -47,7 +47,7 @@ def suggest_panel(client: Client, why: Explanation, about: Known) -> None:
         return
     if not found.items:
         st.info(
-            f"No small set of latents makes it say {wanted}. The reason may lie elsewhere than in this layer."
+            f"No small set of {about.noun}s makes it say {wanted}. The reason may lie elsewhere than in this layer."
         )
         return
     for number, item in enumerate(found.items[:_SHOWN]):
@@ -56,7 +56,7 @@ def suggest_panel(client: Client, why: Explanation, about: Known) -> None:
 
 def _one(number: int, item: Suggestion, about: Known) -> None:
     row = st.columns([5, 1.3], vertical_alignment="center")
-    words = ", ".join(edit_words(e, about.label(e.latent)) for e in item.edits)
+    words = ", ".join(edit_words(e, about.label(e.latent), about.noun) for e in item.edits)
     dose = (
         ""
         if item.dose_interval is None
@@ -71,5 +71,5 @@ def _one(number: int, item: Suggestion, about: Known) -> None:
 
 def _use(item: Suggestion) -> None:
     gains = tuple((e.latent, e.gain) for e in item.edits if isinstance(e, Scale))
-    state.change(lambda b: replace(b, gains=gains, region=()))
+    state.change(lambda b: replace(b.without_edits(), gains=gains))
     st.session_state[_TAKEN] = True

@@ -1,12 +1,16 @@
 """Numbers, names and times as people read them; all HTML is escaped here."""
 
 import re
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from html import escape
+from typing import Final, Literal
 
-from fulcrum.domain.corrections import Correction
 from fulcrum.domain.edits import Add, Affine, Cap, Edit, Floor, MeanAblate, ProjectOut, Scale, SetTo
+from fulcrum.domain.records import SaeRecord
 
+Noun = Literal["latent", "unit"]
+_UNITS: Final = "units:"  # sources of dictionaries that are a layer's units
 _MARKDOWN = re.compile(r"([\\`*_{}\[\]()#+\-.!|<>$:~])")
 
 
@@ -86,40 +90,45 @@ def badge(text: str, kind: str = "plain") -> str:
     return f'<span class="fu-badge fu-{kind}">{escape(text)}</span>'
 
 
-def latent_name(latent: int, label: str | None) -> str:
-    """'sticker (12)' or 'latent 12'."""
-    return f"{label} ({latent})" if label else f"latent {latent}"
+def noun_of(sae: SaeRecord | None) -> Noun:
+    """What a dictionary consists of: an SAE of latents, a layer of units."""
+    return "unit" if sae is not None and sae.source.startswith(_UNITS) else "latent"
 
 
-def edit_words(edit: Edit, label: str | None = None) -> str:
+def latent_name(latent: int, label: str | None, noun: Noun = "latent") -> str:
+    """'sticker (12)' or 'latent 12', 'unit 12'."""
+    return f"{label} ({latent})" if label else f"{noun} {latent}"
+
+
+def edit_words(edit: Edit, label: str | None = None, noun: Noun = "latent") -> str:
     """What an edit does, in a line."""
+    name = latent_name(edit.latent, label, noun)
     match edit:
-        case Scale(latent, gain):
-            name = latent_name(latent, label)
+        case Scale(_, gain):
             if gain == 0:
                 return f"suppress {name}"
-            return f"{'amplify' if gain > 1 else 'turn'} {name} × {gain:g}"
-        case SetTo(latent, value):
-            return f"set {latent_name(latent, label)} to {value:g}"
-        case Cap(latent, value):
-            return f"cap {latent_name(latent, label)} at {value:g}"
-        case Floor(latent, value):
-            return f"raise {latent_name(latent, label)} to at least {value:g}"
-        case MeanAblate(latent, mean):
-            return f"set {latent_name(latent, label)} to its mean {mean:g}"
-        case Affine(latent, gain, shift):
-            return f"turn {latent_name(latent, label)} × {gain:g} {'+' if shift >= 0 else '−'} {abs(shift):g}"
-        case Add(latent, value):
-            return f"add {value:g} to {latent_name(latent, label)}"
-        case ProjectOut(latent, keep):
-            return f"take the direction of {latent_name(latent, label)} out" + (
-                f", but {keep:g}" if keep else ""
-            )
+            return f"{'amplify' if gain > 1 else 'turn'} {name} × {gain:.4g}"
+        case SetTo(_, value):
+            return f"set {name} to {value:.4g}"
+        case Cap(_, value):
+            return f"cap {name} at {value:.4g}"
+        case Floor(_, value):
+            return f"raise {name} to at least {value:.4g}"
+        case MeanAblate(_, mean):
+            return f"set {name} to its mean {mean:.4g}"
+        case Affine(_, gain, shift):
+            return f"turn {name} × {gain:.4g} {'+' if shift >= 0 else '−'} {abs(shift):.4g}"
+        case Add(_, value):
+            return f"add {value:.4g} to {name}"
+        case ProjectOut(_, keep):
+            return f"take the direction of {name} out" + (f", but {keep:.4g}" if keep else "")
 
 
-def edits_words(correction: Correction, labels: dict[int, str] | None = None, most: int = 4) -> str:
-    """The edits of a correction in a line."""
+def edits_words(
+    edits: Sequence[Edit], labels: dict[int, str] | None = None, most: int = 4, noun: Noun = "latent"
+) -> str:
+    """Edits in a line."""
     labels = labels or {}
-    shown = [edit_words(e, labels.get(e.latent)) for e in correction.edits[:most]]
-    more = len(correction.edits) - most
+    shown = [edit_words(e, labels.get(e.latent), noun) for e in edits[:most]]
+    more = len(edits) - most
     return ", ".join(shown) + (f" and {more} more" if more > 0 else "")

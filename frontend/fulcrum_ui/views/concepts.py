@@ -14,7 +14,7 @@ from fulcrum.domain.errors import FulcrumError, NotFound, StaleVersion
 from fulcrum.domain.records import SaeRecord
 from fulcrum_ui import charts, go, troubles
 from fulcrum_ui.parts import label_review
-from fulcrum_ui.parts.choosing import usable_saes
+from fulcrum_ui.parts.choosing import described_saes
 from fulcrum_ui.parts.latent_cards import crops, known, view_of
 from fulcrum_ui.parts.words import latent_name, number, p_value, percent, plain
 from fulcrum_ui.parts.writing import refusal, write_button, write_submit
@@ -36,7 +36,7 @@ _SORTS: dict[str, tuple[LatentSort, bool]] = {
 def page() -> None:
     """The page."""
     client = visitor().client
-    saes = usable_saes(client)
+    saes = described_saes(client)
     if not saes:
         st.title("Concepts", anchor=False)
         st.info("There is no SAE in this project yet.")

@@ -17,7 +17,7 @@ from fulcrum_ui.parts.choosing import usable_saes
 from fulcrum_ui.parts.columns import columns_of
 from fulcrum_ui.parts.evidence_badges import STATE_KINDS, evidence, verdict_badge
 from fulcrum_ui.parts.latent_cards import known
-from fulcrum_ui.parts.words import ago, badge, edit_words, percent, plain, signed
+from fulcrum_ui.parts.words import Noun, ago, badge, edit_words, percent, plain, signed
 from fulcrum_ui.parts.writing import write_button
 from fulcrum_ui.visitor import forget, visitor
 
@@ -155,7 +155,10 @@ def _content(client: Client, record: CorrectionRecord, version: CorrectionVersio
     about = (
         known(client, record.sae_id, [e.latent for e in correction.edits][:100]) if record.sae_id else None
     )
-    shown = [edit_words(e, about.label(e.latent) if about else None) for e in correction.edits[:60]]
+    shown = [
+        edit_words(e, about.label(e.latent), about.noun) if about else edit_words(e)
+        for e in correction.edits[:60]
+    ]
     more = len(correction.edits) - len(shown)
     st.caption(f"{len(correction.edits)} edits" + (f", the first {len(shown)}" if more > 0 else ""))
     st.html(
@@ -178,6 +181,7 @@ def _content(client: Client, record: CorrectionRecord, version: CorrectionVersio
         "manual": "by hand",
         "image_search": "by a search on an image",
         "group_search": "by a search on a failure group",
+        "expert_search": "by a search for experts",
     }
     on = f" on {len(origin.image_sha256)} images" if len(origin.image_sha256) > 1 else ""
     st.caption(
@@ -201,14 +205,15 @@ def _difference(
     if not against:
         return
     other = own[against] if against in own else client.corrections.version(others[against])
-    lines = difference(other.correction, version.correction)
+    noun = known(client, record.sae_id, ()).noun if record.sae_id else "latent"
+    lines = difference(other.correction, version.correction, noun)
     if not lines:
         st.caption("Same edits; the difference, if any, is in scope, conditions or task.")
         return
     st.dataframe(pd.DataFrame(lines), hide_index=True, width="stretch")
 
 
-def difference(old: Correction, new: Correction) -> list[dict[str, str]]:
+def difference(old: Correction, new: Correction, noun: Noun = "latent") -> list[dict[str, str]]:
     """A line for each latent that is edited otherwise."""
     before, after = ({e.latent: e for e in c.edits} for c in (old, new))
     lines = []
@@ -217,9 +222,9 @@ def difference(old: Correction, new: Correction) -> list[dict[str, str]]:
         if a != b:
             lines.append(
                 {
-                    "latent": str(latent),
-                    "before": edit_words(a) if a else "untouched",
-                    "after": edit_words(b) if b else "untouched",
+                    noun: str(latent),
+                    "before": edit_words(a, noun=noun) if a else "untouched",
+                    "after": edit_words(b, noun=noun) if b else "untouched",
                 }
             )
     return lines

@@ -12,7 +12,7 @@ from fulcrum.domain.tasks import Target
 from fulcrum_ui import bench_state as state
 from fulcrum_ui import go, troubles
 from fulcrum_ui.bench_state import BENCH_NOTE, MAX_GAIN, Bench
-from fulcrum_ui.parts import effect_panel, kept_bench, people, saving
+from fulcrum_ui.parts import effect_panel, held_correction, kept_bench, people, saving
 from fulcrum_ui.parts.bars import banner, prediction_bars, verdict_words
 from fulcrum_ui.parts.bench_image import bench_image
 from fulcrum_ui.parts.card_grid import card_grid, drop
@@ -39,13 +39,14 @@ def page() -> None:
     if not saes:
         _no_sae()
         return
+    bench = held_correction.load(client, bench, saes)
     if not people.may_write(who):
         kept_bench.page(client, bench, saes)
         return
     sae = next((s for s in saes if s.id == bench.sae), saes[0])
     if sae.id != bench.sae:
-        # Edits name latents of one SAE: those of an SAE that is gone mean nothing for another.
-        state.amend(lambda b: replace(b, sae=sae.id, gains=() if b.sae else b.gains))
+        # What was edited in an SAE that is gone means nothing for another.
+        state.amend(lambda b: b.on_sae(sae.id) if b.sae else replace(b, sae=sae.id))
         bench = state.current()
     if bench.image is None:
         _empty(client)
@@ -127,9 +128,7 @@ def _question(
             return
         other = chosen.id != sae.id
         state.change(
-            lambda b: replace(
-                b, classes=classes, sae=chosen.id, template=template, gains=() if other else b.gains
-            )
+            lambda b: replace(b.on_sae(chosen.id) if other else b, classes=classes, template=template)
         )
         st.rerun()
 
@@ -191,7 +190,7 @@ def _sliders(bench: Bench, about: Known) -> None:
         help="Redo",
         shortcut="Ctrl+Y",
     )
-    line.button("Reset", on_click=_reset, disabled=not bench.gains, key="reset")
+    line.button("Reset", on_click=_reset, disabled=not (bench.gains or bench.correction), key="reset")
     if write_button(
         "Save correction",
         place=line,
@@ -202,8 +201,9 @@ def _sliders(bench: Bench, about: Known) -> None:
     ):
         saving.begin()
         saving.save_dialog()
-    if not bench.gains:
-        st.caption("Suppress or amplify a latent below, and see the answer change here.")
+    held_correction.row(bench, about)
+    if not bench.gains and bench.held is None:
+        st.caption(f"Suppress or amplify a {about.noun} below, and see the answer change here.")
     held = st.container(height=250, border=False) if len(bench.gains) > 5 else st.container()
     for latent, gain in bench.gains:
         row = held.columns([3.2, 5, 0.8], vertical_alignment="center")
@@ -235,7 +235,7 @@ def _sliders(bench: Bench, about: Known) -> None:
 
 
 def _reset() -> None:
-    state.change(lambda b: replace(b, gains=(), region=()))
+    state.change(Bench.without_edits)
 
 
 def _slid(latent: int, key: str) -> None:
@@ -254,7 +254,9 @@ def _evidence(client: Client, why: Explanation, bench: Bench, tried: Steering | 
     with tabs[1]:
         if tabs[1].open:
             if tried is None:
-                st.caption("After an edit: the classes and latents that moved though nobody touched them.")
+                st.caption(
+                    f"After an edit: the classes and {about.noun}s that moved though nobody touched them."
+                )
             else:
                 effect_panel.ripple(tried.effect, about)
     with tabs[2]:
@@ -264,7 +266,7 @@ def _evidence(client: Client, why: Explanation, bench: Bench, tried: Steering | 
                 st.caption("After an edit: the answer over all doses of it.")
             else:
                 st.fragment(effect_panel.dose)(
-                    client, tried, latents, gains.pop() if len(gains) == 1 else None
+                    client, tried, latents, gains.pop() if len(gains) == 1 else None, about
                 )
     with tabs[3]:
         if tabs[3].open:
@@ -276,9 +278,9 @@ def _evidence(client: Client, why: Explanation, bench: Bench, tried: Steering | 
 
 def _controls(client: Client, why: Explanation, bench: Bench, tried: Steering | None, about: Known) -> None:
     if tried is None:
-        effect_panel.trust(why.attribution)
+        effect_panel.trust(why.attribution, about)
         return
-    effect_panel.unheard(tried.effect, tuple(n for n, g in bench.gains if g != 1.0), about)
+    effect_panel.unheard(tried.effect, bench.edits, about)
     with st.spinner("Controls …"):
         try:
             judged = remembered(
@@ -290,11 +292,12 @@ def _controls(client: Client, why: Explanation, bench: Bench, tried: Steering | 
         except FulcrumError as error:
             troubles.show(error, "controls")
             return
-    effect_panel.controls(judged.effect)
+    effect_panel.controls(judged.effect, about)
 
 
 def _empty(client: Client) -> None:
     st.title("Why did the model say that?", anchor=False)
+    held_correction.note(state.current())
     st.write(
         "Drop an image on which your model is wrong, or take one from a data set. Nothing leaves this platform."
     )

@@ -10,7 +10,7 @@ from fulcrum.domain.errors import FulcrumError, InvalidInput, NotFound
 from fulcrum.domain.experts import ConceptStructure, ConceptStructures, ExpertRule, Experts
 from fulcrum.domain.records import ExpertsRecord
 from fulcrum_ui import charts, go, troubles
-from fulcrum_ui.parts import concept_editor, expert_curve, expert_question, keeping
+from fulcrum_ui.parts import concept_editor, expert_curve, expert_question, expert_steering, keeping
 from fulcrum_ui.parts.dendrogram import links_of
 from fulcrum_ui.parts.words import ago, number, p_value, plain
 from fulcrum_ui.visitor import SHORT_S, remembered, visitor
@@ -120,6 +120,7 @@ def _concepts(client: Client, found: Experts) -> None:
     left, right = st.columns([1, 1], gap="large")
     with left:
         _units(client, found, concept)
+        expert_steering.panel(client, found, concept)
     with right:
         _layers(client, found, concept)
 

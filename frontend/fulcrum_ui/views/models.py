@@ -13,7 +13,7 @@ from fulcrum.domain.errors import FulcrumError
 from fulcrum.domain.models import Variant
 from fulcrum.domain.records import ModelRecord, SaeRecord
 from fulcrum_ui import go, troubles
-from fulcrum_ui.parts.words import ago, badge, number, plain
+from fulcrum_ui.parts.words import ago, badge, noun_of, number, plain
 from fulcrum_ui.parts.writing import refusal, write_button, write_submit
 from fulcrum_ui.settings import settings
 from fulcrum_ui.visitor import forget, visitor
@@ -35,7 +35,7 @@ def page() -> None:
     client = visitor().client
     st.title("Models & SAEs", anchor=False)
     models, saes = list(client.models.list()), list(client.saes.list())
-    tabs = st.tabs(["Here", "Add a model", "Train an SAE", "Upload an SAE"])
+    tabs = st.tabs(["Here", "Add a model", "Train an SAE", "Upload an SAE", "Units of a layer"])
     with tabs[0]:
         _here(client, models, saes)
     with tabs[1]:
@@ -44,6 +44,8 @@ def page() -> None:
         _train(client, [m for m in models if m.state == "ready"])
     with tabs[3]:
         _upload(client, [m for m in models if m.state == "ready"])
+    with tabs[4]:
+        _units(client, [m for m in models if m.state == "ready"])
 
 
 def _here(client: Client, models: list[ModelRecord], saes: list[SaeRecord]) -> None:
@@ -92,17 +94,24 @@ def _loading(client: Client, model: ModelRecord) -> None:
 def _sae(client: Client, sae: SaeRecord) -> None:
     row = st.columns([4, 4, 1.6, 1.4], vertical_alignment="center")
     info = sae.info
-    shape = "" if info is None else f"{info.variant}, {info.d_sae} latents at {info.hook_point}"
+    units = noun_of(sae) == "unit"
+    shape = ""
+    if info is not None:
+        shape = f"{info.d_sae} units of the layer" if units else f"{info.variant}, {info.d_sae} latents"
+        shape += f" at {info.hook_point}"
     row[0].html(
         f"<b>{escape(sae.name)}</b> {badge(sae.state, _STATES[sae.state])}<br><span class='fu-quiet'>{escape(shape)}</span>"
     )
     if info is not None and info.quality:
         row[1].html(_quality(info.quality))
     with row[2]:
-        go.link("concepts", "Concepts", icon="hub", sae=sae.id)
+        if units:
+            go.link("debug", "To the bench", icon="science", sae=sae.id)
+        else:
+            go.link("concepts", "Concepts", icon="hub", sae=sae.id)
     with row[3].popover("More", width="stretch", key=f"more-{sae.id}", on_change="rerun"):
         datasets = [d for d in client.datasets.list() if d.n_images]
-        if datasets:
+        if datasets and not units:
             dataset = st.selectbox("Describe on", datasets, format_func=lambda d: d.name, key=f"on-{sae.id}")
             words = st.text_area(
                 "With these words",
@@ -235,6 +244,35 @@ def _train(client: Client, models: list[ModelRecord]) -> None:
         go.switch("jobs", job=job.id)
     st.caption(
         "Curves are live under Jobs. At the end the SAE is judged on images it never saw, beside an untrained twin, and appears here."
+    )
+
+
+def _units(client: Client, models: list[ModelRecord]) -> None:
+    """A layer as it is, in the place of an SAE."""
+    if not models:
+        st.info("A layer belongs to a model: add that first.")
+        return
+    line = st.columns([2, 3, 1.2], vertical_alignment="bottom")
+    model = line[0].selectbox("Model", models, format_func=lambda m: m.name, key="units-model")
+    points = [] if model.info is None else [p for p in model.info.hook_points if p.startswith("visual.")]
+    point = line[1].selectbox("Layer", points, len(points) // 2, key="units-hook") if points else None
+    if write_button(
+        "Add",
+        place=line[2],
+        needed="admin",
+        type="primary",
+        key="units-go",
+        disabled=point is None,
+        width="stretch",
+    ):
+        try:
+            client.saes.create(f"units of {point}, {model.name}", model, f"units:{point}")
+        except FulcrumError as error:
+            troubles.show(error, "units")
+        else:
+            st.rerun()
+    st.caption(
+        "Every unit of the layer can then be explained, suppressed and set on the bench, beside the latents of SAEs. Which units know a concept is found under **Experts**."
     )
 
 
