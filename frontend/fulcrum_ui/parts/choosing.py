@@ -12,7 +12,6 @@ from fulcrum_ui import bench_state as state
 from fulcrum_ui import go, troubles
 from fulcrum_ui.parts.card_grid import PATCH
 from fulcrum_ui.parts.gallery import gallery
-from fulcrum_ui.parts.words import noun_of
 from fulcrum_ui.parts.writing import refusal
 from fulcrum_ui.pictures import image_url, sample_url
 from fulcrum_ui.visitor import forget, remembered
@@ -24,12 +23,12 @@ _PER_PAGE = 24
 def usable_saes(client: Client) -> list[SaeRecord]:
     """SAEs that answer now, newest first; after them the layers whose units stand beside them."""
     ready = [s for s in client.saes.list() if s.state == "ready"]
-    return sorted(ready, key=lambda s: noun_of(s) == "unit")
+    return sorted(ready, key=lambda s: s.is_units)
 
 
 def described_saes(client: Client) -> list[SaeRecord]:
     """Those whose latents can be described and searched: units of a layer are looked for by experts alone."""
-    return [s for s in usable_saes(client) if noun_of(s) == "latent"]
+    return [s for s in usable_saes(client) if not s.is_units]
 
 
 def choose_image(client: Client, key: str) -> None:

@@ -4,13 +4,12 @@ import re
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from html import escape
-from typing import Final, Literal
+from typing import Literal
 
 from fulcrum.domain.edits import Add, Affine, Cap, Edit, Floor, MeanAblate, ProjectOut, Scale, SetTo
 from fulcrum.domain.records import SaeRecord
 
 Noun = Literal["latent", "unit"]
-_UNITS: Final = "units:"  # sources of dictionaries that are a layer's units
 _MARKDOWN = re.compile(r"([\\`*_{}\[\]()#+\-.!|<>$:~])")
 
 
@@ -92,7 +91,7 @@ def badge(text: str, kind: str = "plain") -> str:
 
 def noun_of(sae: SaeRecord | None) -> Noun:
     """What a dictionary consists of: an SAE of latents, a layer of units."""
-    return "unit" if sae is not None and sae.source.startswith(_UNITS) else "latent"
+    return "unit" if sae is not None and sae.is_units else "latent"
 
 
 def latent_name(latent: int, label: str | None, noun: Noun = "latent") -> str:

@@ -13,7 +13,7 @@ from fulcrum.domain.errors import FulcrumError
 from fulcrum.domain.models import Variant
 from fulcrum.domain.records import ModelRecord, SaeRecord
 from fulcrum_ui import go, troubles
-from fulcrum_ui.parts.words import ago, badge, noun_of, number, plain
+from fulcrum_ui.parts.words import ago, badge, number, plain
 from fulcrum_ui.parts.writing import refusal, write_button, write_submit
 from fulcrum_ui.settings import settings
 from fulcrum_ui.visitor import forget, visitor
@@ -94,7 +94,7 @@ def _loading(client: Client, model: ModelRecord) -> None:
 def _sae(client: Client, sae: SaeRecord) -> None:
     row = st.columns([4, 4, 1.6, 1.4], vertical_alignment="center")
     info = sae.info
-    units = noun_of(sae) == "unit"
+    units = sae.is_units
     shape = ""
     if info is not None:
         shape = f"{info.d_sae} units of the layer" if units else f"{info.variant}, {info.d_sae} latents"

@@ -1,9 +1,8 @@
 """What happens to registered SAEs."""
 
-from typing import Final
-
 from fulcrum.domain.errors import InvalidRequest, UnknownSae
 from fulcrum.domain.identifiers import new_id, now
+from fulcrum.domain.models import UNITS
 from fulcrum.domain.records import ModelRecord, Page, Role, SaeRecord
 from fulcrum.gateway.asking import Asker
 from fulcrum.gateway.deps import PageParams
@@ -13,8 +12,6 @@ from fulcrum.gateway.saes.schemas import SaeChange
 from fulcrum.gateway.schemas import changes
 from fulcrum.store.database import Store
 from fulcrum.store.transaction import Transaction
-
-UNITS: Final = "units:"  # a source: the units of the layer that follows
 
 
 def find(asker: Asker, tx: Transaction, sae_id: str, role: Role) -> SaeRecord:
