@@ -1,6 +1,8 @@
 """The application: which resources there are, and what every request passes through on its way to them."""
 
+import asyncio
 from collections.abc import AsyncIterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -33,6 +35,7 @@ from fulcrum.gateway.pages import endpoints as pages
 from fulcrum.gateway.predictions import endpoints as predictions
 from fulcrum.gateway.projects import endpoints as projects
 from fulcrum.gateway.results import endpoints as results
+from fulcrum.gateway.routing import RouteTable
 from fulcrum.gateway.saes import endpoints as saes
 from fulcrum.gateway.services import open_services
 from fulcrum.gateway.sessions import endpoints as sessions
@@ -80,14 +83,22 @@ ROUTERS: tuple[APIRouter, ...] = (
 )
 
 
+_THREADS = 40  # for calls that wait for store and artifacts; FastAPI has as many for endpoints that are no coroutines
+
+
 class Gateway(FastAPI):
-    """FastAPI, with the shape of failures in its description."""
+    """FastAPI, with a table of routes, and the shape of failures in its description."""
 
     def openapi(self) -> dict[str, Any]:
         """The OpenAPI document."""
         if self.openapi_schema is None:
-            super().openapi()["components"]["schemas"].update(problem_schemas())
-        return super().openapi()
+            # An application that is described and never asked: the table of routes says nothing about itself.
+            described = FastAPI(title=self.title, version=self.version, responses=PROBLEM_RESPONSES)
+            for router in ROUTERS:
+                described.include_router(router)
+            self.openapi_schema = described.openapi()
+            self.openapi_schema["components"]["schemas"].update(problem_schemas())
+        return self.openapi_schema
 
 
 def create_app(
@@ -104,6 +115,8 @@ def create_app(
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        # asyncio's own would have two threads more than a small machine has cores: a few slow writers would hold all.
+        asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(_THREADS, "gateway"))
         async with open_services(
             settings, engine=engine, store=store, artifacts=artifacts, redis=redis, queue=queue
         ) as services:
@@ -119,7 +132,6 @@ def create_app(
         docs_url=None,  # their pages load scripts from a CDN
         redoc_url=None,
         openapi_url="/openapi.json",
-        responses=PROBLEM_RESPONSES,
         redirect_slashes=False,  # a redirect would lose the body of a POST
     )
     # The last one added is the outermost.
@@ -131,6 +143,5 @@ def create_app(
         app.add_middleware(NamedOrigins, origins=settings.cors_origins)
     app.add_middleware(RequestContext)
     add_error_handlers(app)
-    for router in ROUTERS:
-        app.include_router(router)
+    app.router.routes.append(RouteTable(ROUTERS))
     return app

@@ -2,8 +2,9 @@
 
 import re
 import time
+from collections.abc import Iterable
 
-from starlette.datastructures import Headers, MutableHeaders
+from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from fulcrum import telemetry
@@ -24,6 +25,7 @@ SECURITY_HEADERS = {
     "Cache-Control": "no-store",
 }
 
+_RAW_HEADERS = [(name.lower().encode(), value.encode()) for name, value in SECURITY_HEADERS.items()]
 _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 
 log = telemetry.logger(__name__)
@@ -52,23 +54,28 @@ class RequestContext:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-                headers = MutableHeaders(scope=message)
-                headers["X-Request-Id"] = request_id
-                for name, value in SECURITY_HEADERS.items():
-                    headers.setdefault(name, value)
+                message["headers"] = _protected(message["headers"], request_id)
             await send(message)
 
         figures.RUNNING.inc()
         try:
             with (
                 telemetry.incoming_trace(_trace_headers(scope)),
-                _tracer.start_as_current_span(scope["method"]),
+                _tracer.start_as_current_span(scope["method"]) as span,
             ):
                 await self._app(scope, receive, send_with_headers)
+                span.set_attribute("http.route", _route(scope))
         finally:
             figures.RUNNING.dec()
             _observe(scope, status, time.perf_counter() - started)
             telemetry.request_id.reset(mark)
+
+
+def _protected(headers: Iterable[tuple[bytes, bytes]], request_id: str) -> list[tuple[bytes, bytes]]:
+    """`headers` with the id, and with those that protect where the route has none of its own."""
+    kept = [h for h in headers if h[0] != b"x-request-id"]
+    own = {name for name, _ in kept}
+    return [*kept, (b"x-request-id", request_id.encode()), *(h for h in _RAW_HEADERS if h[0] not in own)]
 
 
 def _trace_headers(scope: Scope) -> dict[str, str]:
@@ -76,9 +83,13 @@ def _trace_headers(scope: Scope) -> dict[str, str]:
     return {name: headers[name] for name in ("traceparent", "tracestate") if name in headers}
 
 
+def _route(scope: Scope) -> str:
+    # Not the path: one line of figures for each endpoint, whatever ids and nonsense are asked for.
+    return getattr(scope.get("route"), "path", "none")
+
+
 def _observe(scope: Scope, status: int, seconds: float) -> None:
-    # The route, not the path: one line of figures for each endpoint, whatever ids and nonsense are asked for.
-    route = getattr(scope.get("route"), "path", "none")
+    route = _route(scope)
     method = scope["method"] if scope["method"] in _METHODS else "other"
     figures.REQUESTS.labels(method, route, str(status)).inc()
     figures.DURATION.labels(method, route).observe(seconds)
