@@ -63,6 +63,21 @@ def generated(
     return ids
 
 
+def on_other_units(
+    maps: Mapping[str, UnitMaps], n_units: Mapping[str, int], rng: np.random.Generator
+) -> dict[str, UnitMaps]:
+    """The same maps on as many other units of the same layers. Raises InvalidInput where there are too few."""
+    others = {}
+    for name, found in maps.items():
+        free = np.setdiff1d(np.arange(n_units[name]), found.units)
+        if len(free) < len(found.units):
+            raise InvalidInput(
+                f"{name} has {len(free)} units besides its {len(found.units)} experts: too few for a control"
+            )
+        others[name] = UnitMaps(rng.choice(free, len(found.units), replace=False), found.scale, found.shift)
+    return others
+
+
 def steer_with_experts(
     model: Any,
     layers: Mapping[str, nn.Module],
@@ -86,19 +101,7 @@ def steer_with_experts(
 
     rng = np.random.default_rng(seed)
     before, after = measured({}), measured(maps)
-    control = []
-    for _ in range(n_random):
-        others = {}
-        for name, found in maps.items():
-            free = np.setdiff1d(np.arange(n_units[name]), found.units)
-            if len(free) < len(found.units):
-                raise InvalidInput(
-                    f"{name} has {len(free)} units besides its {len(found.units)} experts: too few for a control"
-                )
-            others[name] = UnitMaps(
-                rng.choice(free, len(found.units), replace=False), found.scale, found.shift
-            )
-        control.append(measured(others))
+    control = [measured(on_other_units(maps, n_units, rng)) for _ in range(n_random)]
     return SteeredSpeech(
         before[0],
         after[0],

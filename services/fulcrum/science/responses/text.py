@@ -47,22 +47,25 @@ def load_text_model(
     seed: int = 0,
     dtype: torch.dtype = torch.float32,
     called: str | None = None,
+    speaks: bool = False,
 ) -> TextModel:
     """From a local folder or a hub reference that is on this machine; nothing is fetched and no code of it is run.
 
     `random_weights` keeps architecture and tokenizer: the control of every finding. Anything but float32 warns:
-    bfloat16 moves AP by up to 0.016, which makes and unmakes experts. Errors name the model as it is `called`.
+    bfloat16 moves AP by up to 0.016, which makes and unmakes experts. Errors name the model as it is `called`. One that
+    `speaks` has its language head: logits in place of hidden states.
     Raises MissingDependency, UnknownModel or CorruptCheckpoint.
     """
     shown = (called or reference)[:200]
     try:
-        from transformers import AutoConfig, AutoModel, AutoTokenizer
+        from transformers import AutoConfig, AutoModel, AutoModelForCausalLM, AutoTokenizer
     except ImportError as error:
         raise MissingDependency(
             "language models need the package transformers: pip install 'fulcrum[experts]'"
         ) from error
     if dtype != torch.float32:
         warnings.warn(f"responses in {dtype} move AP and flip experts; float32 is exact", stacklevel=2)
+    kind = AutoModelForCausalLM if speaks else AutoModel
     offline = {"local_files_only": True, "trust_remote_code": False}
     try:
         tokenizer = AutoTokenizer.from_pretrained(reference, **offline)
@@ -70,9 +73,9 @@ def load_text_model(
         if random_weights:
             with torch.random.fork_rng(devices=[]):
                 torch.manual_seed(seed)
-                model = AutoModel.from_config(config, trust_remote_code=False)
+                model = kind.from_config(config, trust_remote_code=False)
         else:
-            model, loaded = AutoModel.from_pretrained(
+            model, loaded = kind.from_pretrained(
                 reference, use_safetensors=True, output_loading_info=True, **offline
             )
             missing = [name for name in loaded["missing_keys"] if not name.startswith("pooler.")]
