@@ -208,6 +208,19 @@ class TestEveryVariant:
             tower.suffix(state)
             assert ran == everything[n_before + n_cut :]
 
+    def test_tokens_that_nobody_reads_are_not_computed(
+        self, family: str, options: dict[str, Any], pooling: str, pooled: str
+    ) -> None:
+        module, stack = build(family, options)
+        read: list[int] = []
+        mlp = list(_blocks(module))[-1].mlp
+        mlp.register_forward_pre_hook(lambda _m, arguments: read.append(arguments[0].shape[1]))
+        embeddings = stack.encode(images())
+        torch.testing.assert_close(embeddings, run(module, images()), rtol=1e-4, atol=1e-5)
+        n_tokens = stack.shape.n_tokens
+        spares = family == "open_clip" and pooled == "cls" and not _own_attention(options)
+        assert read == [1 if spares else n_tokens, n_tokens]
+
     def test_units_of_an_mlp_are_offered_where_it_is_a_plain_one(
         self, family: str, options: dict[str, Any], pooling: str, pooled: str
     ) -> None:
@@ -365,3 +378,10 @@ def _blocks(module: Any) -> Any:
 
 def _first(module: Any) -> Any:
     return module.trunk.patch_embed if hasattr(module, "trunk") else module.conv1
+
+
+def _own_attention(options: dict[str, Any]) -> bool:
+    """OpenCLIP's custom blocks, whose attention takes no queries of its own."""
+    return bool(
+        {"qk_norm", "scale_heads", "scale_attn_inner", "scale_attn", "scale_fc", "block_type"} & set(options)
+    )

@@ -9,7 +9,7 @@ from typing import Any, Final, Literal
 
 from fulcrum.domain.errors import InvalidSettings
 
-VERSION: Final = 2  # of the files of an index
+VERSION: Final = 3  # of the files of an index and the numbers in them
 _SHARD_FIELDS: Final = (
     "n_tokens",
     "d_sae",

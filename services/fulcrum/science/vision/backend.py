@@ -17,7 +17,12 @@ from open_clip.hf_model import HFTextEncoder
 from open_clip.model import CLIP, CustomTextCLIP, convert_to_custom_text_state_dict
 from open_clip.timm_model import TimmModel
 from open_clip.transform import PreprocessCfg, image_transform_v2, merge_preprocess_dict
-from open_clip.transformer import TextTransformer, VisionTransformer, text_global_pool
+from open_clip.transformer import (
+    ResidualAttentionBlock,
+    TextTransformer,
+    VisionTransformer,
+    text_global_pool,
+)
 from timm.layers import mlp as timm_mlp
 
 __all__ = [
@@ -26,6 +31,7 @@ __all__ = [
     "CustomTextCLIP",
     "HFTextEncoder",
     "PreprocessCfg",
+    "ResidualAttentionBlock",
     "TextTransformer",
     "TimmModel",
     "VisionTransformer",

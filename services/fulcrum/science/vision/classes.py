@@ -10,6 +10,7 @@ from torch.nn.functional import normalize
 from fulcrum.domain.errors import ComputationFailed, EmptyPrompts
 from fulcrum.domain.tasks import ClassSet
 from fulcrum.science.vision.loaded import LoadedModel
+from fulcrum.science.vision.towers import embed_images
 
 
 def encode_texts(
@@ -61,9 +62,7 @@ def encode_images(
 ) -> Float[Tensor, "n d_embed"]:
     """Unit-norm float32 embeddings of preprocessed images, without splitting the tower."""
     with torch.no_grad():
-        return _unit(
-            loaded.model.encode_image(pixels.to(loaded.device, loaded.dtype), normalize=False), "image"
-        )
+        return _unit(embed_images(loaded.model, pixels.to(loaded.device, loaded.dtype)), "image")
 
 
 def logits(

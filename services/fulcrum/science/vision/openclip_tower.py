@@ -7,6 +7,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from fulcrum.domain.errors import UnknownModel
+from fulcrum.science.vision.backend import ResidualAttentionBlock
 from fulcrum.science.vision.stack import BlockStack, Reach, TowerShape, VisionStack
 
 
@@ -86,12 +87,32 @@ class OpenClipVision(OpenClipBlocks, VisionStack):
         """Vision blocks have no mask."""
         return
 
+    def run_last_block(self, x: Tensor, context: Any) -> Tensor:
+        """Where only CLS is pooled, its query against all keys: five sixths of the block's work are for nobody."""
+        module = self._transformer.resblocks[-1]
+        if self.shape.pooled != "cls" or type(module) is not ResidualAttentionBlock:
+            return super().run_last_block(x, context)
+        x = self._turn(x)
+        normed = module.ln_1(x)
+        first = self.tokens_of_head if self._transformer.batch_first else _first_of_sequence
+        answers = module.attention(q_x=first(normed), k_x=normed, v_x=normed, attn_mask=context)
+        cls = self._turn(first(x) + module.ls_1(answers))
+        return cls + self.mlp(self.n_blocks - 1, cls)
+
+    def tokens_of_head(self, x: Tensor) -> Tensor:
+        """CLS alone, or all."""
+        return x[:, :1] if self.shape.pooled == "cls" else x
+
     def head(self, x: Float[Tensor, "batch tokens d_model"]) -> Float[Tensor, "batch d_embed"]:
         """`ln_post` before or after pooling, as configured, then the projection."""
         pooled: Tensor = self._visual._pool(x)[0]
         if self._visual.attn_pool is not None and self._visual.attn_pool_contrastive is not None:
             pooled = pooled[:, 0]  # the answer to its one query; OpenCLIP leaves the query's dimension in
         return pooled if self._visual.proj is None else pooled @ self._visual.proj
+
+
+def _first_of_sequence(x: Tensor) -> Tensor:
+    return x[:1]
 
 
 def _pooling(visual: Any) -> tuple[str, Reach]:

@@ -59,6 +59,14 @@ class BlockStack(ABC):
     def run_block(self, block: int, x: Tensor, context: Any) -> Tensor:
         """Residual stream after the block, by the model's own module."""
 
+    def run_last_block(self, x: Tensor, context: Any) -> Tensor:
+        """The stream after the last block, of the tokens that `head` reads: a tower that needs no others skips them."""
+        return self.run_block(self.n_blocks - 1, x, context)
+
+    def tokens_of_head(self, x: Tensor) -> Tensor:
+        """Of activations within the last block, behind its attention: those that `head` reads."""
+        return x
+
     @abstractmethod
     def attention(self, block: int, x: Tensor, context: Any) -> Tensor:
         """What the attention branch of the block adds to the residual stream x."""
@@ -124,23 +132,33 @@ def run_to(stack: BlockStack, hook_point: HookPoint, x: Tensor, context: Any) ->
 
 
 def run_from(stack: BlockStack, hook_point: HookPoint, state: HookState, context: Any) -> Tensor:
-    """From the hook point to the residual stream after the last block."""
+    """From the hook point to the residual stream after the last block, of the tokens that `head` reads."""
+    last = stack.n_blocks - 1
     # An SAE computes in float32; adding its result to a bf16 stream would promote everything behind it.
-    x = state.x.to(stack.dtype)
+    x, carry = state.x.to(stack.dtype), state.carry
+    if hook_point.block == last:
+        x, carry = stack.tokens_of_head(x), None if carry is None else stack.tokens_of_head(carry)
     if hook_point.site != "resid_post":
-        if state.carry is None:
+        if carry is None:
             raise InvalidHookPoint(f"a state at {hook_point} needs the residual stream that it is added to")
         if hook_point.site == "mlp_in":
             _, rest = _require_plain(stack.mlp_module(hook_point.block))
             for module in rest:
                 x = module(x)
             x = stack.mlp_adds(hook_point.block, x)
-        x = state.carry + x
+        x = carry + x
     if hook_point.site == "attn_out":
         x = x + stack.mlp(hook_point.block, x)
-    for block in range(hook_point.block + 1, stack.n_blocks):
+    return run_blocks(stack, hook_point.block + 1, x, context)
+
+
+def run_blocks(stack: BlockStack, first: int, x: Tensor, context: Any) -> Tensor:
+    """From the stream before block `first` to that behind the last one, of the tokens that `head` reads."""
+    if first == stack.n_blocks:
+        return x
+    for block in range(first, stack.n_blocks - 1):
         x = stack.run_block(block, x, context)
-    return x
+    return stack.run_last_block(x, context)
 
 
 def check_hook_point(hook_point: HookPoint, n_blocks: int, sites: tuple[Site, ...]) -> None:
@@ -172,6 +190,10 @@ class VisionStack(BlockStack):
     @abstractmethod
     def head(self, x: Float[Tensor, "batch tokens d_model"]) -> Float[Tensor, "batch d_embed"]:
         """Final norm, pooling and projection."""
+
+    def encode(self, images: Float[Tensor, "batch 3 height width"]) -> Float[Tensor, "batch d_embed"]:
+        """The tower's own answer, not normalised, to float tolerance: tokens that nobody reads are not computed."""
+        return self.head(run_blocks(self, 0, self.embed(images), self.context()))
 
 
 class VisionSplit:

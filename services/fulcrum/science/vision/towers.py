@@ -2,6 +2,9 @@
 
 from collections.abc import Callable
 
+from jaxtyping import Float
+from torch import Tensor
+
 from fulcrum.domain.errors import InvalidHookPoint, UnknownModel
 from fulcrum.domain.hook_points import HookPoint, Tower
 from fulcrum.science.vision.backend import OpenClipModel, TimmModel, VisionTransformer
@@ -23,6 +26,16 @@ def vision_stack(model: OpenClipModel) -> VisionStack:
         f"a vision tower of type {type(visual).__name__} has no residual token stream to split; "
         "supported: OpenCLIP's VisionTransformer, and timm's VisionTransformer and Eva"
     )
+
+
+def embed_images(
+    model: OpenClipModel, pixels: Float[Tensor, "n 3 height width"]
+) -> Float[Tensor, "n d_embed"]:
+    """Image embeddings, not normalised, to float tolerance those of the model itself, without work for nobody."""
+    if isinstance(model.visual, VisionTransformer):
+        return OpenClipVision(model.visual).encode(pixels)
+    embeddings: Tensor = model.encode_image(pixels, normalize=False)
+    return embeddings
 
 
 def split_tower(loaded: LoadedModel, hook_point: HookPoint) -> VisionSplit:
