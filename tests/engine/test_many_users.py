@@ -477,7 +477,8 @@ def test_a_storm_of_requests_that_are_cancelled_or_late_leaves_nothing_behind(im
             outcomes = {o for each in pool.map(user, range(len(plans)), timeout=120) for o in each}
             ending.cancel()
             ending.join()
-        assert outcomes == {"done", "CANCELLED", "DEADLINE_EXCEEDED"}
+        # On a busy machine nobody may have been in time; that others are answered afterwards is seen below.
+        assert outcomes - {"done"} == {"CANCELLED", "DEADLINE_EXCEEDED"}
         # A forward that was running for callers who are gone may still be at it.
         until = time.monotonic() + 20
         while batcher.queue_depth:
