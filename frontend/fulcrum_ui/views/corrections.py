@@ -13,6 +13,7 @@ from fulcrum.domain.corrections import Correction
 from fulcrum.domain.errors import FulcrumError, NotFound
 from fulcrum.domain.records import CorrectionRecord, CorrectionVersion, EvaluationRecord
 from fulcrum_ui import go, troubles
+from fulcrum_ui.bench_state import holding
 from fulcrum_ui.parts.choosing import usable_saes
 from fulcrum_ui.parts.columns import columns_of
 from fulcrum_ui.parts.evidence_badges import STATE_KINDS, evidence, verdict_badge
@@ -143,6 +144,8 @@ def _one(client: Client, correction_id: str) -> None:
             format_func=lambda n: f"Version {n}" + (" (newest)" if n == newest.number else ""),
         )
         version = next(v for v in versions if v.number == number)
+        if holding(version.correction, record.name)[0] is not None:
+            go.link("debug", "Try it on an image", icon="science", correction=f"{record.id}.{number}")
         _content(client, record, version)
         _difference(client, record, versions, version)
     with right:
