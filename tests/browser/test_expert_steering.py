@@ -46,7 +46,7 @@ def test_experts_of_a_concept_are_damped_on_the_bench_and_called_units(page, wor
     page.get_by_role("spinbutton", name="Best units").press("Enter")
     settled(page)
     page.get_by_text(re.compile(r"of the model's best 12 lie there")).first.wait_for()
-    page.get_by_role("radio", name="More, as it spreads").click()
+    page.get_by_role("radio", name="As with it").click()
     page.get_by_text("Each is carried to the mean and spread").wait_for()
     settled(page)
     page.get_by_role("textbox", name="Name").fill("stickers everywhere")

@@ -1,37 +1,37 @@
 """From experts to the bench: a correction that sets, damps or transports them, made in one step."""
 
+from dataclasses import dataclass
+
 import streamlit as st
 
 from fulcrum.client import Client
 from fulcrum.domain.errors import AlreadyExists, FulcrumError, NotFound
-from fulcrum.domain.experts import ExpertRule, Experts, LayerProfile, SteeringMethod
+from fulcrum.domain.experts import ExpertRule, Experts, LayerProfile, SteeringMethod, Towards
 from fulcrum.domain.jobs import FindExperts
 from fulcrum_ui import go, troubles
 from fulcrum_ui.parts.words import plain
 from fulcrum_ui.parts.writing import write_button
 from fulcrum_ui.visitor import remembered
 
-_METHODS: dict[SteeringMethod, tuple[str, str]] = {
-    "damp": (
-        "less",
-        "Less of each, the more the better it tells the concept (AurA): nothing is left of a perfect one.",
-    ),
-    "set": (
-        "set",
-        "Each is set to its median response to the concept, everywhere: the model answers as if it were there.",
-    ),
-    "transport_mean": ("more", "What the concept adds to the mean of each is added."),
-    "transport_gaussian": (
-        "more, as it spreads",
-        "Each is carried to the mean and spread that it has with the concept.",
-    ),
-}
-_IN_NAMES: dict[SteeringMethod, str] = {
-    "damp": "less {}",
-    "set": "{} set",
-    "transport_mean": "more {}",
-    "transport_gaussian": "more {}, spread",
-}
+
+@dataclass(frozen=True)
+class _Way:
+    """Something that experts can be made to do."""
+
+    label: str
+    what: str
+    name: str  # of a correction that does it
+    method: SteeringMethod
+    towards: Towards = "concept"
+
+
+_WAYS = (
+    _Way("Less", "Less of each, the more the better it tells the concept (AurA): of a perfect one nothing is left.", "less {}", "damp"),
+    _Way("As without it", "From each what the concept adds to its mean is taken.", "without {}", "transport_mean", "others"),
+    _Way("More", "To each what the concept adds to its mean is added.", "more {}", "transport_mean"),
+    _Way("As with it", "Each is carried to the mean and spread that it has with the concept.", "as with {}", "transport_gaussian"),
+    _Way("Set", "Each is set to its median response to the concept, everywhere: the model answers as if it were there.", "{} set", "set"),
+)  # fmt: skip
 _MOST, _USUAL = 1_000, 20
 STEERED = ("latents", "vision")  # among which a correction can act
 
@@ -66,25 +66,18 @@ def _form(client: Client, found: Experts, concept: str) -> None:
             f"{share.n_experts} of the model's best {k} lie there, with an AP of up to {share.max_ap:.2f}"
             + ("." if layer == richest else f"; most, {shares[richest].n_experts}, in {plain(richest)}.")
         )
-    method: SteeringMethod = (
-        st.segmented_control(
-            "What becomes of them",
-            list(_METHODS),
-            default="damp",
-            format_func=lambda m: _METHODS[m][0].capitalize(),
-            key=f"steer-method-{place}",
-        )
-        or "damp"
-    )
-    st.caption(_METHODS[method][1])
+    labels = [way.label for way in _WAYS]
+    label = st.segmented_control("What becomes of them", labels, default=labels[0], key=f"steer-way-{place}")
+    way = _WAYS[labels.index(label) if label else 0]
+    st.caption(way.what)
     strength = st.slider("Strength", 0.05, 2.0, 1.0, 0.05, key=f"steer-strength-{place}", format="%.2f")
-    usual = _IN_NAMES[method].format(concept) + ("" if strength == 1 else f" × {strength:g}")
+    usual = way.name.format(concept) + ("" if strength == 1 else f" × {strength:g}")
     last = st.columns([3, 1.8], vertical_alignment="bottom")
     name = last[0].text_input("Name", max_chars=120, placeholder=usual, key=f"steer-name-{place}")
     if write_button(
         "Make the correction", place=last[1], type="primary", key=f"steer-go-{place}", width="stretch"
     ):
-        _make(client, found, concept, method, layer, k, strength, name.strip() or usual)
+        _make(client, found, concept, way, layer, k, strength, name.strip() or usual)
     _provable(client, found)
 
 
@@ -92,7 +85,7 @@ def _make(
     client: Client,
     found: Experts,
     concept: str,
-    method: SteeringMethod,
+    way: _Way,
     layer: str,
     k: int,
     strength: float,
@@ -101,7 +94,14 @@ def _make(
     try:
         with st.spinner("Making the correction …"):
             made = client.experts.correct(
-                found.record, concept, method, name, layer=layer, k=k, strength=strength
+                found.record,
+                concept,
+                way.method,
+                name,
+                layer=layer,
+                k=k,
+                towards=way.towards,
+                strength=strength,
             )
     except AlreadyExists:
         st.error(f"There is a correction named {plain(repr(name))} already: take another name.")

@@ -312,6 +312,10 @@ def correct(
     tau: Annotated[
         float | None, typer.Option("--tau", min=0, help="All units with a higher AP instead.")
     ] = None,
+    away: Annotated[
+        bool,
+        typer.Option("--away", help="Set or transport them to what they are without the concept instead."),
+    ] = False,
     strength: Annotated[float, typer.Option("--strength", help="1 is the whole of it.")] = 1.0,
     json: options.Json = False,
 ) -> None:
@@ -321,7 +325,15 @@ def correct(
 
     with Client() as client:
         record = client.experts.correct(
-            search, concept, method.value, name, layer=layer, k=k, tau=tau, strength=strength
+            search,
+            concept,
+            method.value,
+            name,
+            layer=layer,
+            k=k,
+            tau=tau,
+            towards="others" if away else "concept",
+            strength=strength,
         )
         version = client.corrections.version(record)
     if json:

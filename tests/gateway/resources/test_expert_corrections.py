@@ -105,6 +105,31 @@ def test_experts_are_set_damped_and_transported_as_the_formulas_say(lab, client,
         assert carried[unit.unit].shift == pytest.approx(0.25 * (on_mean - gain * unit.off_mean), abs=1e-5)
 
 
+def test_experts_go_away_from_a_concept_by_the_way_back(lab, client, latents):
+    concept = "sticker_kind=attack"
+    best = list(client.experts.units(latents, concept))[:6]
+    table = table_of(lab, latents)
+    row = table.concept(concept)
+
+    def away(method):
+        return edits_by_latent(
+            client, client.experts.correct(latents, concept, method, method, k=6, towards="others")
+        )
+
+    kept, moved, carried = (away(method) for method in ("set", "transport_mean", "transport_gaussian"))
+    for unit in best:
+        on_mean, on_sd, off_sd = (
+            float(table[name][row, unit.unit]) for name in ("on_mean", "on_sd", "off_sd")
+        )
+        assert kept[unit.unit] == SetTo(unit.unit, unit.off_mean)
+        assert moved[unit.unit].value == pytest.approx(unit.off_mean - on_mean, abs=1e-6)
+        gain = off_sd / on_sd
+        assert carried[unit.unit].gain == pytest.approx(gain, rel=1e-5)
+        assert carried[unit.unit].shift == pytest.approx(unit.off_mean - gain * on_mean, abs=1e-5)
+    with pytest.raises(InvalidRequest, match="damp takes a concept away as it is"):
+        away("damp")
+
+
 def test_it_says_where_it_came_from_and_none_of_the_images_that_chose_it_can_prove_it(
     lab, client, latents, world
 ):
@@ -230,6 +255,7 @@ def test_the_command_saves_one(lab, client, latents, monkeypatch, capsys):
     status, text = run("--method", "damp", "--name", "less cup", "--strength", "0.5")
     assert status == 0
     assert "damped by how well they tell 'cup', strength 0.5" in text
+    assert "moved back by what 'cup'" in run("--method", "transport_mean", "--name", "no cup", "--away")[1]
 
 
 @pytest.fixture

@@ -20,6 +20,7 @@ from fulcrum.domain.experts import (
     ExpertUnit,
     LayerProfile,
     SteeringMethod,
+    Towards,
     UnitSort,
 )
 from fulcrum.domain.jobs import ExpertUnits, ImageConcept, JobRecord, SplitName, TokenPool, UnitSite, Where
@@ -146,6 +147,7 @@ class ExpertSearches(Bound[Side]):
         layer: str | None = None,
         k: int | None = None,
         tau: float | None = None,
+        towards: Towards = "concept",
         strength: float = 1.0,
         scope: Scope | None = None,
         task: ClassSet | None = None,
@@ -153,7 +155,8 @@ class ExpertSearches(Bound[Side]):
         note: str = "",
     ) -> Flow[CorrectionRecord]:
         """Saves a correction that changes a concept's experts in one layer: the `k` best units by AP (20), or those
-        above `tau`. A `layer` of None is the one with the most of them, a `task` of None the data set's classes.
+        above `tau`; `towards="others"` sets and transports them away from it. A `layer` of None is the one
+        with the most of them, a `task` of None the data set's classes.
 
         Among units of the vision tower, the layer's units stand among the model's SAEs from then on. Raises
         AlreadyExists for a taken name, SaeDoesNotFit where the model has changed since, Conflict for a transport from
@@ -166,6 +169,7 @@ class ExpertSearches(Bound[Side]):
             layer=layer,
             k=k,
             tau=tau,
+            towards=towards,
             strength=strength,
             scope=None if scope is None else to_json(scope),
             task=None if task is None else to_json(task),

@@ -31,6 +31,7 @@ from fulcrum.gateway.saes import service as saes
 from fulcrum.gateway.schemas import to_domain
 from fulcrum.science.experts.maps import (
     Moments,
+    MomentTransport,
     UnitMaps,
     damped,
     edits_of,
@@ -44,10 +45,13 @@ _MAX_EDITS: Final = 1_000  # of a correction that a client may send
 _MAX_IMAGES: Final = 100_000
 _ELSEWHERE: Final = {"text": "the text tower", "language": "a language model"}
 _WORDS: Final = {
-    "set": "set to their median response to {}",
-    "damp": "damped by how well they tell {}",
-    "transport_mean": "moved by what {} adds to their mean",
-    "transport_gaussian": "carried to the mean and spread that they have for {}",
+    ("damp", "concept"): "damped by how well they tell {}",
+    ("set", "concept"): "set to their median response to {}",
+    ("set", "others"): "set to their mean response to what is not {}",
+    ("transport_mean", "concept"): "moved by what {} adds to their mean",
+    ("transport_mean", "others"): "moved back by what {} adds to their mean",
+    ("transport_gaussian", "concept"): "carried to the mean and spread that they have for {}",
+    ("transport_gaussian", "others"): "carried to the mean and spread that they have without {}",
 }
 
 
@@ -92,7 +96,7 @@ def plan(store: Store, files: DatasetFiles, asker: Asker, found: Found, body: Ex
         manifest, class_names = _dataset_then(tx, record)
     task = ClassSet(class_names) if class_names else None
     task = task if body.task is None else to_domain(ClassSet, body.task)
-    words = _WORDS[body.method].format(repr(body.concept))
+    words = _WORDS[body.method, body.towards].format(repr(body.concept))
     origin = Origin(
         "expert_search",
         image_sha256=_looked_at(files, found, spec, manifest, body.concept),
@@ -144,6 +148,10 @@ def _maps(found: Found, body: ExpertCorrection) -> tuple[str, UnitMaps]:
     table = found.table
     if body.k is not None and body.tau is not None:
         raise InvalidRequest(f"k={body.k} and tau={body.tau:g} exclude each other: give one of them")
+    if body.method == "damp" and body.towards == "others":
+        raise InvalidRequest(
+            "damp takes a concept away as it is: towards='others' belongs to the other methods"
+        )
     rule = ExpertRule("top_k", float(body.k or 20)) if body.tau is None else ExpertRule("tau", body.tau)
     layer = body.layer or table.richest_layer(body.concept, rule)
     units = table.best_of_layer(body.concept, layer, rule)
@@ -163,7 +171,7 @@ def _maps(found: Found, body: ExpertCorrection) -> tuple[str, UnitMaps]:
 
     match body.method:
         case "set":
-            maps = set_to(units, of("on_p50"))
+            maps = set_to(units, of("on_p50" if body.towards == "concept" else "off_mean"))
         case "damp":
             maps = damped(units, of("auroc"))
         case "transport_mean" | "transport_gaussian":
@@ -172,12 +180,10 @@ def _maps(found: Found, body: ExpertCorrection) -> tuple[str, UnitMaps]:
                     f"search {found.record.name!r} was made before spreads of responses were kept, and "
                     f"{body.method} needs them: search again, which runs no forward pass, or choose set or damp"
                 )
-            maps = transported_by_moments(
-                units,
-                Moments(of("off_mean"), of("off_sd")),
-                Moments(of("on_mean"), of("on_sd")),
-                "mean" if body.method == "transport_mean" else "gaussian",
-            )
+            off, on = (Moments(of(f"{side}_mean"), of(f"{side}_sd")) for side in ("off", "on"))
+            source, target = (off, on) if body.towards == "concept" else (on, off)
+            kind: MomentTransport = "mean" if body.method == "transport_mean" else "gaussian"
+            maps = transported_by_moments(units, source, target, kind)
         case _:
             assert_never(body.method)
     maps = maps.with_strength(body.strength).that_change()

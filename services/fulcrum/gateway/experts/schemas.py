@@ -419,6 +419,11 @@ class ExpertCorrection(Body):
         description="`set`: to the median response to the concept. `damp`: by `1 - 2 (AUROC - 0.5)`. `transport_mean`: "
         "what the concept adds to the mean is added. `transport_gaussian`: to the mean and spread with the concept."
     )
+    towards: Literal["concept", "others"] = Field(
+        "concept",
+        description="`others`, for what is set or transported: to the mean response without the concept, and from the "
+        "responses with it to those without.",
+    )
     strength: float = Field(
         1.0, gt=0, le=10, description="Share of the way to what the method says; more goes beyond."
     )
