@@ -166,6 +166,32 @@ def test_one_model_is_in_memory_at_a_time_and_none_when_the_search_is_done(shop)
     assert after.loads >= before.loads + 2
 
 
+def test_a_worker_that_has_nothing_to_do_keeps_no_language_model_of_a_search_that_failed(shop, monkeypatch):
+    monkeypatch.setattr(expert_responses, "responses_and_embeddings", None)
+    job = shop.submit(asked(shop))
+    residency = shop.machine.engine.residency
+    before = residency.counts
+    assert shop.run(job).state == "failed"
+    assert residency.counts.loads > before.loads
+    assert residency.counts.n_entries == before.n_entries
+
+
+def test_what_was_fetched_from_the_hub_before_is_found_and_a_folder_of_that_name_is_not(
+    shop, models, tmp_path, monkeypatch
+):
+    kept = tmp_path / "hub" / "models--somebody--small"
+    shutil.copytree(models / "causal", kept / "snapshots" / ("a" * 40))
+    (kept / "refs").mkdir()
+    (kept / "refs" / "main").write_text("a" * 40)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
+    _, record, _ = searched(shop, "hf-hub:somebody/small")
+    assert record.language_model == "hf-hub:somebody/small"
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(models / "causal", tmp_path / "somebody" / "other")
+    job = shop.run(shop.submit(asked(shop, "hf-hub:somebody/other")))
+    assert "is not on this machine" in job.error
+
+
 def spoilt(models, name, change):
     folder = models / name
     shutil.copytree(models / "causal", folder)

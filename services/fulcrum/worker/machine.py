@@ -80,6 +80,11 @@ class Machine:
             raise UnknownSae(f"no SAE with the id {sae_id[:80]!r}")
         return self.model(project_id, record.model_id), self.references.sae(record.source)
 
+    def rest(self) -> None:
+        """Nothing is due: language models, which are large and asked for rarely, leave memory."""
+        if "engine" in self.__dict__:  # asking for it would make it
+            self.engine.residency.drop_language_models()
+
     def folder_of(self, job_id: str) -> Path:
         """The job's scratch, made when it is not there."""
         folder = self.jobs_folder / job_id

@@ -53,6 +53,7 @@ class Runner:
         while not self.stopping.asked and (task := self._claim(queues)) is not None:
             self.run(task)
             n += 1
+        self.machine.rest()
         return n
 
     def run(self, task: JobTask) -> None:

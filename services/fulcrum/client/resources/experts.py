@@ -97,7 +97,10 @@ class ExpertSearches(Bound[Side]):
         name: str = "",
         seed: int = 0,
     ) -> Flow[JobRecord]:
-        """As `find_latents`, among the units of the text tower. `fulcrum.domain.concept_sets` makes concept sets."""
+        """As `find_latents`, among the units of the text tower. Raises InvalidPrompt for a sentence too long for it.
+
+        `fulcrum.domain.concept_sets` makes concept sets: `built_from_templates(..., longest=37)` fits the demo's tower.
+        """
         body = {"concept_set": to_json(concepts), "sites": [*sites], "name": name, "seed": seed}
         return (yield from self._wire.ask(JobRecord, "POST", _of_model(model), json=body))
 
