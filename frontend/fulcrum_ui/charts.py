@@ -363,7 +363,7 @@ def against_control(table: pd.DataFrame, x: str, y: str, *, bars: bool = True) -
     return cast(
         Any,
         mark.encode(
-            x=alt.X(f"{x}:N" if bars else f"{x}:Q", sort=None, title=x),
+            x=alt.X(f"{x}:N" if bars else f"{x}:Q", sort=None, title=x, axis=alt.Axis(labelLimit=240)),
             y=alt.Y(f"{y}:Q", title=y),
             xOffset=alt.XOffset("weights:N", sort=["trained", "random"]) if bars else alt.XOffset(),
             color=alt.Color(
@@ -373,7 +373,9 @@ def against_control(table: pd.DataFrame, x: str, y: str, *, bars: bool = True) -
             ),
             tooltip=[x, "weights", alt.Tooltip(f"{y}:Q", format=".3g")],
         ),
-    ).properties(height=220)
+    ).properties(
+        height=220 + (4 * max(map(len, table[x])) if bars and len(table) else 0)
+    )  # names stand upright
 
 
 def checkpoint_curve(table: pd.DataFrame) -> Any:

@@ -53,3 +53,17 @@ def test_what_people_wrote_is_shown_as_it_is_where_markdown_is_read():
     assert words.plain("![x](http://a/b) *b* `c`") == r"\!\[x\]\(http\://a/b\) \*b\* \`c\`"
     assert words.plain("no_stickers") == r"no\_stickers"
     assert words.plain("two\nlines") == "two lines"
+
+
+@pytest.mark.parametrize(
+    ("names", "shared"),
+    [
+        (["encoder.layer.0.a", "encoder.layer.1.a"], "encoder.layer."),
+        (["visual.blocks.0.mlp_in", "visual.blocks.0.mlp_out"], "visual.blocks.0."),
+        (["h.10.c_fc", "h.11.c_fc"], "h."),
+        (["latents"], ""),
+        (["abc", "abd"], ""),
+    ],
+)
+def test_what_all_names_of_layers_begin_with_is_said_once(names, shared):
+    assert words.shared_beginning(names) == shared

@@ -4,6 +4,7 @@ import re
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from html import escape
+from itertools import takewhile
 from typing import Literal
 
 from fulcrum.domain.edits import Add, Affine, Cap, Edit, Floor, MeanAblate, ProjectOut, Scale, SetTo
@@ -131,3 +132,11 @@ def edits_words(
     shown = [edit_words(e, labels.get(e.latent), noun) for e in edits[:most]]
     more = len(edits) - most
     return ", ".join(shown) + (f" and {more} more" if more > 0 else "")
+
+
+def shared_beginning(names: Sequence[str]) -> str:
+    """Whole parts, with their dots, with which all names begin: `encoder.layer.`; "" for one name."""
+    if len(names) < 2:
+        return ""
+    beside = zip(*(name.split(".")[:-1] for name in names), strict=False)
+    return "".join(f"{parts[0]}." for parts in takewhile(lambda parts: len(set(parts)) == 1, beside))

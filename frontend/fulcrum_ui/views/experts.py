@@ -12,7 +12,7 @@ from fulcrum.domain.records import ExpertsRecord
 from fulcrum_ui import charts, go, troubles
 from fulcrum_ui.parts import concept_editor, expert_curve, expert_question, expert_steering, keeping
 from fulcrum_ui.parts.dendrogram import links_of
-from fulcrum_ui.parts.words import ago, number, p_value, plain
+from fulcrum_ui.parts.words import ago, number, p_value, plain, shared_beginning
 from fulcrum_ui.visitor import SHORT_S, remembered, visitor
 
 _SHOWN_UNITS = 50
@@ -181,14 +181,15 @@ def _layers(client: Client, found: Experts, concept: str) -> None:
             )
         if len(found.layers) > 1:
             profile = client.experts.profile(found.record, concept, rule)
+            shared = shared_beginning([s.layer for s in profile.layers])
             table = pd.DataFrame(
                 [
-                    {"layer": s.layer, "experts": n, "weights": w}
+                    {"layer": s.layer.removeprefix(shared), "experts": n, "weights": w}
                     for s in profile.layers
                     for n, w in ((s.n_experts, "trained"), (s.control_n_experts, "random"))
                 ]
             )
-            st.markdown("**Where they lie**")
+            st.markdown("**Where they lie**" + (f" :gray[in {plain(shared.rstrip('.'))}]" if shared else ""))
             charts.show(charts.against_control(table, "layer", "experts"), table, f"layers-{concept}")
     spread = client.experts.distribution(found.record, concept)
     table = pd.DataFrame(
