@@ -9,13 +9,14 @@ import pytest
 import torch
 from tests.gateway.resources.conftest import picture
 from tests.gateway.resources.test_experts import FILLERS, FRAMES, WORDS, client, dataset, work, world
+from tests.worker.workshop import QUICK
 
 from fulcrum.cli.main import run as fulcrum
 from fulcrum.client import Client
 from fulcrum.datasets.concepts import image_examples
 from fulcrum.datasets.expert_table import KIND, MOMENTS, ExpertTable
 from fulcrum.datasets.index.array_file import open_array_file, write_array_file
-from fulcrum.demo.shipped import demo_model, demo_task
+from fulcrum.demo.shipped import FOLDER_NAME, WEIGHTS, demo_model, demo_task
 from fulcrum.domain.concept_sets import built_from_templates
 from fulcrum.domain.edits import Add, Affine, Scale, Scope, SetTo
 from fulcrum.domain.errors import (
@@ -37,6 +38,12 @@ from fulcrum.science.responses.unit_steering import steered
 from fulcrum.science.vision.classes import encode_class_set, logits
 from fulcrum.science.vision.images import decode_image
 from fulcrum.science.vision.loading import load_model
+from fulcrum.worker.datasets import dataset_opener
+from fulcrum.worker.handlers.index_dataset import IndexDatasetHandler
+from fulcrum.worker.handlers.validate_correction import ValidateCorrectionHandler
+from fulcrum.worker.indexes import open_runs
+from fulcrum.worker.machine import Machine
+from fulcrum.worker.running import Runner
 
 __all__ = ["client", "dataset", "work", "world"]
 
@@ -326,3 +333,40 @@ def test_the_units_of_a_layer_are_registered_once_by_whoever_corrects_first(lab,
     assert {e.kind for e in edits} == {"affine"}
     tried = client.steer(client.images.get(lab.image["id"]), first, demo_task(), sae=first.sae_id)
     assert len(tried.effect.controls) > 0
+
+
+def test_units_that_know_the_sticker_are_damped_and_mend_images_that_did_not_choose_them(
+    lab, client, dataset, units, tmp_path
+):
+    saved = client.experts.correct(
+        units, "sticker_kind=attack", "damp", "less of the word", layer="visual.blocks.5.mlp_in", k=150,
+        strength=1.5, task=demo_task(),
+    )  # fmt: skip
+    asked = {"where": {"sticker_kind": "attack"}, "n_controls": 5}
+    unseen = client.evaluations.validate(saved, dataset, split="select", **asked)
+    seen = client.evaluations.validate(saved, dataset, split="discover", **asked)
+    platform, opened = lab.platform, dataset_opener()
+    machine = Machine(
+        platform.store, platform.artifacts, tmp_path / "validating", folders={FOLDER_NAME: WEIGHTS}
+    )
+    handlers = {
+        "index_dataset": IndexDatasetHandler(opened),
+        "validate_correction": ValidateCorrectionHandler(open_runs(opened)),
+    }
+    Runner(machine, handlers, terms=QUICK).run_until_idle()
+    done = client.jobs.wait(unseen)
+    assert done.state == "succeeded", done.error
+    numbers = client.evaluations.get(done.result["evaluation_id"]).record.numbers
+    assert numbers["fixed"] > 3 * numbers["broken"]
+    rows = {i.id for i in client.evaluations.images(done.result["evaluation_id"], outcome="fixed")}
+    assert len(rows) == numbers["fixed"]
+    # On the split that chose the units, the images that chose them are not judged.
+    origin = client.corrections.version(saved).correction.origin.image_sha256
+    ended = client.jobs.wait(seen)
+    assert ended.state == "succeeded", ended.error
+    reports = [client.evaluations.get(job.result["evaluation_id"]).report for job in (done, ended)]
+    n = {split: len(list(client.datasets.images(dataset, split=split))) for split in ("select", "discover")}
+    judged = [report["counted"]["evaluated"] for report in reports]
+    assert judged[0] == n["select"]
+    assert judged[1] <= n["discover"] - len(origin)  # nor are their twins
+    assert len(origin) > 0
