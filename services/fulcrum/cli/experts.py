@@ -29,6 +29,7 @@ class Method(StrEnum):
     DAMP = "damp"
     TRANSPORT_MEAN = "transport_mean"
     TRANSPORT_GAUSSIAN = "transport_gaussian"
+    TRANSPORT_LINEAR = "transport_linear"
 
 
 SearchId = Annotated[str, typer.Argument(help="Id of the search, exp_...")]

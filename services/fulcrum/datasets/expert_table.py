@@ -27,14 +27,15 @@ from fulcrum.domain.experts import (
     LayerProfile,
     LayerShare,
     StructureSummary,
+    Towards,
     UnitLayer,
     UnitSort,
 )
 
 Array = NDArray[Any]
 KIND: Final = "experts"
-VERSION: Final = 2
-_READ: Final = (1, 2)  # the first knew no moments
+VERSION: Final = 3
+_READ: Final = (1, 2, 3)  # the first knew no moments, the second no linear transports
 EXPERTS, RANDOM_WEIGHTS = "experts", "random_weights"
 N_BINS: Final = 50
 
@@ -54,6 +55,9 @@ COLUMNS: Final = frozenset(
     }
 )
 MOMENTS: Final = frozenset({"on_mean", "on_sd", "off_sd"})  # beside off_mean; from version 2
+# (n_concepts, n_layers, n): units within the layer (-1: there are fewer); with an axis of 2 behind, their maps towards
+# the concept and towards the others. From version 3.
+LINEAR: Final = frozenset({"linear_units", "linear_scale", "linear_shift"})
 
 
 @dataclass(frozen=True)
@@ -75,11 +79,10 @@ class ExpertTable:
     def __init__(self, file: ArrayFile) -> None:
         """Raises CorruptIndex for a file of another version or without an array."""
         version = file.meta.get("version")
-        wanted = COLUMNS | (MOMENTS if version != 1 else frozenset())
-        if version not in _READ or not set(file.arrays) >= wanted:
+        if version not in _READ or not set(file.arrays) >= _arrays_of(version):
             raise CorruptIndex(f"{file.path.name} is no search for experts of version {_READ}")
         self._file = file
-        self.has_moments = version != 1
+        self.has_moments, self.has_linear = version >= 2, version >= 3
 
     @classmethod
     def open(cls, path: Path) -> "ExpertTable":
@@ -87,7 +90,7 @@ class ExpertTable:
         return cls(open_array_file(path, KIND))
 
     def __getitem__(self, name: str) -> Array:
-        """One of COLUMNS; of MOMENTS where it has them."""
+        """One of COLUMNS; of MOMENTS and LINEAR where it has them."""
         return self._file.arrays[name]
 
     @cached_property
@@ -231,6 +234,30 @@ class ExpertTable:
         above = self.chosen(rule, self.concept(concept))[inside]
         return best[above[best]]
 
+    def linear_maps(
+        self, concept: str, layer: str, units: NDArray[np.int64], towards: Towards
+    ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """(scale, shift) of the linear transport of units of a layer, numbered there.
+
+        Raises UnknownExperts for a concept or layer, InvalidSettings for units that it was not kept for.
+        """
+        at = self.about.layers.index(self.layer(layer))
+        row = self.concept(concept)
+        kept = np.asarray(self["linear_units"][row, at])
+        found = np.flatnonzero(kept >= 0)
+        place = {int(kept[i]): int(i) for i in found}
+        if not all(int(unit) in place for unit in units):
+            raise InvalidSettings(
+                f"the linear transport is kept for the {len(found)} best units of a layer, and {len(units)} of {layer} "
+                "were chosen: take fewer, or the transport of mean and spread"
+            )
+        chosen, side = [place[int(unit)] for unit in units], int(towards == "others")
+
+        def of(name: str) -> NDArray[np.float64]:
+            return np.asarray(self[name][row, at, chosen, side], dtype=np.float64)
+
+        return of("linear_scale"), of("linear_shift")
+
     def require_one_base_rate(self) -> None:
         """Raises InvalidInput where AP cannot be compared across the concepts."""
         if not self.about.one_base_rate:
@@ -323,6 +350,11 @@ class ExpertTable:
 
 def write_expert_table(path: Path, arrays: Mapping[str, Array], about: AboutExperts) -> None:
     """The same content, the same bytes."""
-    assert set(arrays) == COLUMNS | MOMENTS, set(arrays) ^ (COLUMNS | MOMENTS)
+    assert set(arrays) == _arrays_of(VERSION), set(arrays) ^ _arrays_of(VERSION)
     text = np.frombuffer(json.dumps(to_json(about), sort_keys=True).encode(), dtype=np.uint8)
     write_array_file(path, KIND, {**arrays, "about": text}, {"version": VERSION})
+
+
+def _arrays_of(version: int) -> frozenset[str]:
+    """What a file of a version has."""
+    return COLUMNS | (MOMENTS if version >= 2 else frozenset()) | (LINEAR if version >= 3 else frozenset())

@@ -77,8 +77,9 @@ RuleName = Literal["top_k", "tau", "cosine_ap", "cosine_auroc"]
 
 `tau` and `cosine_ap` exist only where all concepts have one base rate.
 """
-SteeringMethod = Literal["set", "damp", "transport_mean", "transport_gaussian"]
-"""What becomes of experts: set to `on_p50`, damped by `1 - 2 (AUROC - 0.5)`, or transported by their moments."""
+SteeringMethod = Literal["set", "damp", "transport_mean", "transport_gaussian", "transport_linear"]
+"""What becomes of experts: set to `on_p50`, damped by `1 - 2 (AUROC - 0.5)`, or transported by their
+moments or by their sorted responses."""
 Towards = Literal["concept", "others"]
 """Whether what is set or transported comes to be as with the concept, or as without it (`off_mean` where it is set)."""
 UnitSort = Literal["ap", "auroc", "on_p50", "on_p90", "off_mean"]

@@ -9,8 +9,8 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from fulcrum.datasets.concepts import POSITIVE, Examples, image_examples, sentence_examples
-from fulcrum.datasets.expert_table import EXPERTS, RANDOM_WEIGHTS
+from fulcrum.datasets.concepts import NEGATIVE, POSITIVE, Examples, image_examples, sentence_examples
+from fulcrum.datasets.expert_table import EXPERTS, LINEAR, RANDOM_WEIGHTS
 from fulcrum.datasets.index import LatentIndex
 from fulcrum.datasets.index.array_file import open_array_file, write_array_file
 from fulcrum.datasets.samples import Dataset
@@ -37,13 +37,15 @@ from fulcrum.engine.expert_responses import (
 from fulcrum.engine.language_models import LanguageSource
 from fulcrum.engine.residency import Residency
 from fulcrum.science.experts.ap import expertise
+from fulcrum.science.experts.maps import transported
 from fulcrum.science.experts.sparse_ap import SparseResponses, sparse_expertise
 from fulcrum.science.responses.clip import tower_layers
 from fulcrum.science.responses.text import check_texts, text_embeddings
 from fulcrum.science.vision.classes import encode_texts
 from fulcrum.science.vision.loaded import LoadedModel
 
-VERSION: Final = 2  # of the numbers that the same question leads to; the second has moments of the responses
+VERSION: Final = 3  # of the numbers that the same question leads to; the third has linear transports
+N_LINEAR: Final = 128  # of a layer, for each concept
 MAX_RESPONSE_BYTES: Final = 16 << 30
 
 Numbers = NDArray[np.int64]
@@ -204,6 +206,7 @@ class Ranked:
     concepts: tuple[Expertise, ...]
     mean_activation: NDArray[np.float64]  # (n_concepts, n_units) over the positives
     mean_embedding: NDArray[np.float64]  # (n_concepts, d_embed) over the positives
+    linear: Mapping[str, NDArray[Any]]  # LINEAR of the table
 
 
 def rank(search: Search, variant: str, files: Sequence[Path], folder: Path, say: Said) -> Ranked:
@@ -230,11 +233,14 @@ def rank(search: Search, variant: str, files: Sequence[Path], folder: Path, say:
             if layer.name == "latents":
                 sparse = _sparse(search, opened)
                 many, means = sparse_expertise(sparse, labels), _sparse_means(sparse, weights)
+                responses_of: Callable[[NDArray[np.int64]], NDArray[np.float32]] = sparse.rows
             else:
                 part = slice(layer.first, layer.first + layer.n_units)
                 dense = np.concatenate([f.arrays[DENSE][part] for f in opened], axis=1)
                 many, means = expertise(dense, labels), weights @ dense.T.astype(np.float64)
+                responses_of = dense.__getitem__
             arrays = {name: np.stack([getattr(e, name) for e in many]) for name in EXPERTISE_ARRAYS}
+            arrays |= linear_transports([e.ap for e in many], responses_of, labels)
             write_array_file(path, "ranked", {**arrays, "means": means}, {})
         found.append(dict(open_array_file(path, "ranked").arrays))
     joined = {name: np.concatenate([f[name] for f in found], axis=1) for name in (*EXPERTISE_ARRAYS, "means")}
@@ -242,7 +248,36 @@ def rank(search: Search, variant: str, files: Sequence[Path], folder: Path, say:
         Expertise(**{name: joined[name][c] for name in EXPERTISE_ARRAYS}, n_pos=int(n_pos), n_neg=int(n_neg))
         for c, (n_pos, n_neg) in enumerate(zip(search.examples.n_pos, search.examples.n_neg, strict=True))
     )
-    return Ranked(concepts, joined["means"], weights @ embeddings.astype(np.float64))
+    linear = {name: np.stack([f[name] for f in found], axis=1) for name in sorted(LINEAR)}
+    return Ranked(concepts, joined["means"], weights @ embeddings.astype(np.float64), linear)
+
+
+def linear_transports(
+    ap: Sequence[NDArray[np.float64]],
+    responses_of: Callable[[NDArray[np.int64]], NDArray[np.float32]],
+    labels: NDArray[np.int8],
+) -> dict[str, NDArray[Any]]:
+    """The linear transport of the best units of a layer by AP, (n_concepts, N_LINEAR) of each array of LINEAR.
+
+    It takes the sorted responses themselves, which are gone once a table is written: all units would be as much work
+    as the ranking, and nobody steers thousands.
+    """
+    n = len(ap)
+    found: dict[str, NDArray[Any]] = {
+        "linear_units": np.full((n, N_LINEAR), -1, dtype=np.int64),
+        "linear_scale": np.ones((n, N_LINEAR, 2)),
+        "linear_shift": np.zeros((n, N_LINEAR, 2)),
+    }
+    for concept, (values, row) in enumerate(zip(ap, labels, strict=True)):
+        best = np.argsort(-values, kind="stable")[:N_LINEAR]
+        responses = responses_of(best)
+        off, on = responses[:, row == NEGATIVE], responses[:, row == POSITIVE]
+        found["linear_units"][concept, : len(best)] = best
+        for side, (source, target) in enumerate(((off, on), (on, off))):
+            maps = transported(best, source, target, "linear")
+            found["linear_scale"][concept, : len(best), side] = maps.scale
+            found["linear_shift"][concept, : len(best), side] = maps.shift
+    return found
 
 
 def _sparse(search: Search, opened: Sequence[Any]) -> SparseResponses:

@@ -82,6 +82,7 @@ def write_experts(
     }
     for name in EXPERTISE_ARRAYS[1:]:  # but for AP, which stands there with that of random weights
         arrays[name] = np.stack([getattr(c, name) for c in mine.concepts]).astype(np.float32)
+    arrays |= mine.linear
     write_expert_table(path, arrays, about)
     return about
 

@@ -14,8 +14,9 @@ from tests.worker.workshop import QUICK
 from fulcrum.cli.main import run as fulcrum
 from fulcrum.client import Client
 from fulcrum.datasets.concepts import image_examples
-from fulcrum.datasets.expert_table import KIND, MOMENTS, ExpertTable
+from fulcrum.datasets.expert_table import KIND, LINEAR, MOMENTS, ExpertTable
 from fulcrum.datasets.index.array_file import open_array_file, write_array_file
+from fulcrum.datasets.index.opening import open_linked_index
 from fulcrum.demo.shipped import FOLDER_NAME, WEIGHTS, demo_model, demo_task
 from fulcrum.domain.concept_sets import built_from_templates
 from fulcrum.domain.edits import Add, Affine, Scale, Scope, SetTo
@@ -32,7 +33,7 @@ from fulcrum.domain.errors import (
 from fulcrum.domain.experts import ExpertRule
 from fulcrum.domain.identifiers import new_id
 from fulcrum.domain.tasks import ClassSet
-from fulcrum.science.experts.maps import set_to
+from fulcrum.science.experts.maps import set_to, transported
 from fulcrum.science.responses.clip import tower_layers
 from fulcrum.science.responses.unit_steering import steered
 from fulcrum.science.vision.classes import encode_class_set, logits
@@ -137,6 +138,36 @@ def test_experts_go_away_from_a_concept_by_the_way_back(lab, client, latents):
         away("damp")
 
 
+def test_the_linear_transport_is_that_of_the_responses_themselves(
+    lab, client, dataset, latents, world, tmp_path
+):
+    """Against `transported` on responses that are read from the index again."""
+    concept = "sticker_kind=attack"
+    best = list(islice(client.experts.units(latents, concept), 6))
+    examples = image_examples(world, client.jobs.get(latents.job_id).job.spec)
+    labels = examples.labels[examples.names.index(concept)]
+    with lab.platform.store.read() as tx:
+        found = tx.indexes.current(tx.datasets.get(dataset.id), latents.sae_id)
+    index = open_linked_index(found.files, lab.platform.artifacts.local_path, tmp_path, found.key)
+    responses = np.zeros((6, len(world)), dtype=np.float32)
+    for row, unit in enumerate(best):
+        images, values = index.image_max(unit.unit)
+        responses[row, images] = values
+    responses = responses[:, examples.numbers]
+    off, on = responses[:, labels == 0], responses[:, labels == 1]
+    for towards, source, target in (("concept", off, on), ("others", on, off)):
+        wanted = transported(np.arange(6), source, target, "linear")
+        saved = client.experts.correct(
+            latents, concept, "transport_linear", f"line to {towards}", k=6, towards=towards
+        )
+        carried = edits_by_latent(client, saved)
+        for row, unit in enumerate(best):
+            assert carried[unit.unit].gain == pytest.approx(wanted.scale[row], rel=1e-9)
+            assert carried[unit.unit].shift == pytest.approx(wanted.shift[row], rel=1e-9, abs=1e-12)
+    with pytest.raises(InvalidSettings, match="kept for the 128 best units of a layer, and 200 of latents"):
+        client.experts.correct(latents, concept, "transport_linear", "many", k=200)
+
+
 def test_it_says_where_it_came_from_and_none_of_the_images_that_chose_it_can_prove_it(
     lab, client, latents, world
 ):
@@ -175,13 +206,13 @@ def test_how_many_is_said_by_k_or_by_tau_and_twenty_are_taken_where_nothing_is_s
         client.experts.correct(latents, "cup", "set", "above", tau=0.3)
 
 
-@pytest.mark.parametrize("method", ["transport_mean", "transport_gaussian"])
+@pytest.mark.parametrize("method", ["transport_mean", "transport_gaussian", "transport_linear"])
 def test_a_search_from_before_moments_were_kept_is_read_and_its_transports_are_refused(
     lab, client, latents, tmp_path, method
 ):
     new = open_array_file(lab.platform.artifacts.local_path(latents.sha256), KIND)
     path = tmp_path / "old.arrays"
-    old = {name: array for name, array in new.arrays.items() if name not in MOMENTS}
+    old = {name: array for name, array in new.arrays.items() if name not in MOMENTS | LINEAR}
     write_array_file(path, KIND, old, {"version": 1})
     before = dataclasses.replace(
         latents,

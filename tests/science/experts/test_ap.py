@@ -205,3 +205,13 @@ def test_layers_with_other_base_rates_are_not_joined():
     assert Expertise.joined([some(4, 10), some(400, 1000)]).n_units == 4
     with pytest.raises(InvalidInput, match="across base rates"):
         Expertise.joined([some(400, 1000), some(80, 2500)])
+
+
+def test_rows_of_sparse_responses_are_those_of_the_dense_ones() -> None:
+    dense = np.random.default_rng(3).normal(size=(7, 20)).astype(np.float32)
+    dense[np.abs(dense) < 0.8] = 0
+    dense[4] = 0
+    units, examples = np.nonzero(dense)
+    sparse = SparseResponses.create(units, examples, dense[units, examples], 7, 20)
+    assert np.array_equal(sparse.rows(np.arange(7)), dense)
+    assert np.array_equal(sparse.rows(np.array([5, 4, 0])), dense[[5, 4, 0]])

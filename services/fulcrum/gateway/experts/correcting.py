@@ -50,6 +50,11 @@ _WORDS: Final = {
     ("set", "others"): "set to their mean response to what is not {}",
     ("transport_mean", "concept"): "moved by what {} adds to their mean",
     ("transport_mean", "others"): "moved back by what {} adds to their mean",
+    ("transport_linear", "concept"): "carried to the responses that they have for {}, the least to the least",
+    (
+        "transport_linear",
+        "others",
+    ): "carried to the responses that they have without {}, the least to the least",
     ("transport_gaussian", "concept"): "carried to the mean and spread that they have for {}",
     ("transport_gaussian", "others"): "carried to the mean and spread that they have without {}",
 }
@@ -184,6 +189,13 @@ def _maps(found: Found, body: ExpertCorrection) -> tuple[str, UnitMaps]:
             source, target = (off, on) if body.towards == "concept" else (on, off)
             kind: MomentTransport = "mean" if body.method == "transport_mean" else "gaussian"
             maps = transported_by_moments(units, source, target, kind)
+        case "transport_linear":
+            if not table.has_linear:
+                raise Conflict(
+                    f"search {found.record.name!r} was made before linear transports were kept: search again, which "
+                    "runs no forward pass, or choose another method"
+                )
+            maps = UnitMaps(units, *table.linear_maps(body.concept, layer, units, body.towards))
         case _:
             assert_never(body.method)
     maps = maps.with_strength(body.strength).that_change()

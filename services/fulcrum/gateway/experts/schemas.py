@@ -415,9 +415,10 @@ class ExpertCorrection(Body):
     tau: Annotated[float, Field(ge=0, lt=1)] | None = Field(
         None, description="All of the layer's units with a higher AP, at most 1000; instead of `k`."
     )
-    method: Literal["set", "damp", "transport_mean", "transport_gaussian"] = Field(
+    method: Literal["set", "damp", "transport_mean", "transport_gaussian", "transport_linear"] = Field(
         description="`set`: to the median response to the concept. `damp`: by `1 - 2 (AUROC - 0.5)`. `transport_mean`: "
-        "what the concept adds to the mean is added. `transport_gaussian`: to the mean and spread with the concept."
+        "what the concept adds to the mean is added. `transport_gaussian`: to the mean and spread with the concept. "
+        "`transport_linear`: the line through the sorted responses without and with it (the 128 best of a layer)."
     )
     towards: Literal["concept", "others"] = Field(
         "concept",

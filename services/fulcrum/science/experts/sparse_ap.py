@@ -64,6 +64,14 @@ class SparseResponses:
         """Number of units, silent ones included."""
         return len(self.starts) - 1
 
+    def rows(self, units: Int[np.ndarray, " n"]) -> Float[np.ndarray, "n n_examples"]:
+        """Chosen units, zeros included."""
+        dense = np.zeros((len(units), self.n_examples), dtype=np.float32)
+        for row, unit in enumerate(units.tolist()):
+            entries = slice(self.starts[unit], self.starts[unit + 1])
+            dense[row, self.examples[entries]] = self.values[entries]
+        return dense
+
 
 def sparse_expertise(
     responses: SparseResponses, labels: Int[np.ndarray, "n_concepts n_examples"]
