@@ -43,6 +43,7 @@ _NEEDED = {
 _OPTIONAL = {
     "s3": ("s3fs", "artifacts in an S3-compatible store"),
     "postgres": ("psycopg", "records in PostgreSQL"),
+    "experts": ("transformers", "experts among the units of language models"),
     "traces": ("opentelemetry.exporter.otlp.proto.http", "traces to an OpenTelemetry collector"),
 }
 
