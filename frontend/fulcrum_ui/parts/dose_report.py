@@ -84,7 +84,7 @@ def sweep(client: Client, found: Evaluation) -> None:
             charts.pareto(table),
             table,
             f"pareto-{found.record.id}",
-            caption="Up and left is better; grey are corrections of the same size made of other latents.",
+            caption="Up and left is better; grey are corrections of the same size made of others.",
         )
     st.caption(
         f"{number(report['n'])} images, {number(report['n_target'])} of the failure mode, split {found.record.split}."

@@ -7,7 +7,7 @@ import pandas as pd
 import streamlit as st
 
 from fulcrum.client import Client
-from fulcrum.domain.errors import FulcrumError
+from fulcrum.domain.errors import FulcrumError, NotFound
 from fulcrum.domain.evaluations import Evaluation
 from fulcrum_ui import charts, troubles
 from fulcrum_ui.parts import keeping
@@ -15,8 +15,9 @@ from fulcrum_ui.parts.bars import banner
 from fulcrum_ui.parts.dose_report import doses_of_it
 from fulcrum_ui.parts.evidence_badges import verdict_meaning
 from fulcrum_ui.parts.flip_board import changed_of_set, flip_board, images_of_cell
+from fulcrum_ui.parts.latent_cards import known
 from fulcrum_ui.parts.printing import printable
-from fulcrum_ui.parts.words import number, p_value, percent, plain, signed
+from fulcrum_ui.parts.words import Noun, number, p_value, percent, plain, signed
 from fulcrum_ui.visitor import remembered
 
 Report = dict[str, Any]
@@ -77,7 +78,7 @@ def _verdict(client: Client, found: Evaluation, report: Report) -> None:
         _to_changed(found, report)
         for line in report.get("gates_left_out") or ():
             st.caption(f"Not asked: {line}")
-        _controls(report)
+        _controls(client, found, report)
 
 
 def _two_by_two(title: str, part: Report) -> None:
@@ -131,8 +132,21 @@ def _to_changed(found: Evaluation, report: Report) -> None:
             )
 
 
-def _controls(report: Report) -> None:
-    kinds = {"matched_latents": "other latents", "random_directions": "random directions"}
+def _noun(client: Client, found: Evaluation) -> Noun:
+    """Of what the correction is made."""
+
+    def ask() -> Noun:
+        try:
+            sae_id = client.corrections.get(found.record.correction_id).sae_id
+            return known(client, sae_id, ()).noun if sae_id else "latent"
+        except NotFound:  # the correction or its SAE is gone, its evaluation stays
+            return "latent"
+
+    return remembered(("evaluations", found.record.id, "noun"), ask)
+
+
+def _controls(client: Client, found: Evaluation, report: Report) -> None:
+    kinds = {"matched_latents": f"other {_noun(client, found)}s", "random_directions": "random directions"}
     draws = [
         {"kind": kinds.get(c["kind"], c["kind"]), "change": 100 * g}
         for c in report.get("controls") or ()
@@ -305,7 +319,7 @@ def _ripple(client: Client, found: Evaluation, report: Report) -> None:
                 column_config=_science(),
             )
     with right:
-        st.markdown("**Latents that moved though nobody edited them**")
+        st.markdown(f"**{_noun(client, found).capitalize()}s that moved though nobody edited them**")
         moved = pd.DataFrame(ripple.get("concepts") or ripple.get("latents") or [])
         if moved.empty:
             st.caption("None.")

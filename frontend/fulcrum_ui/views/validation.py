@@ -103,7 +103,7 @@ def _new(client: Client, corrections: list[CorrectionRecord], datasets: list[Dat
         100,
         20,
         key="validate-controls",
-        help="Corrections of the same size made of other latents: the gain must exceed theirs",
+        help="Corrections of the same size made of other latents, or units: the gain must exceed theirs",
     )
     if write_button(
         "Validate",

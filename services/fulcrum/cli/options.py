@@ -59,7 +59,8 @@ SaePath = Annotated[
     str | None,
     typer.Option(
         "--sae",
-        help="Folder of an SAE, or 'untrained:<variant>:<d_sae>:<k>[@hook point]' for an untrained one. "
+        help="Folder of an SAE, or 'untrained:<variant>:<d_sae>:<k>[@hook point]' for an untrained one, or "
+        "'units:<hook point>', such as 'units:visual.blocks.3.mlp_in', for the units of a layer themselves. "
         "Default: the demo's SAE with the demo model, an untrained TopK SAE of its middle block with random weights.",
     ),
 ]
