@@ -12,6 +12,7 @@ from collections.abc import Iterator, Mapping, MutableMapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import Any, TextIO, cast
 
 import structlog
@@ -117,9 +118,15 @@ def _add_ids(_: Any, __: str, event: Event) -> Event:
 
 def _hide_secrets(_: Any, __: str, event: Event) -> Event:
     for key in event:
-        if any(word in key.lower() for word in _SECRET_WORDS) and key.lower() not in _NOT_SECRET:
+        if _is_secret(key):
             event[key] = "[hidden]"
     return event
+
+
+@lru_cache(maxsize=1024)
+def _is_secret(key: str) -> bool:
+    lower = key.lower()
+    return lower not in _NOT_SECRET and any(word in lower for word in _SECRET_WORDS)
 
 
 def configure_tracing(service: str, otlp_endpoint: str | None) -> None:

@@ -28,7 +28,7 @@ from fulcrum.gateway.middleware.body_limit import BodyLimit
 from fulcrum.gateway.middleware.context import RequestContext
 from fulcrum.gateway.middleware.cors import NamedOrigins
 from fulcrum.gateway.middleware.failures import AnswerFailures
-from fulcrum.gateway.middleware.guard import Guard
+from fulcrum.gateway.middleware.guard import SCHEMES, Guard, is_guarded
 from fulcrum.gateway.middleware.idempotency import IdempotencyKeys
 from fulcrum.gateway.models import endpoints as models
 from fulcrum.gateway.pages import endpoints as pages
@@ -95,9 +95,13 @@ class Gateway(FastAPI):
             # An application that is described and never asked: the table of routes says nothing about itself.
             described = FastAPI(title=self.title, version=self.version, responses=PROBLEM_RESPONSES)
             for router in ROUTERS:
-                described.include_router(router)
+                described.include_router(router, dependencies=SCHEMES)
             self.openapi_schema = described.openapi()
             self.openapi_schema["components"]["schemas"].update(problem_schemas())
+            for path, operations in self.openapi_schema["paths"].items():
+                for method, operation in operations.items():
+                    if not is_guarded(method.upper(), path):
+                        del operation["security"]
         return self.openapi_schema
 
 

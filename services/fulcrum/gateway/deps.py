@@ -12,14 +12,12 @@ from typing import Annotated, Any, Generic, ParamSpec, TypeVar
 
 from fastapi import Depends, Header, Query, Request
 from fastapi.responses import JSONResponse
-from fastapi.security import APIKeyCookie, HTTPBearer
 from pydantic import BaseModel
 
 from fulcrum.domain.codec import to_json
 from fulcrum.domain.errors import InvalidRequest, MissingPrecondition, Unauthenticated
 from fulcrum.domain.records import Page
 from fulcrum.gateway.asking import Asker
-from fulcrum.gateway.auth.identify import SESSION_COOKIE
 from fulcrum.gateway.services import Services
 from fulcrum.gateway.settings import Settings
 from fulcrum.rpc.async_client import AsyncRemoteEngine
@@ -37,16 +35,8 @@ def services_of(request: Request) -> Services:
     return found
 
 
-async def current_asker(
-    request: Request,
-    _token: Annotated[
-        Any, Depends(HTTPBearer(auto_error=False, scheme_name="token", bearerFormat="fct_..."))
-    ] = None,
-    _cookie: Annotated[
-        Any, Depends(APIKeyCookie(name=SESSION_COOKIE, auto_error=False, scheme_name="session"))
-    ] = None,
-) -> Asker:
-    """Who asks; the guard before the routes has found out (the two schemes only document it)."""
+async def current_asker(request: Request) -> Asker:
+    """Who asks; the guard before the routes has found out."""
     found = getattr(request.state, "asker", None)
     if not isinstance(found, Asker):
         raise Unauthenticated("log in, or send an API token as `Authorization: Bearer fct_...`")

@@ -123,9 +123,14 @@ async def open_loads(store: Store, engine: AsyncRemoteEngine) -> AsyncIterator[L
         await loads.close()
 
 
-async def _loads(request: Request) -> Loads:
+def loads_of(request: Request) -> Loads:
+    """The application's."""
     found: Loads = request.app.state.loads
     return found
+
+
+async def _loads(request: Request) -> Loads:
+    return loads_of(request)
 
 
 LoadsDep = Annotated[Loads, Depends(_loads)]

@@ -46,7 +46,7 @@ class JobRow(Kept, Base):
     result: Mapped[dict[str, Any] | None]
     after: Mapped[list[Any]]
     version: Mapped[int]
-    n_events: Mapped[int] = mapped_column(default=0)  # the number of the last one
+    n_events: Mapped[int]  # the number of the last one
 
 
 class JobNeedRow(Base):
@@ -105,7 +105,7 @@ class Jobs(Listing[JobRecord]):
         for id, other in needed.items():
             if other.project_id != record.project_id:
                 raise self._not_found(id)
-        self._insert(self._values_of(record), f"job {record.id}")
+        self._insert(self._values_of(record) | {"n_events": 0}, f"job {record.id}")
         for id in needed:
             self._write(insert(NEEDS).values(job_id=record.id, needed_id=id))
         self.add_tasks(record, "plan", [("", {})], waiting=True)

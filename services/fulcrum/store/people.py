@@ -8,13 +8,14 @@ from datetime import datetime, timedelta
 from functools import lru_cache
 from typing import Any
 
-from sqlalchemy import Connection, ForeignKey, Index, Select, bindparam, delete, or_, select, text, update
+from sqlalchemy import Connection, ForeignKey, Index, bindparam, delete, or_, select, text, update
 from sqlalchemy.orm import Mapped, mapped_column
 
 from fulcrum.domain.errors import UnknownToken, UnknownUser
 from fulcrum.domain.identifiers import now
 from fulcrum.domain.records import ApiToken, Login, User
 from fulcrum.store.columns import Base, Kept, Living, checked
+from fulcrum.store.prepared import Prepared
 from fulcrum.store.repository import Access, Listing, LivingRepository
 
 TOUCH_EVERY = timedelta(minutes=1)  # a time of last use need not be finer, and each is a write
@@ -107,18 +108,19 @@ class Users(LivingRepository[User]):
         return self._from_row(row), row.password_hash
 
 
-# Every request asks these: made once, as in `repository`.
 @lru_cache(maxsize=1)
-def _usable_token() -> Select[Any]:
+def _usable_token() -> Prepared:
     c = ApiTokenRow.__table__.c
     not_expired = or_(c.expires_at.is_(None), c.expires_at > bindparam("at"))
-    return select(ApiTokenRow.__table__).where(c.id == bindparam("id"), c.revoked_at.is_(None), not_expired)
+    return Prepared(
+        select(ApiTokenRow.__table__).where(c.id == bindparam("id"), c.revoked_at.is_(None), not_expired)
+    )
 
 
 @lru_cache(maxsize=1)
-def _usable_login() -> Select[Any]:
+def _usable_login() -> Prepared:
     c = LoginRow.__table__.c
-    return select(LoginRow.__table__).where(c.id == bindparam("id"), c.expires_at > bindparam("at"))
+    return Prepared(select(LoginRow.__table__).where(c.id == bindparam("id"), c.expires_at > bindparam("at")))
 
 
 class Tokens(Listing[ApiToken]):
@@ -136,8 +138,8 @@ class Tokens(Listing[ApiToken]):
     def by_id(self, id: str) -> tuple[ApiToken, str] | None:
         """A usable token and the hash of its secret; None for one that is unknown, revoked or expired."""
         asked = {"id": checked("token", id), "at": now()}
-        row = self._connection.execute(_usable_token(), asked).first()
-        return None if row is None else (self._from_row(row), row.secret_hash)
+        columns = _usable_token().first(self._connection, asked)
+        return None if columns is None else (self._from_columns(columns), columns["secret_hash"])
 
     def touch(self, id: str) -> None:
         """Note that it was used, to the minute."""
@@ -173,8 +175,8 @@ class Logins(Listing[Login]):
     def by_id(self, id: str) -> tuple[Login, str] | None:
         """A usable login and the hash of its secret; None for one that is unknown, ended or expired."""
         asked = {"id": checked("login", id), "at": now()}
-        row = self._connection.execute(_usable_login(), asked).first()
-        return None if row is None else (self._from_row(row), row.secret_hash)
+        columns = _usable_login().first(self._connection, asked)
+        return None if columns is None else (self._from_columns(columns), columns["secret_hash"])
 
     def revoke(self, id: str) -> None:
         """End it; again is no error."""

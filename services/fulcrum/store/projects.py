@@ -4,7 +4,7 @@ from collections.abc import Collection
 from functools import lru_cache
 from typing import Any, cast, get_args
 
-from sqlalchemy import Connection, ForeignKey, Index, Select, bindparam, delete, func, select, text, update
+from sqlalchemy import Connection, ForeignKey, Index, bindparam, delete, func, select, text, update
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import Mapped, mapped_column
 
@@ -13,6 +13,7 @@ from fulcrum.domain.records import Member, Page, Project, Role
 from fulcrum.store.columns import Base, Living, checked
 from fulcrum.store.paging import checked_limit, from_cursor, to_cursor
 from fulcrum.store.people import UserRow
+from fulcrum.store.prepared import Prepared
 from fulcrum.store.repository import Access, LivingRepository
 
 _ALIVE = text("deleted_at IS NULL")
@@ -52,9 +53,8 @@ class Projects(LivingRepository[Project]):
 
 
 @lru_cache(maxsize=1)
-def _role() -> Select[Any]:
-    # Asked with every request: made once, as in `repository`.
-    return (
+def _role() -> Prepared:
+    return Prepared(
         select(MemberRow.role)
         .join(ProjectRow, ProjectRow.id == MemberRow.project_id)
         .where(
@@ -74,7 +74,8 @@ class Members(Access):
     def role(self, project_id: str, user_id: str) -> Role | None:
         """The user's role, None for who is no member (or of a deleted project)."""
         asked = {"project_id": checked("project_id", project_id), "user_id": checked("user_id", user_id)}
-        return cast(Role | None, self._connection.execute(_role(), asked).scalar())
+        columns = _role().first(self._connection, asked)
+        return None if columns is None else cast(Role, columns["role"])
 
     def list(
         self,

@@ -24,6 +24,7 @@ from fulcrum.domain.identifiers import now
 from fulcrum.domain.records import Page
 from fulcrum.store.columns import Base, Moment, checked
 from fulcrum.store.paging import checked_limit, from_cursor, to_cursor
+from fulcrum.store.prepared import Prepared
 
 R = TypeVar("R")
 
@@ -40,11 +41,14 @@ class Access:
         self._table = cast(Table, row.__table__)
         self._word = word
 
-    def _write(self, statement: Statement, values: Mapping[str, Any] | None = None) -> CursorResult[Any]:
+    def _write(self, statement: Statement) -> CursorResult[Any]:
+        self._check_writing()
+        return self._connection.execute(statement)
+
+    def _check_writing(self) -> None:
         assert self._connection.get_execution_options().get("fulcrum_write"), (
             "a read transaction cannot write"
         )
-        return self._connection.execute(statement, values)
 
     @contextmanager
     def _constraints(self, what: str, values: Mapping[str, Any]) -> Iterator[None]:
@@ -71,7 +75,8 @@ class Access:
 
     def _insert(self, values: Mapping[str, Any], what: str) -> None:
         with self._constraints(what, values):
-            self._write(_insert_into(self._table), values)
+            self._check_writing()
+            _insert_into(self._table, tuple(values)).run(self._connection, values)
 
 
 class Listing(Access, Generic[R]):
@@ -89,10 +94,10 @@ class Listing(Access, Generic[R]):
         """The record. Raises the Unknown... error of its kind, also for a deleted one."""
         if not _is_plain(id):
             raise self._not_found(id)
-        row = self._connection.execute(_by_id(self._table), {"id": id}).first()
-        if row is None:
+        columns = _by_id(self._table).first(self._connection, {"id": id})
+        if columns is None:
             raise self._not_found(id)
-        return self._from_row(row)
+        return self._from_columns(columns)
 
     def list(
         self, project_id: str | None = None, *, limit: int = 50, cursor: str | None = None, **filters: Any
@@ -113,7 +118,10 @@ class Listing(Access, Generic[R]):
         return self._values({name: getattr(record, name) for name in self._fields})
 
     def _from_row(self, row: Row[Any]) -> R:
-        hints, columns = _hints(cast(Any, self._record)), row._mapping
+        return self._from_columns(cast(Mapping[str, Any], row._mapping))
+
+    def _from_columns(self, columns: Mapping[str, Any]) -> R:
+        hints = _hints(cast(Any, self._record))
         values = {name: columns[name] for name in self._fields}
         for name in _json_columns(self._table):
             if name in values:  # a repository may keep more than its record shows
@@ -249,16 +257,14 @@ def _alive(table: Table) -> tuple[ColumnElement[bool], ...]:
     return (table.c.deleted_at.is_(None),) if "deleted_at" in table.c else ()
 
 
-# Statements of every request, made once: to build one and to find out that it was compiled before takes SQLAlchemy
-# longer than SQLite takes to run it.
 @lru_cache(maxsize=64)
-def _by_id(table: Table) -> Select[Any]:
-    return select(table).where(table.c.id == bindparam("id"), *_alive(table))
+def _by_id(table: Table) -> Prepared:
+    return Prepared(select(table).where(table.c.id == bindparam("id"), *_alive(table)))
 
 
-@lru_cache(maxsize=64)
-def _insert_into(table: Table) -> Insert:
-    return insert(table)
+@lru_cache(maxsize=256)
+def _insert_into(table: Table, columns: tuple[str, ...]) -> Prepared:
+    return Prepared(insert(table), columns)
 
 
 def _is_plain(id: str) -> bool:

@@ -3,11 +3,11 @@
 from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse
 
-from fulcrum.gateway.deps import AskerDep, EngineDep, StoreDep
+from fulcrum.gateway.deps import AskerDep, services_of
 from fulcrum.gateway.disconnects import unless_gone
 from fulcrum.gateway.explain import service
 from fulcrum.gateway.explain.schemas import ExplainQuestion
-from fulcrum.gateway.loading import LoadsDep
+from fulcrum.gateway.loading import loads_of
 from fulcrum.gateway.result_schemas import Answer, Attribution
 from fulcrum.gateway.schemas import PathId
 
@@ -20,10 +20,8 @@ async def explain_image(
     body: ExplainQuestion,
     request: Request,
     asker: AskerDep,
-    store: StoreDep,
-    engine: EngineDep,
-    loads: LoadsDep,
 ) -> JSONResponse:
     """Attributes an output to latents, measures their effects, and keeps the answer as a result."""
-    work = service.explain(store, engine, loads, asker, image_id, body)
+    services = services_of(request)
+    work = service.explain(services.store, services.engine, loads_of(request), asker, image_id, body)
     return JSONResponse(await unless_gone(request, work))

@@ -2,17 +2,31 @@
 
 from urllib.parse import urlsplit
 
+from fastapi import Depends
+from fastapi.security import APIKeyCookie, HTTPBearer
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from fulcrum.domain.errors import Forbidden
-from fulcrum.gateway.auth.identify import identify
+from fulcrum.gateway.auth.identify import SESSION_COOKIE, identify
 from fulcrum.gateway.deps import run_in_thread
 from fulcrum.gateway.rate_limits import Allowance, take_request
 from fulcrum.gateway.services import Services
 
 OPEN: frozenset[tuple[str, str]] = frozenset({("POST", "/v1/auth/login"), ("POST", "/v1/auth/links:redeem")})
 SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
+
+# What the guard takes, for the description of the API. Not among the dependencies that are solved with every request:
+# they would find out nothing.
+SCHEMES = [
+    Depends(HTTPBearer(auto_error=False, scheme_name="token", bearerFormat="fct_...")),
+    Depends(APIKeyCookie(name=SESSION_COOKIE, auto_error=False, scheme_name="session")),
+]
+
+
+def is_guarded(method: str, path: str) -> bool:
+    """Whether a stranger is turned away there."""
+    return (path + "/").startswith("/v1/") and (method, path) not in OPEN
 
 
 class Guard:
@@ -23,14 +37,15 @@ class Guard:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Handles one request; raises Unauthenticated, Forbidden, RateLimited."""
-        if scope["type"] != "http" or not (scope["path"] + "/").startswith("/v1/"):
+        if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
         services: Services = scope["app"].state.services
         settings = services.settings
         headers = Headers(scope=scope)
-        if (scope["method"], scope["path"]) in OPEN:
-            check_no_foreign_page(headers, settings.public_url, scope["scheme"])
+        if not is_guarded(scope["method"], scope["path"]):
+            if (scope["method"], scope["path"]) in OPEN:
+                check_no_foreign_page(headers, settings.public_url, scope["scheme"])
             await self._app(scope, receive, send)
             return
         asker = await run_in_thread(identify, services.store, headers)

@@ -3,9 +3,9 @@
 from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse
 
-from fulcrum.gateway.deps import AskerDep, EngineDep, StoreDep
+from fulcrum.gateway.deps import AskerDep, services_of
 from fulcrum.gateway.disconnects import unless_gone
-from fulcrum.gateway.loading import LoadsDep
+from fulcrum.gateway.loading import loads_of
 from fulcrum.gateway.predictions import service
 from fulcrum.gateway.predictions.schemas import PredictQuestion
 from fulcrum.gateway.result_schemas import Answer, Prediction, SteeredPrediction
@@ -18,10 +18,8 @@ async def predict_images(
     body: PredictQuestion,
     request: Request,
     asker: AskerDep,
-    store: StoreDep,
-    engine: EngineDep,
-    loads: LoadsDep,
 ) -> JSONResponse:
     """Zero-shot predictions of many images, kept as one result: plain, or before and after a correction."""
-    work = service.predict(store, engine, loads, asker, body)
+    services = services_of(request)
+    work = service.predict(services.store, services.engine, loads_of(request), asker, body)
     return JSONResponse(await unless_gone(request, work))

@@ -3,9 +3,9 @@
 from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse
 
-from fulcrum.gateway.deps import AskerDep, EngineDep, StoreDep
+from fulcrum.gateway.deps import AskerDep, services_of
 from fulcrum.gateway.disconnects import unless_gone
-from fulcrum.gateway.loading import LoadsDep
+from fulcrum.gateway.loading import loads_of
 from fulcrum.gateway.result_schemas import Answer, Effect
 from fulcrum.gateway.schemas import PathId
 from fulcrum.gateway.steer import service
@@ -20,13 +20,11 @@ async def steer_image(
     body: SteerQuestion,
     request: Request,
     asker: AskerDep,
-    store: StoreDep,
-    engine: EngineDep,
-    loads: LoadsDep,
 ) -> JSONResponse:
     """Tries a correction on an image: before, after, diagnostics and controls, kept as a result.
 
     Nothing about the model changes: the next question finds it untouched.
     """
-    work = service.steer(store, engine, loads, asker, image_id, body)
+    services = services_of(request)
+    work = service.steer(services.store, services.engine, loads_of(request), asker, image_id, body)
     return JSONResponse(await unless_gone(request, work))
