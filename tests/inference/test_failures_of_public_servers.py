@@ -63,9 +63,9 @@ class Device:
         self._thread.join()
 
     def fail_when(self, check):
-        """`check` sees the tokens or pixels that enter the image tower, and may raise."""
+        """`check` sees the pixels that enter the image tower, and may raise."""
         [loaded] = self._residency.models()
-        return loaded.model.visual.register_forward_pre_hook(lambda module, inputs: check(inputs[0]))
+        return loaded.model.visual.conv1.register_forward_pre_hook(lambda module, inputs: check(inputs[0]))
 
 
 def healthy(client):

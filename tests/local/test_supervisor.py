@@ -336,8 +336,17 @@ def killed_supervisor(folder: Path) -> tuple[subprocess.Popen, list[int]]:
         env={**ENV, "PYTHONPATH": str(services)},
     )
     assert process.stdout.readline() == "up\n"
-    pids = [p.pid for p in psutil.Process(process.pid).children(recursive=True)]
-    assert len(pids) == 7  # three guards, three children, a grandchild
+    pids: list[int] = []
+    until = time.monotonic() + 20
+    # A child may be ready before the system lists what it started.
+    while len(pids) < 7 and time.monotonic() < until:
+        pids = [p.pid for p in psutil.Process(process.pid).children(recursive=True)]
+        time.sleep(0.05)
+    if len(pids) != 7:  # three guards, three children, a grandchild
+        process.kill()
+        process.wait()
+        process.stdout.close()
+        raise AssertionError(f"{len(pids)} processes: {pids}")
     process.kill()
     process.wait()
     process.stdout.close()

@@ -30,7 +30,7 @@ _WAYS = (
     _Way("As without it", "From each what the concept adds to its mean is taken.", "without {}", "transport_mean", "others"),
     _Way("More", "To each what the concept adds to its mean is added.", "more {}", "transport_mean"),
     _Way("As with it", "Each is carried to the mean and spread that it has with the concept.", "as with {}", "transport_gaussian"),
-    _Way("As with it, low and high alike", "Each is carried along the line through its sorted responses without and with it (Linear-AcT).", "as with {}, linear", "transport_linear"),
+    _Way("By rank", "Each is carried along the line through its sorted responses without and with the concept (Linear-AcT).", "as with {}, by rank", "transport_linear"),
     _Way("Set", "Each is set to its median response to the concept, everywhere: the model answers as if it were there.", "{} set", "set"),
 )  # fmt: skip
 _MOST, _USUAL = 1_000, 20
