@@ -2,9 +2,10 @@
 
 import numpy as np
 import pytest
-from tests.worker.workshop import QUICK, stored_dataset
+from tests.gateway.resources.test_experts import client, dataset
+from tests.worker.workshop import QUICK
 
-from fulcrum.client import Affine, Client, Scale, SetTo
+from fulcrum.client import Affine, Scale, SetTo
 from fulcrum.datasets.formats import load_dataset
 from fulcrum.demo.shipped import FOLDER_NAME, WEIGHTS, demo_task
 from fulcrum.demo.world_dataset import write_demo_dataset
@@ -19,6 +20,7 @@ from fulcrum.worker.indexes import open_runs
 from fulcrum.worker.machine import Machine
 from fulcrum.worker.running import Runner
 
+__all__ = ["client", "dataset"]
 LAYER = "visual.blocks.3.mlp_out"
 ATTACK = {"sticker_kind": "attack"}
 
@@ -28,20 +30,6 @@ def world(tmp_path_factory):
     n_pairs = {"discover": 24, "select": 24, "confirm": 8}
     folder = tmp_path_factory.mktemp("world")
     return load_dataset(write_demo_dataset(folder, n_pairs=n_pairs, n_right=4, n_neutral=4, n_cues=2))
-
-
-@pytest.fixture
-def dataset(lab, world):
-    platform = lab.platform
-    record = stored_dataset(world, platform.artifacts, platform.project.id, platform.admin_user.id)
-    with platform.store.write() as tx:
-        return tx.datasets.add(record)
-
-
-@pytest.fixture
-def client(lab):
-    with Client(lab.platform.url, lab.platform.token_of(lab.platform.admin_user)) as client:
-        yield client
 
 
 @pytest.fixture

@@ -31,19 +31,7 @@ def register(
     """A record in state `loading`, in its model's project, and the model. Raises AlreadyExists for a taken name."""
     with store.write() as tx:
         model = _model_for(tx, asker, project_id, model_id)
-        record = SaeRecord(
-            id=new_id("sae"),
-            project_id=model.project_id,
-            name=name,
-            model_id=model.id,
-            source=source,
-            created_by=asker.user.id,
-            created_at=now(),
-            state="loading",
-        )
-        tx.saes.add(record)
-        tx.audit.append(asker.user.id, "sae.register", record.id, {"name": name, "source": source})
-    return record, model
+        return _added(tx, asker, model, name, source), model
 
 
 def units_of(tx: Transaction, asker: Asker, model: ModelRecord, hook_point: str) -> SaeRecord:
@@ -58,6 +46,10 @@ def units_of(tx: Transaction, asker: Asker, model: ModelRecord, hook_point: str)
     name = f"units of {hook_point}, {model.name}"[:200]
     if tx.saes.named(model.project_id, name) is not None:  # somebody called another one so
         name = f"{name[:160]} ({new_id('u')[-8:]})"
+    return _added(tx, asker, model, name, source)
+
+
+def _added(tx: Transaction, asker: Asker, model: ModelRecord, name: str, source: str) -> SaeRecord:
     record = SaeRecord(
         id=new_id("sae"),
         project_id=model.project_id,
