@@ -183,7 +183,7 @@ def _maps(found: Found, body: ExpertCorrection) -> tuple[str, UnitMaps]:
             if not table.has_moments:
                 raise Conflict(
                     f"search {found.record.name!r} was made before spreads of responses were kept, and "
-                    f"{body.method} needs them: search again, which runs no forward pass, or choose set or damp"
+                    f"{body.method} needs them: search again, or choose set or damp"
                 )
             off, on = (Moments(of(f"{side}_mean"), of(f"{side}_sd")) for side in ("off", "on"))
             source, target = (off, on) if body.towards == "concept" else (on, off)
@@ -192,8 +192,8 @@ def _maps(found: Found, body: ExpertCorrection) -> tuple[str, UnitMaps]:
         case "transport_linear":
             if not table.has_linear:
                 raise Conflict(
-                    f"search {found.record.name!r} was made before linear transports were kept: search again, which "
-                    "runs no forward pass, or choose another method"
+                    f"search {found.record.name!r} was made before linear transports were kept: search again, or "
+                    "choose another method"
                 )
             maps = UnitMaps(units, *table.linear_maps(body.concept, layer, units, body.towards))
         case _:
