@@ -135,6 +135,8 @@ def test_one_poisoned_item_fails_alone(own, local, local_names, task):
     hook = own.device.fail_when(check)
     flat = _flat()
     images = [png(n) for n in range(5)] + [flat] + [png(n) for n in range(5, 8)]
+    with own.client() as client:
+        client.predict(MODEL, [png(0)], task)  # its classes are known, so that what waits below are images alone
     own.device.hold()
 
     def ask(image):
