@@ -70,15 +70,20 @@ def test_the_identity_edit_changes_not_a_bit(engine, attacked):
     assert (effect.before.logits == effect.after.logits).all()
 
 
-def test_all_questions_about_one_image_share_one_prefix(attacked):
+def test_all_questions_about_one_image_share_one_prefix_and_its_latents(attacked, monkeypatch):
     engine = LocalEngine()
     data, label = attacked
+    sae = engine.residency.steerable(MODEL, SAE).sae
+    encoded = []
+    encode = sae.encode_sparse
+    monkeypatch.setattr(sae, "encode_sparse", lambda x: encoded.append(x) or encode(x))
     engine.attribute(MODEL, SAE, data, TASK)
     engine.steer(MODEL, SAE, data, suppress(engine, 3), TASK)
     engine.sweep(MODEL, SAE, data, [3], [0.0, 0.5, 1.0], TASK)
     list(engine.suggest(MODEL, SAE, data, TASK, label))
     assert engine.prefix_counts.misses == 1
     assert engine.prefix_counts.hits >= 3
+    assert len(encoded) == 1
 
 
 def test_a_suggestion_does_what_it_says(engine, attacked):

@@ -136,7 +136,9 @@ def test_one_poisoned_item_fails_alone(own, local, local_names, task):
     flat = _flat()
     images = [png(n) for n in range(5)] + [flat] + [png(n) for n in range(5, 8)]
     with own.client() as client:
-        client.predict(MODEL, [png(0)], task)  # its classes are known, so that what waits below are images alone
+        client.predict(
+            MODEL, [png(0)], task
+        )  # its classes are known, so that what waits below are images alone
     own.device.hold()
 
     def ask(image):

@@ -11,6 +11,7 @@ from fulcrum.engine.byte_lru import ByteLru, CacheCounts
 from fulcrum.engine.encoding import computed_by
 from fulcrum.engine.residency import Steerable
 from fulcrum.engine.scopes import current_scope
+from fulcrum.science.sae.sparse import SparseLatents
 from fulcrum.science.steering.forward import suffix_embeddings
 from fulcrum.science.vision.loaded import LoadedModel
 from fulcrum.science.vision.split import HookState, SplitTower
@@ -20,10 +21,13 @@ _Key = tuple[Hashable, str, str, str, str, bool]
 
 
 class ImageState:
-    """Activations of one image, (1, n_tokens, d_in), with the embedding that they lead to when nothing is edited."""
+    """Activations of one image, (1, n_tokens, d_in), with the embedding that they lead to when nothing is edited.
 
-    def __init__(self, hook: HookState) -> None:
-        self.hook = hook
+    `key` is what they follow from.
+    """
+
+    def __init__(self, hook: HookState, key: _Key) -> None:
+        self.hook, self.key = hook, key
         self._unedited: Tensor | None = None
         self._lock = threading.Lock()
 
@@ -46,8 +50,9 @@ class ImageState:
 
 
 class ImageStates:
-    """A cache of `budget_bytes` of them. `pixels` decodes and preprocesses; `by_mode`: deterministic requests share
-    nothing with free ones.
+    """A cache of `budget_bytes` of them, and of a quarter of that beside for their latents.
+
+    `pixels` decodes and preprocesses; `by_mode`: deterministic requests share nothing with free ones.
     """
 
     def __init__(
@@ -55,6 +60,8 @@ class ImageStates:
     ) -> None:
         self._pixels, self._by_mode = pixels, by_mode
         self._kept: ByteLru[_Key, ImageState] = ByteLru(budget_bytes)
+        # By the weights of the SAE too: several read the same activations.
+        self._latents: ByteLru[tuple[_Key, str], SparseLatents] = ByteLru(budget_bytes // 4)
 
     @property
     def counts(self) -> CacheCounts:
@@ -65,15 +72,30 @@ class ImageStates:
         """The image at the SAE's hook point. Raises UnreadableImage, ImageTooLarge."""
         figures = current_scope().figures
         figures.prefix_cached = True
+        key = self._key(steerable, image)
 
         def make() -> tuple[ImageState, int]:
             figures.prefix_cached = False
             loaded = steerable.loaded
             with torch.no_grad():
-                made = ImageState(steerable.tower.prefix(self._pixels(loaded, [image]).to(loaded.dtype)))
+                state = steerable.tower.prefix(self._pixels(loaded, [image]).to(loaded.dtype))
+            made = ImageState(state, key)
             return made, made.size_bytes
 
-        return self._kept.get_or_make(self._key(steerable, image), make)
+        return self._kept.get_or_make(key, make)
+
+    def latents(self, steerable: Steerable, kept: ImageState) -> SparseLatents:
+        """Of all tokens of an image. A wide SAE costs as much as the suffix does, and every question needs them."""
+
+        def make() -> tuple[SparseLatents, int]:
+            sae = steerable.sae
+            with torch.no_grad():
+                sparse = sae.encode_sparse(kept.hook.x[0].to(sae.W_dec.dtype))
+            return sparse, sum(
+                t.numel() * t.element_size() for t in (sparse.offsets, sparse.latents, sparse.values)
+            )
+
+        return self._latents.get_or_make((kept.key, steerable.sae_info.weights_sha256), make)
 
     def _key(self, steerable: Steerable, image: bytes) -> _Key:
         info = steerable.loaded.info

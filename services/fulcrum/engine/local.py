@@ -177,9 +177,7 @@ class LocalEngine:
     def encode_latents(self, model: ModelRef, sae: str, image: bytes) -> ImageLatents:
         """Sparse latents of every token at the SAE's hook point."""
         steerable = self.residency.steerable(model, sae)
-        state = self._states.of(steerable, image).hook
-        with torch.no_grad():
-            sparse = steerable.sae.encode_sparse(state.x[0].to(steerable.sae.W_dec.dtype))
+        sparse = self._states.latents(steerable, self._states.of(steerable, image))
         return ImageLatents(
             sparse.offsets.cpu().numpy(),
             sparse.latents.cpu().numpy(),
@@ -215,8 +213,7 @@ class LocalEngine:
         target = target or default_target(prediction)
         y = target_function(head, target)
         options = {"n_steps": n_steps} if method == "integrated_gradients" else {}
-        with torch.no_grad():
-            sparse = module.encode_sparse(state.x[0].to(module.W_dec.dtype))
+        sparse = self._states.latents(steerable, kept)
         scores = METHODS[method](tower, state, module, y, sparse=sparse, **options)
         latents, values = scores.of_image()
         latents, values = latents[:n_latents], values[:n_latents]
@@ -305,6 +302,7 @@ class LocalEngine:
             seed=seed,
             firing_rates=firing_rates,
             unedited=unedited,
+            sparse=self._states.latents(steerable, kept),
         )
 
     @tells_full_memory
@@ -324,7 +322,16 @@ class LocalEngine:
         target = target or default_target(head.predictions(unedited)[0])
         y = target_function(head, target)
         return dose_response(
-            steerable.tower, kept.hook, steerable.sae, latents, gains, head, target, y, unedited=unedited
+            steerable.tower,
+            kept.hook,
+            steerable.sae,
+            latents,
+            gains,
+            head,
+            target,
+            y,
+            unedited=unedited,
+            sparse=self._states.latents(steerable, kept),
         )
 
     def suggest(
@@ -342,7 +349,15 @@ class LocalEngine:
         steerable, head, kept = self._prepared(model, sae, image, task)
         if head.predictions(kept.unedited(steerable.tower))[0].top == wanted:
             raise InvalidTarget(f"the model already predicts {wanted!r}: there is nothing to correct")
-        found = minimal_sets(steerable.tower, kept.hook, steerable.sae, head, wanted, max_latents=max_latents)
+        found = minimal_sets(
+            steerable.tower,
+            kept.hook,
+            steerable.sae,
+            head,
+            wanted,
+            max_latents=max_latents,
+            sparse=self._states.latents(steerable, kept),
+        )
         step = tells_full_memory(lambda: next(found, None))
         while (suggestion := step()) is not None:
             yield suggestion

@@ -1,3 +1,5 @@
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -7,6 +9,7 @@ from tests.science.tiny import TinyTower, tiny_images, tiny_sae
 
 from fulcrum.domain.edits import Add, Affine, Cap, Floor, MeanAblate, ProjectOut, Scale, Scope, SetTo
 from fulcrum.domain.errors import InvalidSettings
+from fulcrum.science.sae.base import Sae
 from fulcrum.science.steering.controls import judge, matched_plans, rotated_deltas, stood_in
 from fulcrum.science.steering.edits import EditPlan, apply_edits
 
@@ -45,6 +48,12 @@ def test_draws_depend_on_the_seed_alone_and_a_push_of_zero_stays_zero() -> None:
     assert (rotated_deltas(torch.zeros_like(delta), 3, generator()) == 0).all()
 
 
+def matched(sae: Sae, x: torch.Tensor, *rest: Any) -> list[EditPlan]:
+    with torch.no_grad():
+        sparse = sae.encode_sparse(x)
+    return matched_plans(TOWER, sae, sparse, *rest)
+
+
 def contributions(scope: Scope | None = None) -> tuple[torch.Tensor, torch.Tensor]:
     sae = tiny_sae()
     x = TOWER.prefix(tiny_images(1, TOWER)).x[0].detach()
@@ -57,7 +66,7 @@ def contributions(scope: Scope | None = None) -> tuple[torch.Tensor, torch.Tenso
 def test_one_latent_gives_way_to_the_others_with_the_nearest_contribution_each_once() -> None:
     x, contribution = contributions()
     latent = int(contribution.argsort()[-4])
-    plans = matched_plans(TOWER, tiny_sae(), x, EditPlan((Scale(latent, 0.25),)), 5, generator())
+    plans = matched(tiny_sae(), x, EditPlan((Scale(latent, 0.25),)), 5, generator())
     chosen = [plan.edits[0].latent for plan in plans]
     others = [j for j in range(20) if j != latent and contribution[j] > 0]
     distance = (contribution.log() - contribution[latent].log()).abs()
@@ -71,7 +80,7 @@ def test_firing_rates_sharpen_the_match() -> None:
     twin = int(contribution.argsort()[-6])
     rates = np.full(20, 1e-5)
     rates[[latent, twin]] = 0.9
-    plans = matched_plans(TOWER, tiny_sae(), x, EditPlan((Scale(latent, 0.0),)), 3, generator(), rates)
+    plans = matched(tiny_sae(), x, EditPlan((Scale(latent, 0.0),)), 3, generator(), rates)
     assert plans[0].edits[0].latent == twin
 
 
@@ -79,14 +88,14 @@ def test_several_latents_give_way_to_different_ones_and_never_to_edited_ones() -
     x, contribution = contributions()
     edited = tuple(contribution.argsort()[-3:].tolist())
     plan = EditPlan(tuple(Scale(j, 0.0) for j in edited), Scope("patches"))
-    plans = matched_plans(TOWER, tiny_sae(), x, plan, 8, generator(1))
+    plans = matched(tiny_sae(), x, plan, 8, generator(1))
     assert len(plans) == 8
     for drawn in plans:
         latents = [e.latent for e in drawn.edits]
         assert len(set(latents)) == 3
         assert not set(latents) & set(edited)
         assert drawn.scope == plan.scope
-    again = matched_plans(TOWER, tiny_sae(), x, plan, 8, generator(1))
+    again = matched(tiny_sae(), x, plan, 8, generator(1))
     assert again == plans
 
 
@@ -96,23 +105,21 @@ def test_values_in_a_latents_own_units_are_carried_over_so_that_the_push_keeps_i
     size = sae.W_dec.norm(dim=1).detach()
     latent = int(contribution.argmax())
     for edit in (Add(latent, 0.7), SetTo(latent, 0.7), Floor(latent, 0.7)):
-        drawn = matched_plans(TOWER, sae, x, EditPlan((edit,)), 1, generator())[0].edits[0]
+        drawn = matched(sae, x, EditPlan((edit,)), 1, generator())[0].edits[0]
         assert drawn.kind == edit.kind
         assert drawn.value * float(size[drawn.latent]) == pytest.approx(0.7 * float(size[latent]))
-    mean = matched_plans(TOWER, sae, x, EditPlan((MeanAblate(latent, 0.7),)), 1, generator())[0].edits[0]
+    mean = matched(sae, x, EditPlan((MeanAblate(latent, 0.7),)), 1, generator())[0].edits[0]
     assert isinstance(mean, MeanAblate)
     assert mean.mean * float(size[mean.latent]) == pytest.approx(0.7 * float(size[latent]))
-    affine = matched_plans(TOWER, sae, x, EditPlan((Affine(latent, 0.5, 0.7),)), 1, generator())[0].edits[0]
+    affine = matched(sae, x, EditPlan((Affine(latent, 0.5, 0.7),)), 1, generator())[0].edits[0]
     assert isinstance(affine, Affine)
     assert affine.gain == 0.5
     assert affine.shift * float(size[affine.latent]) == pytest.approx(0.7 * float(size[latent]))
     out = ProjectOut(latent, 0.5, "encoder")
-    drawn = matched_plans(TOWER, sae, x, EditPlan((out,)), 1, generator())[0].edits[0]
+    drawn = matched(sae, x, EditPlan((out,)), 1, generator())[0].edits[0]
     assert drawn == ProjectOut(drawn.latent, 0.5, "encoder")
     z = sae.encode(x).detach().amax(0)
-    cap = matched_plans(TOWER, sae, x, EditPlan((Cap(latent, float(z[latent]) / 2),)), 1, generator())[
-        0
-    ].edits[0]
+    cap = matched(sae, x, EditPlan((Cap(latent, float(z[latent]) / 2),)), 1, generator())[0].edits[0]
     assert isinstance(cap, Cap)
     assert cap.value == pytest.approx(float(z[cap.latent]) / 2)
 
@@ -121,7 +128,7 @@ def test_an_add_on_other_latents_pushes_every_token_as_far_as_the_edit_does() ->
     sae = tiny_sae()
     x, contribution = contributions()
     plan = EditPlan((Add(int(contribution.argmax()), 0.7),))
-    others = matched_plans(TOWER, sae, x, plan, 6, generator())
+    others = matched(sae, x, plan, 6, generator())
     edited = apply_edits(TOWER, sae, x[None], [plan, *others])
     push = (edited.x - x).norm(dim=2)
     torch.testing.assert_close(push, push[:1].expand_as(push))
@@ -133,13 +140,13 @@ def test_an_edit_that_needs_a_firing_latent_and_has_none_gets_no_stand_in() -> N
     latent = int(contribution.argmax())
     with torch.no_grad():
         sae.b_enc[5] = -100.0
-    plans = matched_plans(TOWER, sae, x, EditPlan((Scale(5, 0.0), Scale(latent, 0.0))), 4, generator())
+    plans = matched(sae, x, EditPlan((Scale(5, 0.0), Scale(latent, 0.0))), 4, generator())
     assert all(len(plan.edits) == 1 for plan in plans)
-    assert matched_plans(TOWER, sae, x, EditPlan((Scale(5, 0.0),)), 4, generator()) == []
+    assert matched(sae, x, EditPlan((Scale(5, 0.0),)), 4, generator()) == []
     # Writing to a silent latent is a push; with firing rates it is compared to latents as rare as it is.
     rates = np.linspace(0.9, 0.1, 20)
     rates[5] = 0.101
-    written = matched_plans(TOWER, sae, x, EditPlan((Add(5, 1.0),)), 2, generator(), rates)
+    written = matched(sae, x, EditPlan((Add(5, 1.0),)), 2, generator(), rates)
     assert written[0].edits[0].latent == 19
 
 
@@ -147,17 +154,15 @@ def test_fewer_candidates_give_fewer_plans_and_a_plan_without_edits_none() -> No
     x, contribution = contributions(Scope("cls"))
     active = int((contribution > 0).sum())
     latent = int(contribution.argmax())
-    plans = matched_plans(
-        TOWER, tiny_sae(), x, EditPlan((Scale(latent, 0.0),), Scope("cls")), 32, generator()
-    )
+    plans = matched(tiny_sae(), x, EditPlan((Scale(latent, 0.0),), Scope("cls")), 32, generator())
     assert len(plans) == active - 1
-    assert matched_plans(TOWER, tiny_sae(), x, EditPlan(drop_error=True), 32, generator()) == []
+    assert matched(tiny_sae(), x, EditPlan(drop_error=True), 32, generator()) == []
 
 
 def test_firing_rates_of_another_sae_are_refused() -> None:
     x, _ = contributions()
     with pytest.raises(InvalidSettings, match=r"\(19,\).*20 latents"):
-        matched_plans(TOWER, tiny_sae(), x, EditPlan((Scale(1, 0.0),)), 4, generator(), np.ones(19))
+        matched(tiny_sae(), x, EditPlan((Scale(1, 0.0),)), 4, generator(), np.ones(19))
 
 
 def test_the_verdict_counts_draws_at_least_as_large_and_draws_that_flip_as_the_edit_does() -> None:

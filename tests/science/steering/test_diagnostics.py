@@ -1,11 +1,17 @@
+from collections.abc import Callable
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from tests.science.tiny import TinyTower, tiny_images, tiny_sae
 
 from fulcrum.domain.edits import Add, LatentCondition, ProjectOut, Scale, Scope, SetTo
 from fulcrum.domain.results import EditDiagnostics
-from fulcrum.science.sae.base import Sae
+from fulcrum.science.sae.base import Sae, SaeConfig
+from fulcrum.science.sae.units import Units
 from fulcrum.science.steering.diagnostics import diagnose
 from fulcrum.science.steering.edits import EditPlan, apply_edits
 
@@ -100,3 +106,55 @@ def test_a_condition_that_fails_and_an_identity_are_told_apart_from_an_edit() ->
         assert found.relative_change.max() == 0
         assert found.moved_latents == ()
         assert found.reencode_error == pytest.approx(0, abs=1e-12)
+
+
+def units() -> Sae:
+    return Units(SaeConfig("units", TOWER.d_in, TOWER.d_in)).double()
+
+
+@settings(max_examples=30, deadline=None)
+@given(
+    st.sampled_from([tiny_sae, orthonormal_sae, units]),
+    st.sets(st.integers(0, 9), min_size=1),
+    st.lists(st.integers(0, 11), min_size=1, max_size=3, unique=True),
+    st.sampled_from([SetTo(0, 2.0), Add(0, -0.7), Scale(0, 0.0), Scale(0, -2.0), Scale(0, 1.0)]),
+)
+def test_what_is_encoded_again_and_what_is_kept_are_the_whole_image_encoded_twice(
+    make: Callable[[], Sae], tokens: set[int], latents: list[int], edit: SetTo | Add | Scale
+) -> None:
+    sae = make()
+    x = TOWER.prefix(tiny_images(2, TOWER)).x.detach()
+    patches = tuple(sorted(token - 1 for token in tokens if token))
+    scope = Scope("patch_list", patches) if patches else Scope("cls")
+    plan = EditPlan(tuple(replace(edit, latent=latent) for latent in latents), scope)
+    edited = apply_edits(TOWER, sae, x, [EditPlan(), plan], [1, 0])
+    with torch.no_grad():
+        known = sae.encode_sparse(x[0])
+        before, after = sae.encode(x[0]), sae.encode(edited.x[1])
+    found = diagnose(sae, x, edited, plan, index=1, n_moved=20, sparse=known)
+    change = after.amax(0) - before.amax(0)
+    change[latents] = 0
+    moved = torch.zeros_like(change)
+    for latent, value in found.moved_latents:
+        moved[latent] = value
+    torch.testing.assert_close(moved, change, rtol=0, atol=1e-12)
+    inside = edited.in_scope[1]
+    column = [edited.latents.tolist().index(latent) for latent in latents]
+    error = (after[inside][:, latents] - edited.z_edited[1][inside][:, column]).abs().max()
+    assert found.reencode_error == pytest.approx(float(error), abs=1e-12)
+    again = diagnose(sae, x, edited, plan, index=1, n_moved=20)
+    assert (again.moved_latents, again.reencode_error) == (found.moved_latents, found.reencode_error)
+
+
+def test_only_the_tokens_that_an_edit_changed_are_encoded_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    sae = tiny_sae()
+    x = TOWER.prefix(tiny_images(2, TOWER)).x.detach()
+    plan = EditPlan((Add(3, 0.5),), Scope("patch_list", (4, 7)))
+    edited = apply_edits(TOWER, sae, x, [plan], [1])
+    known = sae.encode_sparse(x[1])
+    encoded: list[torch.Tensor] = []
+    encode = sae.encode
+    monkeypatch.setattr(sae, "encode", lambda part: encoded.append(part) or encode(part))
+    assert diagnose(sae, x, edited, plan, sparse=known).changed
+    [part] = encoded
+    torch.testing.assert_close(part, edited.x[0, [5, 8]], rtol=0, atol=0)

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Literal, assert_never
 
 import torch
@@ -48,10 +49,16 @@ class ZeroShotHead:
                 "one embedding for each of at least one class"
             )
 
+    @cached_property
+    def _class_units(self) -> Float[Tensor, "n_classes d_embed"]:
+        # Also a caller under inference_mode leaves a tensor here that a backward pass may use.
+        with torch.inference_mode(False):
+            return unit_norm(self.class_embeddings)
+
     def cosines(self, embeddings: Float[Tensor, "batch d_embed"]) -> Float[Tensor, "batch n_classes"]:
         """Cosine of every image with every class, in at least float32; 0 for an image embedding of zero."""
         units = unit_norm(embeddings)
-        return units @ unit_norm(self.class_embeddings).to(units).T
+        return units @ self._class_units.to(units).T
 
     def logits(self, embeddings: Float[Tensor, "batch d_embed"]) -> Float[Tensor, "batch n_classes"]:
         """With the logit scale and, where the model has one, the bias."""

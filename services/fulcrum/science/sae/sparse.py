@@ -58,6 +58,17 @@ class SparseLatents:
         counts = self.offsets[1:] - self.offsets[:-1]
         return torch.repeat_interleave(torch.arange(self.n_tokens, device=self.offsets.device), counts)
 
+    def maxima(self, tokens: Bool[Tensor, " n_tokens"] | None = None) -> Float[Tensor, " d_sae"]:
+        """Largest value of each latent over `tokens` (default: all), 0 where it is silent; -inf over no token."""
+        latents, values, n_tokens = self.latents, self.values, self.n_tokens
+        if tokens is not None:
+            mine = tokens[self.token_ids()]
+            latents, values, n_tokens = latents[mine], values[mine], int(tokens.sum())
+        largest = values.new_full((self.d_sae,), -torch.inf).scatter_reduce(0, latents, values, "amax")
+        # A latent that is silent at a token is 0 there, which is more than a unit's negative value elsewhere.
+        silent = torch.bincount(latents, minlength=self.d_sae) < n_tokens
+        return torch.where(silent, largest.clamp_min(0), largest)
+
     def to_dense(self) -> Float[Tensor, "n_tokens d_sae"]:
         """Only for few tokens: the dense tensor of a data set does not fit."""
         z = self.values.new_zeros(self.n_tokens, self.d_sae)

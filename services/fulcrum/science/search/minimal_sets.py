@@ -16,7 +16,7 @@ from fulcrum.domain.errors import InvalidEdit, InvalidTarget
 from fulcrum.domain.results import Suggestion
 from fulcrum.science.attribution.targets import TargetFunction, ZeroShotHead, margin_over_best_other
 from fulcrum.science.sae.base import Sae
-from fulcrum.science.sae.sparse import SparseLatents
+from fulcrum.science.sae.sparse import HeldLatents, SparseLatents
 from fulcrum.science.search.candidates import Candidate, image_candidates
 from fulcrum.science.steering.edits import EditPlan
 from fulcrum.science.steering.flips import first_bracket, narrow
@@ -69,13 +69,17 @@ def minimal_sets(
     if state.x.shape[0] != 1:
         raise InvalidEdit(f"the search is over one image, got {state.x.shape[0]}")
     margin = margin_over_best_other(head, wanted)
+    if sparse is None:
+        with torch.no_grad():
+            sparse = sae.encode_sparse(state.x[0].to(sae.W_dec.dtype))
     before, candidates = image_candidates(
         tower, state, sae, margin, gains, scope_tokens(tower, scope, state.x.device), sparse
     )
     if before > 0:
         raise InvalidTarget(f"class {wanted!r} is predicted already, by a margin of {before:.4g}")
 
-    measure = _Measure(tower, state, sae, margin, scope, candidates[:n_ranked], budget, batch_size)
+    held = HeldLatents(sparse, state.x.shape[1])
+    measure = _Measure(tower, state, sae, margin, scope, candidates[:n_ranked], budget, batch_size, held)
     found: list[_Key] = []
     for key, minimal in _flipping_sets(measure, before, max_latents, n_pool, n_alternatives):
         found.append(key)
@@ -99,11 +103,13 @@ class _Measure:
         candidates: list[Candidate],
         budget: int,
         batch_size: int,
+        held: HeldLatents,
     ) -> None:
         self.tower, self.state, self.sae, self.margin, self.scope = tower, state, sae, margin, scope
         self.candidates = candidates
         self.budget = budget
         self.batch_size = batch_size
+        self.held = held
         self.margins: dict[_Key, float] = {}
         self._before: torch.Tensor | None = None
 
@@ -164,7 +170,13 @@ class _Measure:
 
     def _run(self, plans: list[EditPlan]) -> list[float]:
         steered = steered_embeddings(
-            self.tower, self.state, self.sae, plans, before=self._before, batch_size=self.batch_size
+            self.tower,
+            self.state,
+            self.sae,
+            plans,
+            before=self._before,
+            batch_size=self.batch_size,
+            held=self.held,
         )
         self._before = steered.before
         with torch.no_grad():

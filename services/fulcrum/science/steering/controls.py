@@ -10,13 +10,14 @@ from typing import Literal, assert_never
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from fulcrum.domain.edits import Cap, Edit, acts_only_where_it_fires
 from fulcrum.domain.errors import InvalidSettings
 from fulcrum.domain.results import Controls, FloatArray
 from fulcrum.science.sae.base import Sae
+from fulcrum.science.sae.sparse import SparseLatents
 from fulcrum.science.steering.edits import EditPlan
 from fulcrum.science.steering.scopes import scope_tokens
 from fulcrum.science.vision.split import SplitTower
@@ -47,7 +48,7 @@ def rotated_deltas(
 def matched_plans(
     tower: SplitTower,
     sae: Sae,
-    x: Float[Tensor, "n_tokens d_in"],
+    sparse: SparseLatents,
     plan: EditPlan,
     n_draws: int,
     generator: torch.Generator,
@@ -55,6 +56,7 @@ def matched_plans(
 ) -> list[EditPlan]:
     """`plan` on other latents: each edited one gives way to one of the `n_draws` most like it in this image.
 
+    `sparse` are the latents of the image's tokens.
     Likeness is the distance in log contribution norm (`|z_j| |d_j|` over the tokens in scope) plus, with
     `firing_rates` (d_sae,) of a data set, in log firing rate. Candidates fire in scope and are not edited.
     Edits that need a firing latent and have none here do nothing, and get no stand-in. For the others a
@@ -68,10 +70,21 @@ def matched_plans(
         raise InvalidSettings(
             f"firing rates have shape {np.shape(firing_rates)}: one for each of {sae.config.d_sae} latents"
         )
-    z = sae.encode(x.to(sae.W_dec.dtype))[scope_tokens(tower, plan.scope, x.device)].double()
-    norms = (sae.W_dec / sae.norm_scale).double().norm(dim=1)
-    contribution = (z.norm(dim=0) * norms).cpu().numpy()
-    maxima, sizes = z.amax(dim=0).cpu().numpy(), norms.cpu().numpy()
+    in_scope = scope_tokens(tower, plan.scope, sparse.offsets.device)
+    entries = in_scope[sparse.token_ids()]
+    latents = sparse.latents[entries]
+    # Summed on the CPU: an accelerator adds in an order of its own, and equal requests would draw other latents.
+    squares = np.bincount(
+        latents.cpu().numpy(),
+        weights=sparse.values[entries].double().square().cpu().numpy(),
+        minlength=sparse.d_sae,
+    )
+    edited = torch.tensor([e.latent for e in plan.edits], dtype=torch.long, device=latents.device)
+    # All directions of a wide SAE are many numbers; only the match of a silent latent looks beyond those that fire.
+    everywhere = firing_rates is not None and any(squares[e.latent] == 0 for e in plan.edits)
+    sizes = _direction_norms(sae, None if everywhere else torch.unique(torch.cat([latents, edited])))
+    contribution = np.sqrt(squares) * sizes
+    maxima = sparse.maxima(in_scope).cpu().numpy()
     rates = None if firing_rates is None else np.log(np.maximum(np.asarray(firing_rates, dtype=float), 1e-6))
 
     acting = [e for e in plan.edits if contribution[e.latent] > 0 or not acts_only_where_it_fires(e)]
@@ -93,6 +106,17 @@ def matched_plans(
             edits.append(stood_in(edit, stand_in, maxima, sizes))
         plans.append(EditPlan(tuple(edits), plan.scope, (), plan.drop_error))
     return plans
+
+
+def _direction_norms(sae: Sae, latents: Int[Tensor, " n"] | None) -> FloatArray:
+    """(d_sae,) norms of what one unit of a latent adds to x; 0 for those that are not in `latents` (None: all)."""
+    directions = sae.W_dec / sae.norm_scale if latents is None else sae.directions(latents)
+    norms: FloatArray = directions.double().norm(dim=1).cpu().numpy()
+    if latents is None:
+        return norms
+    sizes = np.zeros(sae.config.d_sae)
+    sizes[latents.cpu().numpy()] = norms
+    return sizes
 
 
 def judge(

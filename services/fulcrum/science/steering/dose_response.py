@@ -11,6 +11,7 @@ from fulcrum.domain.errors import InvalidEdit, InvalidSettings
 from fulcrum.domain.results import DoseResponse
 from fulcrum.domain.tasks import Target
 from fulcrum.science.sae.base import Sae
+from fulcrum.science.sae.sparse import HeldLatents, SparseLatents
 from fulcrum.science.steering.conditions import Readout
 from fulcrum.science.steering.edits import EditPlan
 from fulcrum.science.steering.flips import first_bracket, narrow
@@ -33,12 +34,13 @@ def dose_response(
     tolerance: float | None = 0.01,
     batch_size: int = 64,
     unedited: Tensor | None = None,
+    sparse: SparseLatents | None = None,
 ) -> DoseResponse:
     """All gains (returned ascending, doubles once) on all `latents` of the one image, in one batched pass.
 
     The flip nearest to gain 1 is then narrowed to `tolerance` by some 15 more rows a round; None leaves the
     bracket of the grid. `monotone`: the target over the gains never turns by more than rounding. `unedited` may
-    bring the embedding (1, d_embed) of the same state.
+    bring the embedding (1, d_embed) of the same state, and `sparse` its latents.
     Raises InvalidSettings for no gains or a tolerance <= 0, and what `apply_edits` raises.
     """
     if len(gains) == 0 or len(latents) == 0:
@@ -52,14 +54,23 @@ def dose_response(
     def plan(gain: float) -> EditPlan:
         return EditPlan(tuple(Scale(latent, gain) for latent in latents), scope or Scope())
 
+    if sparse is None:
+        sparse = sae.encode_sparse(state.x[0].to(sae.W_dec.dtype))
+    held = HeldLatents(sparse, state.x.shape[1])
     plans = [plan(float(g)) for g in grid]
-    steered = steered_embeddings(tower, state, sae, plans, before=unedited, batch_size=batch_size)
+    steered = steered_embeddings(tower, state, sae, plans, before=unedited, batch_size=batch_size, held=held)
     logits = readout.logits(steered.after).double().cpu().numpy()
     unedited_class = int(np.argmax(readout.logits(steered.before).double().cpu().numpy()[0]))
 
     def flipped(more: Sequence[float]) -> list[bool]:
         again = steered_embeddings(
-            tower, state, sae, [plan(g) for g in more], before=steered.before, batch_size=batch_size
+            tower,
+            state,
+            sae,
+            [plan(g) for g in more],
+            before=steered.before,
+            batch_size=batch_size,
+            held=held,
         )
         return [
             bool(top != unedited_class)

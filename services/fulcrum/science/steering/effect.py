@@ -1,6 +1,7 @@
 """One plan on one image: before, after, diagnostics and controls, all from one pass through the suffix."""
 
 from collections.abc import Callable
+from functools import partial
 
 import numpy as np
 import torch
@@ -10,6 +11,7 @@ from fulcrum.domain.errors import ComputationFailed, InvalidEdit
 from fulcrum.domain.results import Controls, Effect, FloatArray
 from fulcrum.domain.tasks import Target
 from fulcrum.science.sae.base import Sae
+from fulcrum.science.sae.sparse import HeldLatents, SparseLatents
 from fulcrum.science.steering.conditions import Readout, needs_logits
 from fulcrum.science.steering.controls import judge, matched_plans, rotated_deltas
 from fulcrum.science.steering.diagnostics import diagnose
@@ -33,13 +35,14 @@ def effect(
     firing_rates: FloatArray | None = None,
     batch_size: int = 64,
     unedited: Tensor | None = None,
+    sparse: SparseLatents | None = None,
 ) -> Effect:
     """What `plan` does to the one image of `state`; `y(embeddings)` computes `target`.
 
     `n_controls` draws of each kind, 0 for none; none either for a plan that changes nothing, as a push of
     size 0 has no control. `firing_rates` (d_sae,) of a data set sharpen the match of the latents drawn. With
     `drop_error` the answer of the reconstruction alone stands beside the effect. `unedited` may bring the embedding
-    (1, d_embed) of the same state, which then does not run again.
+    (1, d_embed) of the same state and `sparse` its latents, which then are not computed again.
     Raises what `apply_edits` raises, InvalidEdit for more than one image, and ComputationFailed.
     """
     x = state.x
@@ -52,7 +55,10 @@ def effect(
         if unedited is None:
             unedited = suffix_embeddings(tower, state, x, only)
         logits = readout.logits(unedited)
-    edited = apply_edits(tower, sae, x, [plan], logits=logits, readout=readout)
+    if sparse is None:
+        sparse = sae.encode_sparse(x[0].to(sae.W_dec.dtype))
+    read_latents = partial(HeldLatents(sparse, x.shape[1]), only)
+    edited = apply_edits(tower, sae, x, [plan], logits=logits, readout=readout, read_latents=read_latents)
     changed = bool(edited.changed.any())
 
     pieces: dict[str, Tensor] = {} if unedited is not None else {"before": x}
@@ -65,9 +71,9 @@ def effect(
             delta = edited.x[0].double() - x[0].double()
             turned = rotated_deltas(delta, n_controls, generator)
             pieces["random_directions"] = (x.double() + turned).to(x.dtype)
-            others = matched_plans(tower, sae, x[0], plan, n_controls, generator, firing_rates)
+            others = matched_plans(tower, sae, sparse, plan, n_controls, generator, firing_rates)
             if others:
-                pieces["matched_latents"] = apply_edits(tower, sae, x, others).x
+                pieces["matched_latents"] = apply_edits(tower, sae, x, others, read_latents=read_latents).x
     if plan.drop_error:
         pieces["reconstruction_only"] = apply_edits(
             tower, sae, x, [EditPlan(scope=plan.scope, drop_error=True)]
@@ -80,21 +86,22 @@ def effect(
         parts |= zip(pieces, torch.split(embeddings, [len(p) for p in pieces.values()]), strict=True)
     parts.setdefault("after", parts["before"])
 
+    before, after = (readout.predictions(parts[name])[0] for name in ("before", "after"))
     values = {name: y(part).double().cpu().numpy() for name, part in parts.items()}
-    predicted = {
-        name: np.argmax(readout.logits(part).double().cpu().numpy(), axis=1) for name, part in parts.items()
-    }
+    ours = [
+        (float(values[name][0]), int(np.argmax(prediction.logits)))
+        for name, prediction in (("before", before), ("after", after))
+    ]
     alone = parts.get("reconstruction_only")
     controls: list[Controls] = []
     for kind in ("random_directions", "matched_latents"):
         if kind in parts:
-            before = float(values["before"][0]), int(predicted["before"][0])
-            after = float(values["after"][0]), int(predicted["after"][0])
-            controls.append(judge(kind, before, after, values[kind], predicted[kind]))
+            drawn = np.argmax(readout.logits(parts[kind]).double().cpu().numpy(), axis=1)
+            controls.append(judge(kind, ours[0], ours[1], values[kind], drawn))
     return Effect(
-        before=readout.predictions(parts["before"])[0],
-        after=readout.predictions(parts["after"])[0],
-        diagnostics=diagnose(sae, x, edited, plan),
+        before=before,
+        after=after,
+        diagnostics=diagnose(sae, x, edited, plan, sparse=sparse),
         controls=tuple(controls),
         target=target,
         target_before=float(values["before"][0]),
