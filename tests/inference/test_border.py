@@ -67,9 +67,19 @@ def log_lines():
     root, stream = logging.getLogger(), io.StringIO()
     handlers, level = root.handlers[:], root.level
     telemetry.configure_logging("inference", stream=stream)
-    yield lambda: [json.loads(line) for line in stream.getvalue().splitlines()]
+    yield lambda: [json.loads(line) for line in stream.getvalue().splitlines(keepends=True) if "\n" in line]
     root.handlers[:], root.level = handlers, level
     logging.captureWarnings(False)
+
+
+def calls_in(log_lines, n=1):
+    """The lines of at least `n` answered calls: they are written when the answers have left."""
+    deadline = time.monotonic() + 10
+    while True:
+        lines = [line for line in log_lines() if line["event"] == "call"]
+        if len(lines) >= n or time.monotonic() > deadline:
+            return lines
+        time.sleep(0.01)
 
 
 def in_thread(call):
@@ -157,13 +167,13 @@ def test_a_panic_in_a_library_is_a_fault_of_ours_too(waiting, log_lines):
     waiting.engine.encode_texts = panics
     with waiting.client() as client, pytest.raises(InternalError, match="fault of the service"):
         client.encode_texts(MODEL, ["a cup"])
-    assert [line["reason"] for line in log_lines() if line["event"] == "call"] == [InternalError.reason]
+    assert [line["reason"] for line in calls_in(log_lines)] == [InternalError.reason]
 
 
 def test_every_call_is_logged_with_user_reason_and_request_id(service, log_lines, task):
     with service.client(user="Zoë", carried=lambda: {"x-fulcrum-request-id": "req_1"}) as client:
         client.predict(MODEL, [png()], task)
-    lines = [line for line in log_lines() if line["event"] == "call"]
+    lines = calls_in(log_lines)
     assert [(line["method"], line["user"], line["reason"]) for line in lines][-1:] == [
         ("Predict", "Zoë", "OK")
     ]
@@ -174,7 +184,7 @@ def test_a_call_belongs_to_its_callers_trace(service, log_lines):
     trace = "0af7651916cd43dd8448eb211c80319c"
     with service.client(carried=lambda: {"traceparent": f"00-{trace}-b7ad6b7169203331-01"}) as client:
         client.list_models()
-    [line] = [line for line in log_lines() if line["event"] == "call"]
+    [line] = calls_in(log_lines)
     assert line["trace_id"] == trace
 
 

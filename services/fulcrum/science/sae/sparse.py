@@ -91,17 +91,26 @@ class HeldLatents:
         images, latents = images.to(device), latents.to(device)
         n_images = images.shape[0]
         z = sparse.values.new_zeros(n_images * self.n_tokens, latents.shape[0])
+        column = torch.full((sparse.d_sae,), -1, dtype=torch.long, device=device)
+        column[latents] = torch.arange(latents.shape[0], device=device)
+        if n_images == 1 and sparse.n_tokens == self.n_tokens:  # one image and all there is of it
+            at = column[sparse.latents]
+            entry = torch.nonzero(at >= 0).flatten()
+            z[self._token(entry), at[entry]] = sparse.values[entry]
+            return z[None]
         first = sparse.offsets[images * self.n_tokens]
         counts = sparse.offsets[(images + 1) * self.n_tokens] - first
         row = torch.repeat_interleave(torch.arange(n_images, device=device), counts)
         starts = torch.cumsum(counts, 0) - counts
         entry = torch.arange(row.shape[0], device=device) - starts[row] + first[row]
-        column = torch.full((sparse.d_sae,), -1, dtype=torch.long, device=device)
-        column[latents] = torch.arange(latents.shape[0], device=device)
         at = column[sparse.latents[entry]]
         kept = at >= 0
         entry, row, at = entry[kept], row[kept], at[kept]
-        # The token of an entry: the last one whose offset is not beyond it.
-        token = torch.searchsorted(sparse.offsets, entry, right=True) - 1 - images[row] * self.n_tokens
+        token = self._token(entry) - images[row] * self.n_tokens
         z[row * self.n_tokens + token, at] = sparse.values[entry]
         return z.view(n_images, self.n_tokens, latents.shape[0])
+
+    def _token(self, entry: Int[Tensor, " n"]) -> Int[Tensor, " n"]:
+        """The last one whose offset is not beyond the entry."""
+        token: Tensor = torch.searchsorted(self.sparse.offsets, entry, right=True) - 1
+        return token

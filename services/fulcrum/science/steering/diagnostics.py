@@ -99,6 +99,7 @@ def _moved(
     """Unedited latents by the change of their image maximum."""
     if edited_latents:
         change[sorted(edited_latents)] = 0
-    sizes, order = torch.sort(change.abs(), descending=True, stable=True)
-    order = order[:n_moved][sizes[:n_moved] != 0]
-    return tuple(zip(order.tolist(), change[order].double().tolist(), strict=True))
+    # Few latents of many have changed, and only those have to be ranked.
+    latents = torch.nonzero(change).flatten()
+    latents = latents[torch.sort(change[latents].abs(), descending=True, stable=True).indices[:n_moved]]
+    return tuple(zip(latents.tolist(), change[latents].double().tolist(), strict=True))

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import assert_never
 
+import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
@@ -173,7 +174,7 @@ def apply_edits(
     index, of_row, active = index.to(x.device), of_row.to(x.device), in_scope & met.to(x.device)[:, None]
 
     z_rows = z[index]
-    gain, shift, low, high = (table.to(z)[of_row, None, :] for table in _tables(distinct, column))
+    gain, shift, low, high = _tables(distinct, column).to(z)[:, of_row, None, :]
     wanted = torch.clamp(z_rows * gain + shift, min=low, max=high)
     z_edited = torch.where(active[:, :, None], wanted, z_rows)
     delta = (z_edited - z_rows) @ sae.directions(latents)
@@ -211,12 +212,11 @@ def encode_selected(
     return _in_token_chunks(lambda part: sae.encode_selected(part, latents), sae, x)
 
 
-def _tables(plans: Sequence[EditPlan], column: dict[int, int]) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """`gain, shift, low, high` (n_plans, n_union) of `z' = clamp(gain z + shift, low, high)`."""
-    shape = (len(plans), len(column))
-    gain, shift, low, high = (
-        torch.full(shape, value, dtype=torch.float64) for value in (1.0, 0.0, -torch.inf, torch.inf)
-    )
+def _tables(plans: Sequence[EditPlan], column: dict[int, int]) -> Float[Tensor, "4 n_plans n_union"]:
+    """`gain, shift, low, high` of `z' = clamp(gain z + shift, low, high)`."""
+    tables = np.empty((4, len(plans), len(column)))
+    tables[:] = np.array([1.0, 0.0, -np.inf, np.inf])[:, None, None]
+    gain, shift, low, high = tables
     for i, plan in enumerate(plans):
         for edit in plan.edits:
             j = column[edit.latent]
@@ -239,7 +239,7 @@ def _tables(plans: Sequence[EditPlan], column: dict[int, int]) -> tuple[Tensor, 
                     pass  # acts on x, not on z
                 case _:
                     assert_never(edit.kind)
-    return gain, shift, low, high
+    return torch.from_numpy(tables)
 
 
 def _projection_delta(

@@ -86,25 +86,27 @@ def effect(
         parts |= zip(pieces, torch.split(embeddings, [len(p) for p in pieces.values()]), strict=True)
     parts.setdefault("after", parts["before"])
 
-    before, after = (readout.predictions(parts[name])[0] for name in ("before", "after"))
-    values = {name: y(part).double().cpu().numpy() for name, part in parts.items()}
-    ours = [
-        (float(values[name][0]), int(np.argmax(prediction.logits)))
-        for name, prediction in (("before", before), ("after", after))
-    ]
+    # Always in two rows, so that the answer before has the same bits whatever the edit; where nothing changed the
+    # first row is both answers, as two equal rows of one product need not have equal bits.
+    pair = torch.cat([parts["before"], parts["after"]])
+    predictions, targets = readout.predictions(pair), y(pair).double().tolist()
+    if not changed:
+        predictions[1], targets[1] = predictions[0], targets[0]
+    ours = [(target, int(np.argmax(p.logits))) for p, target in zip(predictions, targets, strict=True)]
     alone = parts.get("reconstruction_only")
     controls: list[Controls] = []
     for kind in ("random_directions", "matched_latents"):
         if kind in parts:
             drawn = np.argmax(readout.logits(parts[kind]).double().cpu().numpy(), axis=1)
-            controls.append(judge(kind, ours[0], ours[1], values[kind], drawn))
+            values = y(parts[kind]).double().cpu().numpy()
+            controls.append(judge(kind, ours[0], ours[1], values, drawn))
     return Effect(
-        before=before,
-        after=after,
+        before=predictions[0],
+        after=predictions[1],
         diagnostics=diagnose(sae, x, edited, plan, sparse=sparse),
         controls=tuple(controls),
         target=target,
-        target_before=float(values["before"][0]),
-        target_after=float(values["after"][0]),
+        target_before=targets[0],
+        target_after=targets[1],
         reconstruction_only=None if alone is None else readout.predictions(alone)[0],
     )
