@@ -18,8 +18,10 @@ from fulcrum.domain.edits import Add, Cap, ProjectOut, Scale, Scope, SetTo
 from fulcrum.domain.errors import Cancelled, ComputationFailed, DeadlineExceeded, OutOfMemory, UnreadableImage
 from fulcrum.domain.hook_points import HookPoint
 from fulcrum.domain.models import ModelRef
+from fulcrum.engine import cores
 from fulcrum.engine.batched_tower import BatchedTower
-from fulcrum.engine.batching import Batcher, compute_on_one_core
+from fulcrum.engine.batching import Batcher
+from fulcrum.engine.cores import compute_on_one_core
 from fulcrum.engine.encoding import embed_images
 from fulcrum.engine.local import LocalEngine
 from fulcrum.engine.residency import Residency
@@ -419,6 +421,29 @@ def test_threads_that_call_the_engine_leave_the_cores_to_the_device_thread():
         assert batcher.run_alone(torch.get_num_threads) == 2
     assert torch.get_num_threads() == own
     torch.set_num_threads(own)  # also for threads that are still to come
+
+
+def test_few_rows_of_a_small_model_run_on_one_core_and_many_on_all(images, monkeypatch):
+    own = torch.get_num_threads()
+    used = []
+
+    def seen(module, inputs):
+        used.append((len(inputs[0]), torch.get_num_threads()))
+
+    with Batcher(threads=2) as batcher, ThreadPoolExecutor(1, initializer=compute_on_one_core) as pool:
+        engine = LocalEngine(batcher=batcher)
+        loaded = engine.residency.model(MODEL)
+        hook = loaded.model.visual.ln_post.register_forward_pre_hook(seen)
+        product = engine.residency.steerable(MODEL, SAE).tower.widest_product
+        monkeypatch.setattr(cores, "ONE_CORE_PRODUCT", 2 * product)
+        pool.submit(engine.encode_images, MODEL, images[:2]).result(60)
+        pool.submit(engine.encode_images, MODEL, images[:3]).result(60)
+        pool.submit(engine.attribute, MODEL, SAE, images[0], TASK).result(60)
+        hook.remove()
+        assert batcher.run_alone(torch.get_num_threads) == 2
+    torch.set_num_threads(own)
+    assert used[:2] == [(2, 1), (3, 2)]
+    assert {(rows > 2, threads) for rows, threads in used} == {(False, 1), (True, 2)}
 
 
 def test_an_engine_takes_the_batcher_of_the_residency_it_is_given(batcher):

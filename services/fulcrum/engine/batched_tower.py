@@ -10,6 +10,7 @@ from torch.autograd.function import once_differentiable
 from fulcrum.domain.hook_points import HookPoint
 from fulcrum.engine.batch_queue import Rows
 from fulcrum.engine.batching import Batcher
+from fulcrum.engine.cores import cores_for
 from fulcrum.engine.scopes import current_scope, in_scope
 from fulcrum.science.vision.split import HookState
 from fulcrum.science.vision.stack import Reach, VisionSplit
@@ -30,6 +31,7 @@ class BatchedTower:
             tower.has_cls,
         )
         self.n_prefix_tokens = tower.n_prefix_tokens
+        self.widest_product = tower.widest_product
         self.reaches_output: Reach = tower.reaches_output
         self._tower, self._batcher = tower, batcher
         self._name = (model, str(tower.hook_point))
@@ -38,7 +40,8 @@ class BatchedTower:
         """Activations of preprocessed images at the hook point; without gradients."""
 
         def run(rows: Rows) -> Rows:
-            state = self._tower.prefix(rows[0])
+            with cores_for(len(rows[0]) * self._tower.widest_product):
+                state = self._tower.prefix(rows[0])
             return (state.x,) if state.carry is None else (state.x, state.carry)
 
         return HookState(*self._batcher.submit((*self._name, "prefix"), (images,), run))
@@ -51,7 +54,8 @@ class BatchedTower:
         return self._batcher.submit((*self._name, "suffix"), rows, self._run_suffix)[0]
 
     def _run_suffix(self, rows: Rows) -> Rows:
-        return (self._tower.suffix(HookState(*rows)),)
+        with cores_for(len(rows[0]) * self._tower.widest_product):
+            return (self._tower.suffix(HookState(*rows)),)
 
     def _suffix_with_gradient(self, state: HookState) -> Tensor:
         if state.x.device.type == "cpu":
@@ -73,19 +77,28 @@ class _OnDeviceThread(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, carry: Tensor | None, tower: VisionSplit, batcher: Batcher) -> Tensor:
+        product = len(x) * tower.widest_product
+
         def run() -> tuple[Tensor, Tensor]:
-            with torch.enable_grad():
+            with torch.enable_grad(), cores_for(product):
                 leaf = x.detach().requires_grad_()
                 return leaf, tower.suffix(HookState(leaf, carry))
 
         leaf, embeddings = batcher.run_alone(run)
-        ctx.graph, ctx.batcher, ctx.scope = (leaf, embeddings), batcher, current_scope()
+        ctx.graph, ctx.product = (leaf, embeddings), product
+        ctx.batcher, ctx.scope = batcher, current_scope()
         return embeddings.detach()
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None, None]:
         leaf, embeddings = ctx.graph
+
+        def run() -> tuple[Tensor, ...]:
+            with cores_for(ctx.product):
+                gradients: tuple[Tensor, ...] = torch.autograd.grad(embeddings, leaf, gradient)
+            return gradients
+
         with in_scope(ctx.scope):
-            (of_x,) = ctx.batcher.run_alone(lambda: torch.autograd.grad(embeddings, leaf, gradient))
+            (of_x,) = ctx.batcher.run_alone(run)
         return of_x, None, None, None

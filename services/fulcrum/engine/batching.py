@@ -357,16 +357,6 @@ class Batcher:
             self._on_fatal(error)
 
 
-def compute_on_one_core() -> None:
-    """For each thread of a pool that calls an engine with a batcher: it computes on one core from now on.
-
-    torch gives every calling thread a pool of workers of its own. Those of many callers, spinning between their
-    small operations, would take the cores from the device thread.
-    """
-    torch.get_num_threads()
-    torch.set_num_threads(1)
-
-
 def _own(rows: torch.Tensor) -> torch.Tensor:
     """Without the rest of the batch in the same memory."""
     needed = rows.numel() * rows.element_size()

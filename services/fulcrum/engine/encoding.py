@@ -1,16 +1,20 @@
 """Images and texts to embeddings, in forwards shared with other requests where there is a batcher."""
 
+import sys
 from collections.abc import Hashable, Sequence
 
 import torch
 from torch import Tensor
 
-from fulcrum.domain.errors import EmptyPrompts
+from fulcrum.domain.errors import EmptyPrompts, UnknownModel
 from fulcrum.domain.tasks import ClassSet
+from fulcrum.engine.batch_queue import Rows
 from fulcrum.engine.batching import Batcher
+from fulcrum.engine.cores import cores_for
 from fulcrum.engine.scopes import deterministically
 from fulcrum.science.vision import classes
 from fulcrum.science.vision.loaded import LoadedModel
+from fulcrum.science.vision.towers import vision_stack
 
 _TEXTS_AT_ONCE = 256
 
@@ -29,7 +33,19 @@ def embed_images(loaded: LoadedModel, pixels: Tensor, batcher: Batcher | None) -
     if batcher is None:
         return classes.encode_images(loaded, pixels)
     name = (computed_by(loaded), "image")
-    return batcher.submit(name, (pixels,), lambda rows: (classes.encode_images(loaded, rows[0]),))[0]
+
+    def run(rows: Rows) -> Rows:
+        with cores_for(len(rows[0]) * _widest_product(loaded)):
+            return (classes.encode_images(loaded, rows[0]),)
+
+    return batcher.submit(name, (pixels,), run)[0]
+
+
+def _widest_product(loaded: LoadedModel) -> int:
+    try:
+        return vision_stack(loaded.model).shape.widest_product
+    except UnknownModel:  # a tower without blocks of tokens: nothing is known of its products
+        return sys.maxsize
 
 
 def embed_texts(loaded: LoadedModel, texts: Sequence[str], batcher: Batcher | None) -> Tensor:

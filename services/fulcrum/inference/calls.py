@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from fulcrum.domain.errors import Overloaded, ServiceUnavailable
-from fulcrum.engine.batching import compute_on_one_core
+from fulcrum.engine.cores import compute_on_one_core
 from fulcrum.engine.scopes import Cancellation, Figures, request_scope
 
 T = TypeVar("T")

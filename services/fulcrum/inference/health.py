@@ -11,7 +11,7 @@ from grpc_health.v1._async import HealthServicer
 
 from fulcrum import telemetry
 from fulcrum.domain.errors import Overloaded
-from fulcrum.engine.batching import compute_on_one_core
+from fulcrum.engine.cores import compute_on_one_core
 
 _LOOKS_PER_STALL = 4
 

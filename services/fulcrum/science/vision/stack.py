@@ -35,6 +35,11 @@ class TowerShape:
         """Prefix tokens and patches."""
         return self.n_prefix_tokens + self.grid[0] * self.grid[1]
 
+    @property
+    def widest_product(self) -> int:
+        """Multiplications for one image in the widest layer, an MLP of four times the tower's width."""
+        return self.n_tokens * 4 * self.d_model**2
+
 
 class BlockStack(ABC):
     """The blocks of one tower: `x + attention(x)`, then `+ mlp(...)`, each branch after its layer scale.
@@ -208,6 +213,7 @@ class VisionSplit:
         self.n_prefix_tokens = shape.n_prefix_tokens
         self.grid = shape.grid
         self.has_cls = shape.has_cls
+        self.widest_product = shape.widest_product
         last = hook_point.block == shape.n_blocks - 1
         # At every site of the last block all attention is behind us; what follows acts token by token.
         self.reaches_output: Reach = shape.pooled if last else "all"
