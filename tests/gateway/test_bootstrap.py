@@ -1,5 +1,6 @@
 """The first start, and every start."""
 
+import asyncio
 from concurrent.futures import ThreadPoolExecutor
 
 from starlette.datastructures import Headers
@@ -12,7 +13,7 @@ from fulcrum.store.database import open_store
 
 
 def asker_of(store, token):
-    return identify(store, Headers({"authorization": f"Bearer {token}"}))
+    return asyncio.run(identify(store, Headers({"authorization": f"Bearer {token}"})))
 
 
 def test_the_first_start_makes_an_administrator_a_project_and_both_ways_in(store):

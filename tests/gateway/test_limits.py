@@ -10,8 +10,9 @@ from redis import Redis as Redis_sync
 from redis.asyncio import Redis
 from tests.gateway.test_failures import assert_problem, raw
 
+from fulcrum.domain.errors import RateLimited
 from fulcrum.gateway.auth.service import new_link
-from fulcrum.gateway.rate_limits import take
+from fulcrum.gateway.rate_limits import Requests, take
 
 
 @pytest.fixture
@@ -109,6 +110,77 @@ def test_the_mean_rate_holds_and_the_burst_is_exact_whoever_asks_at_once(empty_r
     assert sorted(a.remaining for a in allowed) == list(range(20))
     waits = [a.retry_after_s for a in taken if a.retry_after_s is not None]
     assert all(0 < w <= 10 for w in waits)
+
+
+@pytest.mark.parametrize("burst", [1, 20])
+def test_who_is_let_in_while_redis_counts_gets_no_more_than_the_burst(empty_redis, burst):
+    async def ask():
+        redis, requests = Redis.from_url(empty_redis), Requests()
+
+        async def one():
+            return await (await requests.take(redis, "usr_1", 6, burst))
+
+        try:
+            first = await one()
+            return first, await asyncio.gather(*(one() for _ in range(50)), return_exceptions=True)
+        finally:
+            await redis.aclose()
+
+    first, others = asyncio.run(ask())
+    allowed = [a for a in others if not isinstance(a, RateLimited)]
+    assert first.remaining == burst - 1
+    assert sorted(a.remaining for a in allowed) == list(range(burst - 1))
+
+
+def test_only_who_is_far_from_the_limit_is_let_in_while_redis_counts():
+    class SlowRedis:
+        """Says what is left when it is let go."""
+
+        def __init__(self):
+            self.remaining, self.go = 200, asyncio.Event()
+
+        async def eval(self, *_):
+            await self.go.wait()
+            self.remaining -= 1
+            return (1, self.remaining, 0, 0) if self.remaining >= 0 else (0, 0, 1000, 0)
+
+    async def ask():
+        redis, requests = SlowRedis(), Requests()
+
+        def take():
+            return asyncio.ensure_future(requests.take(redis, "usr_1", 6, 200))
+
+        async def let_in():
+            waiting = [take() for _ in range(150)]
+            await asyncio.sleep(0.05)
+            n = sum(t.done() for t in waiting)
+            redis.go.set()
+            await asyncio.gather(*(await asyncio.gather(*waiting)))
+            redis.go.clear()
+            return n
+
+        first = take()
+        await asyncio.sleep(0.05)
+        assert not first.done()  # nothing is known of this user
+        redis.go.set()
+        await (await first)
+        redis.go.clear()
+        assert await let_in() == 99  # down to half of what is allowed
+        redis.remaining = 250
+        redis.go.set()
+        await (await take())
+        redis.go.clear()
+        known = [take() for _ in range(3)]
+        await asyncio.sleep(0.05)
+        redis.remaining = 0  # other gateways took the rest meanwhile
+        redis.go.set()
+        assert all(t.done() for t in known)
+        refused = await asyncio.gather(*(await asyncio.gather(*known)), return_exceptions=True)
+        assert all(isinstance(e, RateLimited) for e in refused)
+        with pytest.raises(RateLimited):
+            await take()
+
+    asyncio.run(ask())
 
 
 def test_allowances_come_back_with_time(empty_redis):

@@ -8,7 +8,7 @@ import asyncio
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Annotated, Any, Generic, ParamSpec, TypeVar
+from typing import Annotated, Any, Concatenate, Generic, ParamSpec, TypeVar
 
 from fastapi import Depends, Header, Query, Request
 from fastapi.responses import JSONResponse
@@ -153,3 +153,15 @@ async def run_in_thread(function: Callable[P, R], *args: P.args, **kwargs: P.kwa
     """Result of a blocking call, without blocking the event loop. Cancelled, it leaves the call to end by itself."""
     # Not anyio.to_thread: its queue is written in Python, and a thread that slept takes twice as long to wake.
     return await asyncio.to_thread(function, *args, **kwargs)
+
+
+async def look(
+    store: Store, function: Callable[Concatenate[Store, P], R], *args: P.args, **kwargs: P.kwargs
+) -> R:
+    """Result of `function(store, ...)`, which reads a few rows and writes nothing.
+
+    To a thread and back is as long as the reading itself, where the database is a file.
+    """
+    if store.answers_at_once:
+        return function(store, *args, **kwargs)
+    return await run_in_thread(function, store, *args, **kwargs)

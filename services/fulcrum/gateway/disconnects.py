@@ -24,9 +24,10 @@ async def unless_gone(request: Request, work: Awaitable[T]) -> T:
             raise Cancelled("the caller went away before the answer was there")
         return task.result()
     finally:
-        task.cancel()
-        gone.cancel()
-        await asyncio.gather(task, gone, return_exceptions=True)
+        gone.cancel()  # ends by itself, while the answer is being sent
+        if not task.done():
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
 
 
 async def _gone(request: Request) -> None:

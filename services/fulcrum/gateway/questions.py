@@ -12,7 +12,7 @@ from fulcrum.domain.errors import InvalidRequest, UnknownCorrection, UnknownImag
 from fulcrum.domain.records import ImageRecord, ModelRecord, Role, SaeRecord
 from fulcrum.gateway.asking import Asker
 from fulcrum.gateway.body import Body
-from fulcrum.gateway.deps import run_in_thread
+from fulcrum.gateway.deps import look, run_in_thread
 from fulcrum.gateway.loading import Loads
 from fulcrum.gateway.reach import reach, reach_all, together
 from fulcrum.gateway.schemas import (
@@ -28,6 +28,8 @@ from fulcrum.gateway.schemas import (
 from fulcrum.gateway.sessions import service as sessions
 from fulcrum.store.database import Store
 from fulcrum.store.transaction import Transaction
+
+_FEW_IMAGES = 16
 
 
 class Question(Body):
@@ -122,8 +124,10 @@ async def ready(subject: Subject, loads: Loads) -> Subject:
 
 
 async def ask(store: Store, loads: Loads, asker: Asker, about: About) -> Subject:
-    """`find_subject` off the event loop, then `ready`."""
-    return await ready(await run_in_thread(find_subject, store, asker, about), loads)
+    """`find_subject` without holding up the event loop, then `ready`."""
+    if len(about.image_ids) > _FEW_IMAGES:
+        return await ready(await run_in_thread(find_subject, store, asker, about), loads)
+    return await ready(await look(store, find_subject, asker, about), loads)
 
 
 def correction_of(subject: Subject, tries: Intervention, task: ClassSet) -> domain.Correction:

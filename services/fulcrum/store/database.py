@@ -35,6 +35,13 @@ class Store:
             )
         self._writer = engine.execution_options(fulcrum_write=True)
 
+    @property
+    def answers_at_once(self) -> bool:
+        """Whether a look at a few rows takes less time than to hand it to another thread: a file of this machine
+        that readers never wait for.
+        """
+        return self._engine.dialect.name == "sqlite"
+
     @contextmanager
     def read(self) -> Iterator[Transaction]:
         """One consistent look. Raises ServiceUnavailable when the database cannot be reached."""

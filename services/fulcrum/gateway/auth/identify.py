@@ -1,5 +1,6 @@
 """From a token or cookie to the user who sent it."""
 
+from dataclasses import dataclass
 from datetime import timedelta
 from http.cookies import CookieError, SimpleCookie
 
@@ -10,6 +11,7 @@ from fulcrum.domain.identifiers import now
 from fulcrum.domain.records import User
 from fulcrum.gateway.asking import SCOPES, Asker
 from fulcrum.gateway.auth import secrets
+from fulcrum.gateway.deps import look, run_in_thread
 from fulcrum.store.database import Store
 from fulcrum.store.transaction import Transaction
 
@@ -23,6 +25,14 @@ _REFUSED_TOKEN = "this API token is not valid: it does not exist, has expired or
 _REFUSED_COOKIE = "this login is not valid any more: log in again"
 
 
+@dataclass(frozen=True)
+class _Identified:
+    """Who asks, and the token whose use is to be noted: a write, which may have to wait for others."""
+
+    asker: Asker
+    token_to_note: str | None = None
+
+
 def session_cookie(headers: Headers) -> str | None:
     """Value of the session cookie, if there is one."""
     try:
@@ -32,8 +42,15 @@ def session_cookie(headers: Headers) -> str | None:
     return None if found is None else found.value
 
 
-def identify(store: Store, headers: Headers) -> Asker:
+async def identify(store: Store, headers: Headers) -> Asker:
     """Who sent these headers; a token wins over a cookie. Raises Unauthenticated."""
+    found = await look(store, _identify, headers)
+    if found.token_to_note is not None:
+        await run_in_thread(_note_use, store, found.token_to_note)
+    return found.asker
+
+
+def _identify(store: Store, headers: Headers) -> _Identified:
     authorization = headers.get("authorization")
     if authorization is not None:
         scheme, _, credentials = authorization.partition(" ")
@@ -42,11 +59,16 @@ def identify(store: Store, headers: Headers) -> Asker:
         return _by_token(store, credentials.strip())
     cookie = session_cookie(headers)
     if cookie is not None:
-        return _by_login(store, cookie)
+        return _Identified(_by_login(store, cookie))
     raise Unauthenticated("log in, or send an API token as `Authorization: Bearer fct_...`")
 
 
-def _by_token(store: Store, text: str) -> Asker:
+def _note_use(store: Store, token_id: str) -> None:
+    with store.write() as tx:
+        tx.tokens.touch(token_id)
+
+
+def _by_token(store: Store, text: str) -> _Identified:
     parts = secrets.read_token(text)
     if parts is None:
         raise Unauthenticated(_REFUSED_TOKEN)
@@ -56,10 +78,8 @@ def _by_token(store: Store, text: str) -> Asker:
     if found is None or user is None or not secrets.matches(parts[1], found[1]):
         raise Unauthenticated(_REFUSED_TOKEN)
     token = found[0]
-    if token.last_used_at is None or now() - token.last_used_at > _TOUCH_AFTER:
-        with store.write() as tx:
-            tx.tokens.touch(token.id)
-    return Asker(user, token.scopes, token_id=token.id)
+    noted = token.last_used_at is not None and now() - token.last_used_at <= _TOUCH_AFTER
+    return _Identified(Asker(user, token.scopes, token_id=token.id), None if noted else token.id)
 
 
 def _by_login(store: Store, text: str) -> Asker:

@@ -1,5 +1,7 @@
 """Nothing under /v1 is reached by a stranger: routes are closed by default and the open ones are written out here."""
 
+import asyncio
+from contextlib import suppress
 from urllib.parse import urlsplit
 
 from fastapi import Depends
@@ -7,10 +9,9 @@ from fastapi.security import APIKeyCookie, HTTPBearer
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from fulcrum.domain.errors import Forbidden
+from fulcrum.domain.errors import Forbidden, RateLimited
 from fulcrum.gateway.auth.identify import SESSION_COOKIE, identify
-from fulcrum.gateway.deps import run_in_thread
-from fulcrum.gateway.rate_limits import Allowance, take_request
+from fulcrum.gateway.rate_limits import Allowance, Requests
 from fulcrum.gateway.services import Services
 
 OPEN: frozenset[tuple[str, str]] = frozenset({("POST", "/v1/auth/login"), ("POST", "/v1/auth/links:redeem")})
@@ -34,6 +35,7 @@ class Guard:
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
+        self._requests = Requests()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Handles one request; raises Unauthenticated, Forbidden, RateLimited."""
@@ -48,14 +50,14 @@ class Guard:
                 check_no_foreign_page(headers, settings.public_url, scope["scheme"])
             await self._app(scope, receive, send)
             return
-        asker = await run_in_thread(identify, services.store, headers)
+        asker = await identify(services.store, headers)
         scope["state"]["asker"] = asker
         if asker.login_id is not None and scope["method"] not in SAFE_METHODS:
             check_own_page(headers, settings.public_url, scope["scheme"])
-        allowance = await take_request(
+        allowance = await self._requests.take(
             services.redis, asker.user.id, settings.requests_per_minute, settings.request_burst
         )
-        await self._app(scope, receive, send if allowance is None else _telling(allowance, send))
+        await self._app(scope, receive, _telling(allowance, send))
 
 
 def check_own_page(headers: Headers, public_url: str | None, scheme: str) -> None:
@@ -87,10 +89,15 @@ def _is_own_origin(headers: Headers, public_url: str | None, scheme: str) -> boo
     return headers.get("origin") in own
 
 
-def _telling(allowance: Allowance, send: Send) -> Send:
+def _telling(counting: "asyncio.Future[Allowance | None]", send: Send) -> Send:
     async def send_with_allowance(message: Message) -> None:
         if message["type"] == "http.response.start":
-            MutableHeaders(scope=message).update(allowance.headers)
+            with suppress(
+                RateLimited
+            ):  # by what other gateways let in meanwhile; this request has been answered
+                allowance = await counting
+                if allowance is not None:
+                    MutableHeaders(scope=message).update(allowance.headers)
         await send(message)
 
     return send_with_allowance

@@ -138,7 +138,7 @@ async def _asker(request: Request, services: Services) -> Asker | None:
     if SESSION_COOKIE not in request.cookies:
         return None
     try:
-        return await run_in_thread(identify, services.store, request.headers)
+        return await identify(services.store, request.headers)
     except Unauthenticated:
         return None
 
