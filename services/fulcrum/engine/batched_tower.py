@@ -44,14 +44,16 @@ class BatchedTower:
                 state = self._tower.prefix(rows[0])
             return (state.x,) if state.carry is None else (state.x, state.carry)
 
-        return HookState(*self._batcher.submit((*self._name, "prefix"), (images,), run))
+        rows = self._batcher.submit((*self._name, "prefix"), (images,), run, self.widest_product)
+        return HookState(*rows)
 
     def suffix(self, state: HookState) -> Tensor:
         """Image embedding, not normalised; differentiable with respect to `state.x`."""
         if torch.is_grad_enabled() and state.x.requires_grad:
             return self._suffix_with_gradient(state)
         rows: Rows = (state.x,) if state.carry is None else (state.x, state.carry)
-        return self._batcher.submit((*self._name, "suffix"), rows, self._run_suffix)[0]
+        name = (*self._name, "suffix")
+        return self._batcher.submit(name, rows, self._run_suffix, self.widest_product)[0]
 
     def _run_suffix(self, rows: Rows) -> Rows:
         with cores_for(len(rows[0]) * self._tower.widest_product):
@@ -84,7 +86,7 @@ class _OnDeviceThread(torch.autograd.Function):
                 leaf = x.detach().requires_grad_()
                 return leaf, tower.suffix(HookState(leaf, carry))
 
-        leaf, embeddings = batcher.run_alone(run)
+        leaf, embeddings = batcher.run_alone(run, product)
         ctx.graph, ctx.product = (leaf, embeddings), product
         ctx.batcher, ctx.scope = batcher, current_scope()
         return embeddings.detach()
@@ -100,5 +102,5 @@ class _OnDeviceThread(torch.autograd.Function):
             return gradients
 
         with in_scope(ctx.scope):
-            (of_x,) = ctx.batcher.run_alone(run)
+            (of_x,) = ctx.batcher.run_alone(run, ctx.product)
         return of_x, None, None, None

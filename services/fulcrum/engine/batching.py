@@ -1,6 +1,7 @@
 """Requests of many users in one forward: a work-conserving scheduler in front of one device thread.
 
-Nothing waits for company: the next batch is whatever queued while the last one ran. A product of matrices rounds
+Nothing waits for company: the next batch is whatever queued while the last one ran, and what is too small to be worth
+the way to the device thread runs where it is asked, while nothing else does. A product of matrices rounds
 differently for another number of rows, so rows of deterministic requests run in batches of one fixed size, filled
 up with copies: then a row has the same bits in every slot and beside anyone.
 """
@@ -21,6 +22,7 @@ from fulcrum.domain.errors import (
     PayloadTooLarge,
     ServiceUnavailable,
 )
+from fulcrum.engine import cores
 from fulcrum.engine.batch_queue import Item, Piece, Rows, Run, Stage, WaitingRows
 from fulcrum.engine.device_memory import empty_cache, is_fatal, is_out_of_memory, out_of_memory
 from fulcrum.engine.forwards import BUCKETS, MAX_ROWS, Forwards
@@ -77,6 +79,8 @@ class Batcher:
         self._changed = threading.Condition()
         self._waiting = WaitingRows()
         self._running: list[Piece] = []
+        self._here: threading.Thread | None = None  # a caller's that runs its own rows
+        self._on_cpu = kind == "cpu"
         self._queued_rows = self._queued_bytes = self._running_rows = 0
         self._bytes_per_s = 0.0
         self._last_progress = time.monotonic()
@@ -85,27 +89,31 @@ class Batcher:
         self._thread = threading.Thread(target=self._work, name="fulcrum-device", daemon=True)
         self._thread.start()
 
-    def submit(self, name: Hashable, rows: Rows, run: Run) -> Rows:
+    def submit(self, name: Hashable, rows: Rows, run: Run, product: int | None = None) -> Rows:
         """`run(rows)`, computed together with other requests' rows of the same `name`, shapes and mode.
 
         Blocks. `run` must treat rows independently, and `name` must identify what it computes, weights included.
+        `product`: multiplications for one row in the widest product of matrices, where that is known.
         Raises PayloadTooLarge, Overloaded, ServiceUnavailable, OutOfMemory, Cancelled, DeadlineExceeded, and what
         `run` raises for this request's rows.
         """
         scope = current_scope()
-        if rows[0].shape[0] == 0 or threading.current_thread() is self._thread:
+        if rows[0].shape[0] == 0 or self._is_running_thread():
             return run(rows)
         item = Item(Stage.of(name, rows, scope.deterministic), rows, run, scope)
-        self._wait_for(item)
+        self._finish(item, None if product is None else product * item.n_rows)
         parts = [item.parts[start] for start in sorted(item.parts)]
         if len(parts) == 1:
             # A view would keep the other requests' rows in memory for as long as these live.
             return tuple(_own(t) for t in parts[0])
         return tuple(torch.cat(column) for column in zip(*parts, strict=True))
 
-    def run_alone(self, work: Callable[[], T]) -> T:
-        """`work()` on the device thread, sharing a forward with nobody, in its user's turn. Raises as `submit`."""
-        if threading.current_thread() is self._thread:
+    def run_alone(self, work: Callable[[], T], product: int | None = None) -> T:
+        """`work()` on the device thread, sharing a forward with nobody, in its user's turn. Raises as `submit`.
+
+        `product`: multiplications in its widest product of matrices, where that is known.
+        """
+        if self._is_running_thread():
             return work()
         answer: list[T] = []
 
@@ -114,7 +122,7 @@ class Batcher:
             return rows
 
         scope = current_scope()
-        self._wait_for(Item(Stage("alone", scope.deterministic, alone=True), (), run, scope))
+        self._finish(Item(Stage("alone", scope.deterministic, alone=True), (), run, scope), product)
         return answer[-1]
 
     @property
@@ -171,9 +179,24 @@ class Batcher:
     ) -> None:
         self.close()
 
-    def _wait_for(self, item: Item) -> None:
+    def _is_running_thread(self) -> bool:
+        return threading.current_thread() in (self._thread, self._here)
+
+    def _finish(self, item: Item, product: int | None) -> None:
         scope = item.scope
         scope.check()
+        try:
+            small = product is not None and product <= cores.ONE_CORE_PRODUCT
+            if not (small and self._ran_here(item)):
+                self._wait_for(item)
+        finally:
+            elapsed = time.perf_counter() - item.submitted
+            scope.figures.waited(max(0.0, elapsed - item.ran_s), item.largest_batch)
+        if item.error is not None:
+            raise item.error
+
+    def _wait_for(self, item: Item) -> None:
+        scope = item.scope
         self._admit(item)
         forget = scope.cancellation.listen(item.event.set)
         try:
@@ -184,10 +207,35 @@ class Batcher:
                     self._drop(item, scope)
         finally:
             forget()
-            elapsed = time.perf_counter() - item.submitted
-            scope.figures.waited(max(0.0, elapsed - item.ran_s), item.largest_batch)
-        if item.error is not None:
-            raise item.error
+
+    def _ran_here(self, item: Item) -> bool:
+        """Runs it in the calling thread, which takes half a millisecond less than to wake another and be woken by it.
+
+        False where the device thread has to: on an accelerator, while anything waits or runs, and for deterministic
+        rows, whose number of cores decides about bits.
+        """
+        stage = item.stage
+        if not self._on_cpu or stage.deterministic or item.rows is None:
+            return False
+        with self._changed:
+            if self._closing is not None or self._waiting or self._running or self._here is not None:
+                return False
+            if not stage.alone and item.n_rows > self._forwards.limit(stage):
+                return False
+            pieces = [Piece(item, item.rows, 0, item.n_rows)]
+            item.n_taken, item.queued_bytes = item.n_rows, 0  # it never waited
+            self._here = threading.current_thread()
+            self._running, self._running_rows = pieces, item.n_rows
+            self._last_progress = time.monotonic()
+        began = time.perf_counter()
+        try:
+            self._run(stage, pieces)
+        finally:
+            self._progressed(pieces, time.perf_counter() - began)
+            with self._changed:
+                self._here = None
+                self._changed.notify()
+        return True
 
     def _admit(self, item: Item) -> None:
         if item.size_bytes > self.max_queue_bytes:
@@ -239,7 +287,7 @@ class Batcher:
                     item.fail(error)
             self._queued_rows = self._queued_bytes = 0
 
-    # What follows runs on the device thread.
+    # What follows runs on the device thread, or in the thread of a caller whose rows run there.
 
     def _work(self) -> None:
         try:
@@ -253,7 +301,7 @@ class Batcher:
 
     def _work_once(self) -> bool:
         with self._changed:
-            while not self._waiting and self._closing is None:
+            while self._here is not None or not (self._waiting or self._closing is not None):
                 self._changed.wait()
             taken = self._waiting.take(self._forwards.limit)
             if taken is None:

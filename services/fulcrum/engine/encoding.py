@@ -32,13 +32,13 @@ def embed_images(loaded: LoadedModel, pixels: Tensor, batcher: Batcher | None) -
     """Unit-norm (n, d_embed) of preprocessed images. Raises ComputationFailed."""
     if batcher is None:
         return classes.encode_images(loaded, pixels)
-    name = (computed_by(loaded), "image")
+    product = _widest_product(loaded)
 
     def run(rows: Rows) -> Rows:
-        with cores_for(len(rows[0]) * _widest_product(loaded)):
+        with cores_for(len(rows[0]) * product):
             return (classes.encode_images(loaded, rows[0]),)
 
-    return batcher.submit(name, (pixels,), run)[0]
+    return batcher.submit((computed_by(loaded), "image"), (pixels,), run, product)[0]
 
 
 def _widest_product(loaded: LoadedModel) -> int:
