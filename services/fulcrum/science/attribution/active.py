@@ -9,6 +9,7 @@ from torch import Tensor
 from fulcrum.domain.errors import EditCannotReachOutput
 from fulcrum.science.sae.base import Sae
 from fulcrum.science.sae.sparse import SparseLatents
+from fulcrum.science.steering.scopes import reaching_tokens
 from fulcrum.science.vision.split import SplitTower
 
 
@@ -40,7 +41,7 @@ class ActiveLatents:
         Raises EditCannotReachOutput when none is left.
         """
         n_images, n_tokens, _ = x.shape
-        kept = reaching_tokens(tower).to(x.device)
+        kept = reaching_tokens(tower, x.device)
         if tokens is not None:
             kept = kept & tokens.to(x.device)
         if not bool(kept.any()):
@@ -99,13 +100,3 @@ class ActiveLatents:
         """Distinct (image, latent) in ascending order as `rows, latents`, and the pair of every entry."""
         keys, of_entry = torch.unique(self.rows * self.d_sae + self.latents, return_inverse=True)
         return keys // self.d_sae, keys % self.d_sae, of_entry
-
-
-def reaching_tokens(tower: SplitTower) -> Bool[Tensor, " n_tokens"]:
-    """True at the tokens from which the output can be reached at the tower's hook point."""
-    inside = torch.ones(tower.n_tokens, dtype=torch.bool)
-    if tower.reaches_output == "cls":
-        inside[1:] = False
-    elif tower.reaches_output == "patches":
-        inside[: tower.n_tokens - tower.grid[0] * tower.grid[1]] = False
-    return inside

@@ -35,9 +35,8 @@ def diagnose(
     before, after = x[row], edited.x[index]
     in_scope = edited.in_scope[index]
     column = {int(latent): i for i, latent in enumerate(edited.latents)}
-    fired = tuple(
-        bool((edited.z[row, in_scope, column[edit.latent]] != 0).any().item()) for edit in plan.edits
-    )
+    fires = (edited.z[row][in_scope] != 0).any(dim=0).tolist()
+    fired = tuple(fires[column[edit.latent]] for edit in plan.edits)
 
     asked = [e.latent for e in plan.edits if not isinstance(e, ProjectOut)]
     touched = edited.changed[index]
