@@ -9,8 +9,7 @@ from torch import Tensor
 from fulcrum.domain.errors import EditCannotReachOutput
 from fulcrum.science.sae.base import Sae
 from fulcrum.science.sae.sparse import SparseLatents
-from fulcrum.science.steering.scopes import reaching_tokens
-from fulcrum.science.vision.split import SplitTower
+from fulcrum.science.vision.split import SplitTower, reaching_tokens
 
 
 @dataclass(frozen=True)

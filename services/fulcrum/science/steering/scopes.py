@@ -8,7 +8,7 @@ from torch import Tensor
 
 from fulcrum.domain.edits import Scope
 from fulcrum.domain.errors import EditCannotReachOutput, InvalidEdit
-from fulcrum.science.vision.split import SplitTower
+from fulcrum.science.vision.split import SplitTower, reaching_tokens
 
 
 def scope_tokens(
@@ -46,19 +46,6 @@ def _inside(n_tokens: int, grid: tuple[int, int], has_cls: bool, scope: Scope) -
                 )
             inside[[first_patch + p for p in scope.patches]] = True
     return inside
-
-
-def reaching_tokens(tower: SplitTower, device: torch.device | str = "cpu") -> Bool[Tensor, " n_tokens"]:
-    """True at the tokens from which the output can be reached at this hook point (SCIENCE.md 8, trap 4)."""
-    inside = torch.ones(tower.n_tokens, dtype=torch.bool)
-    match tower.reaches_output:
-        case "all":
-            pass
-        case "cls":
-            inside[1:] = False
-        case "patches":
-            inside[: tower.n_tokens - tower.grid[0] * tower.grid[1]] = False
-    return inside.to(device)
 
 
 def check_reaches_output(tower: SplitTower, scope: Scope) -> None:

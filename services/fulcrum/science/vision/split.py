@@ -3,7 +3,8 @@
 from dataclasses import dataclass
 from typing import Literal, Protocol, runtime_checkable
 
-from jaxtyping import Float
+import torch
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from fulcrum.domain.hook_points import HookPoint
@@ -54,3 +55,16 @@ class SplitTower(Protocol):
     def suffix(self, state: HookState) -> Float[Tensor, "batch d_embed"]:
         """Image embedding (not normalised) from activations; differentiable with respect to `state.x`."""
         ...
+
+
+def reaching_tokens(tower: SplitTower, device: torch.device | str = "cpu") -> Bool[Tensor, " n_tokens"]:
+    """True at the tokens from which the output can be reached at this hook point (SCIENCE.md 8, trap 4)."""
+    inside = torch.ones(tower.n_tokens, dtype=torch.bool)
+    match tower.reaches_output:
+        case "all":
+            pass
+        case "cls":
+            inside[1:] = False
+        case "patches":
+            inside[: tower.n_tokens - tower.grid[0] * tower.grid[1]] = False
+    return inside.to(device)
