@@ -257,18 +257,11 @@ def serve(
 ) -> None:
     """Throughput and latency through gRPC and HTTP, and a session with its prefix cached, against a bare loop."""
     from fulcrum.bench.serve import bench_serve
-    from fulcrum.cli.bench_platform import RunningPlatform, served_model
-    from fulcrum.cli.status import StatusBoard
-    from fulcrum.cli.up import local_platform
+    from fulcrum.cli.bench_platform import PlatformApart, RunningPlatform, served_model
 
     with TemporaryDirectory() as folder:
-        platform = local_platform(
-            StatusBoard(quiet=True),
-            device="cpu",
-            data_dir=Path(folder) / "data",
-            client_file=Path(folder) / "client.json",
-        )
-        with platform as started, RunningPlatform(started, platform) as running:
+        platform = PlatformApart(Path(folder))
+        with platform as started, RunningPlatform(started, platform.memory_bytes) as running:
             wanted = [served_model(name.strip()) for name in models.split(",")]
             result = bench_serve(wanted, running, rounds, n_images, threads, _tell)
     if json:

@@ -1,6 +1,8 @@
 """The running platform as benchmarks measure it."""
 
+import multiprocessing
 import os
+import signal
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import TracebackType
@@ -10,11 +12,14 @@ import numpy as np
 
 from fulcrum.cli import options
 from fulcrum.domain.engine import InferenceEngine
+from fulcrum.domain.errors import FulcrumError, ServiceUnavailable
 from fulcrum.domain.models import ModelRef
 from fulcrum.domain.results import FloatArray
 from fulcrum.domain.tasks import ClassSet
 
 if TYPE_CHECKING:
+    from multiprocessing.connection import Connection
+
     from fulcrum.bench.serve import ServedModel
     from fulcrum.client import Client
     from fulcrum.local.platform import Platform, Started
@@ -33,14 +38,92 @@ def served_model(name: str) -> "ServedModel":
     return ServedModel(name, ref, ref, _UNTRAINED, _UNTRAINED)
 
 
+class PlatformApart:
+    """A platform in `folder` whose supervisor runs in a process of its own, as it does for everybody who asks one.
+
+    In this process it would copy every line of every log between the calls that are timed here.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        spawned = multiprocessing.get_context("spawn")
+        self._pipe, theirs = spawned.Pipe()
+        self._process = spawned.Process(target=_supervise, args=(folder, theirs), name="fulcrum-platform")
+        self._theirs = theirs
+
+    def __enter__(self) -> "Started":
+        """Raises ServiceUnavailable with what prevented the start."""
+        self._process.start()
+        self._theirs.close()
+        try:
+            found: Started | str = self._pipe.recv()
+        except EOFError:
+            found = "the platform's process ended before it served"
+        if isinstance(found, str):
+            self._process.join()
+            raise ServiceUnavailable(found)
+        return found
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._pipe.close()  # which ends it
+        self._process.join()
+
+    @property
+    def pid(self) -> int | None:
+        """Of the supervisor's process; None before the start."""
+        return self._process.pid
+
+    def memory_bytes(self) -> int:
+        """Resident memory of the inference service."""
+        self._pipe.send("memory")
+        found: int = self._pipe.recv()
+        return found
+
+
+def _supervise(folder: Path, pipe: "Connection") -> None:
+    from fulcrum.cli.status import StatusBoard
+    from fulcrum.cli.up import local_platform
+
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # of the terminal: the process that asks ends this one
+    platform = local_platform(
+        StatusBoard(quiet=True), device="cpu", data_dir=folder / "data", client_file=folder / "client.json"
+    )
+    try:
+        started = platform.start()
+    except FulcrumError as error:
+        pipe.send(str(error))
+        return
+    try:
+        pipe.send(started)
+        while True:
+            pipe.recv()
+            pipe.send(_memory_bytes(platform))
+    except (EOFError, OSError):  # nobody asks any more
+        return
+    finally:
+        platform.stop()
+
+
+def _memory_bytes(platform: "Platform") -> int:
+    """Of the inference service: its process is a child of its guard."""
+    import psutil
+
+    (inference,) = (s for s in platform.status() if s.name == "inference")
+    if inference.pid is None:
+        return 0
+    guard = psutil.Process(inference.pid)
+    return max(p.memory_info().rss for p in (guard, *guard.children(recursive=True)))
+
+
 class RunningPlatform:
     """Clients of one running platform; closes them in the end."""
 
-    def __init__(self, started: "Started", platform: "Platform") -> None:
+    def __init__(self, started: "Started", memory_bytes: Callable[[], int]) -> None:
         from fulcrum.client import Client
         from fulcrum.rpc.client import RemoteEngine
 
-        self._started, self._platform = started, platform
+        self._started, self._memory_bytes = started, memory_bytes
         self._http = Client(url=started.url, token=started.token)
         self._engines: list[RemoteEngine] = []
 
@@ -74,14 +157,8 @@ class RunningPlatform:
         return predict
 
     def memory_bytes(self) -> int:
-        """Of the inference service: its process is a child of its guard."""
-        import psutil
-
-        (inference,) = (s for s in self._platform.status() if s.name == "inference")
-        if inference.pid is None:
-            return 0
-        guard = psutil.Process(inference.pid)
-        return max(p.memory_info().rss for p in (guard, *guard.children(recursive=True)))
+        """Resident memory of the inference service."""
+        return self._memory_bytes()
 
 
 def bench_platform(
