@@ -3,6 +3,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
 
 from fulcrum.demo.shipped import demo_model, demo_sae, demo_task
 from fulcrum.domain.edits import LatentCondition, Scale, Scope, SetTo
@@ -12,6 +13,7 @@ from fulcrum.domain.errors import (
     InvalidSettings,
     InvalidTarget,
     LatentOutOfRange,
+    OutOfMemory,
     SaeDoesNotFit,
     UnknownSae,
     UnreadableImage,
@@ -84,6 +86,32 @@ def test_all_questions_about_one_image_share_one_prefix_and_its_latents(attacked
     assert engine.prefix_counts.misses == 1
     assert engine.prefix_counts.hits >= 3
     assert len(encoded) == 1
+
+
+def test_who_writes_into_an_answer_writes_into_no_cache(attacked):
+    engine = LocalEngine()
+    known = [row.score for row in engine.attribute(MODEL, SAE, attacked[0], TASK).latents]
+    mine = engine.encode_latents(MODEL, SAE, attacked[0])
+    for array in (mine.values, mine.latents, mine.offsets):
+        array[:] = 0
+    assert [row.score for row in engine.attribute(MODEL, SAE, attacked[0], TASK).latents] == known
+
+
+def test_memory_that_is_full_while_latents_are_made_is_told_as_such(attacked, monkeypatch):
+    engine, (data, label) = LocalEngine(), attacked
+
+    def full(x):
+        raise torch.OutOfMemoryError("Tried to allocate 20 GiB")
+
+    monkeypatch.setattr(engine.residency.steerable(MODEL, SAE).sae, "encode_sparse", full)
+    for ask in (
+        lambda: engine.attribute(MODEL, SAE, data, TASK),
+        lambda: engine.steer(MODEL, SAE, data, suppress(engine, 3), TASK),
+        lambda: engine.sweep(MODEL, SAE, data, [3], [0.0], TASK),
+        lambda: list(engine.suggest(MODEL, SAE, data, TASK, label)),
+    ):
+        with pytest.raises(OutOfMemory, match="20 GiB"):
+            ask()
 
 
 def test_a_suggestion_does_what_it_says(engine, attacked):

@@ -11,6 +11,7 @@ from redis.asyncio import Redis
 from tests.gateway.test_failures import assert_problem, raw
 
 from fulcrum.domain.errors import RateLimited
+from fulcrum.gateway import rate_limits
 from fulcrum.gateway.auth.service import new_link
 from fulcrum.gateway.rate_limits import Requests, take
 
@@ -132,7 +133,7 @@ def test_who_is_let_in_while_redis_counts_gets_no_more_than_the_burst(empty_redi
     assert sorted(a.remaining for a in allowed) == list(range(burst - 1))
 
 
-def test_only_who_is_far_from_the_limit_is_let_in_while_redis_counts():
+def test_only_who_is_far_from_the_limit_is_let_in_while_redis_counts(monkeypatch):
     class SlowRedis:
         """Says what is left when it is let go."""
 
@@ -151,7 +152,7 @@ def test_only_who_is_far_from_the_limit_is_let_in_while_redis_counts():
             return asyncio.ensure_future(requests.take(redis, "usr_1", 6, 200))
 
         async def let_in():
-            waiting = [take() for _ in range(150)]
+            waiting = [take() for _ in range(20)]
             await asyncio.sleep(0.05)
             n = sum(t.done() for t in waiting)
             redis.go.set()
@@ -165,7 +166,19 @@ def test_only_who_is_far_from_the_limit_is_let_in_while_redis_counts():
         redis.go.set()
         await (await first)
         redis.go.clear()
-        assert await let_in() == 99  # down to half of what is allowed
+        assert await let_in() == 8  # at once, and no more uncounted
+        redis.remaining = 101
+        redis.go.set()
+        await (await take())
+        redis.go.clear()
+        assert await let_in() == 0  # down to half of what is allowed
+        redis.remaining = 250
+        redis.go.set()
+        await (await take())
+        redis.go.clear()
+        monkeypatch.setattr(rate_limits, "_KNOWN_S", 0.0)
+        assert await let_in() == 0  # too long ago
+        monkeypatch.undo()
         redis.remaining = 250
         redis.go.set()
         await (await take())

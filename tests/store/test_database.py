@@ -2,6 +2,8 @@
 
 import dataclasses
 import traceback
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 
 import pytest
 import sqlalchemy as sa
@@ -184,3 +186,33 @@ def test_times_are_kept_in_the_database_s_own_type(world, url):
             found = connection.execute(query, {"id": image.id}).scalar_one()
     engine.dispose()
     assert found == image.created_at.isoformat(sep=" ", timespec="microseconds").removesuffix("+00:00")
+
+
+def test_a_reader_of_its_own_never_waits_for_the_pool(world, monkeypatch):
+    """Nor for writers, which on SQLite wait for each other with a connection each."""
+    store, at_once = world.store, world.store._engine.dialect.name == "sqlite"
+    assert not store.answers_at_once
+    with store.reader_of_this_thread(), ExitStack() as taken:
+        assert store.answers_at_once == at_once
+        with store.write() as tx:  # seen by the next look, and never written through the reader
+            tx.models.add(world.another_model("new"))
+        if at_once:
+            for _ in range(engines.POOL_SIZE + engines.MAX_OVERFLOW - 1):
+                taken.enter_context(store._engine.connect())
+            monkeypatch.setattr(store._engine.pool, "_timeout", 0.01)
+            with pytest.raises(sa.exc.TimeoutError):
+                store._engine.connect()
+        with store.read() as tx:
+            assert len(tx.models.list(world.project.id).items) == 2
+            assert not store.answers_at_once  # inside a look
+            with pytest.raises(AssertionError, match="cannot write"):
+                tx.models.delete(world.model.id)
+        with pytest.raises(UnknownModel), store.read() as tx:
+            tx.models.get("mdl_none")
+        with ThreadPoolExecutor(1) as pool:  # another thread has none
+            assert not pool.submit(lambda: store.answers_at_once).result(20)
+        with store.read() as tx:
+            assert tx.models.get(world.model.id) == world.model
+    assert not store.answers_at_once
+    with store.read() as tx:
+        assert tx.models.get(world.model.id) == world.model

@@ -217,6 +217,7 @@ class Batcher:
         stage = item.stage
         if not self._on_cpu or stage.deterministic or item.rows is None:
             return False
+        began = time.perf_counter()
         with self._changed:
             if self._closing is not None or self._waiting or self._running or self._here is not None:
                 return False
@@ -227,13 +228,12 @@ class Batcher:
             self._here = threading.current_thread()
             self._running, self._running_rows = pieces, item.n_rows
             self._last_progress = time.monotonic()
-        began = time.perf_counter()
         try:
             self._run(stage, pieces)
-        finally:
             self._progressed(pieces, time.perf_counter() - began)
+        finally:
             with self._changed:
-                self._here = None
+                self._running, self._running_rows, self._here = [], 0, None
                 self._changed.notify()
         return True
 

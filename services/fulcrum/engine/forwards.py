@@ -52,7 +52,8 @@ class Forwards:
             self._count(1, 1)
             return [()], 1
         n = sum(piece.n_rows for piece in pieces)
-        with torch.no_grad():
+        # Whatever mode the caller whose thread this may be is in: others find the results in a cache.
+        with torch.inference_mode(False), torch.no_grad():
             n_ran = self._bucket(stage, pieces[0]) if stage.deterministic else n
             results = run(_together(pieces, n_ran, copy=stage.deterministic))
         _synchronise(results)

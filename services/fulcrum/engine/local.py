@@ -55,9 +55,9 @@ class LocalEngine:
     """Encodes, attributes and steers with models that live in this process. Safe to call from several threads.
 
     Attribution, steering, sweeps and suggestions on one image run the prefix once: activations at the hook point are
-    kept in a cache of `prefix_budget_bytes`. With a `batcher`, rows of requests that run at the same time share
-    forwards; each request says in a `request_scope` who asks, until when, and whether its bits must not depend on
-    the others.
+    kept in a cache of `prefix_budget_bytes`, and their latents in one of a quarter of that. With a `batcher`, rows of
+    requests that run at the same time share forwards; each request says in a `request_scope` who asks, until when,
+    and whether its bits must not depend on the others.
     """
 
     def __init__(
@@ -179,9 +179,10 @@ class LocalEngine:
         steerable = self.residency.steerable(model, sae)
         sparse = self._states.latents(steerable, self._states.of(steerable, image))
         return ImageLatents(
-            sparse.offsets.cpu().numpy(),
-            sparse.latents.cpu().numpy(),
-            sparse.values.cpu().numpy(),
+            # Copies: on a CPU the caller would write into the cache.
+            sparse.offsets.cpu().numpy().copy(),
+            sparse.latents.cpu().numpy().copy(),
+            sparse.values.cpu().numpy().copy(),
             sparse.d_sae,
         )
 
@@ -356,7 +357,7 @@ class LocalEngine:
             head,
             wanted,
             max_latents=max_latents,
-            sparse=self._states.latents(steerable, kept),
+            sparse=tells_full_memory(self._states.latents)(steerable, kept),
         )
         step = tells_full_memory(lambda: next(found, None))
         while (suggestion := step()) is not None:

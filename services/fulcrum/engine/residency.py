@@ -188,6 +188,7 @@ class Residency:
                 info.logit_bias,
                 loaded.probs_kind,
             )
-            return head, embeddings.numel() * embeddings.element_size()
+            # With the copy of unit length in float32 that it keeps.
+            return head, embeddings.numel() * (embeddings.element_size() + 4)
 
         return self._heads.get_or_make((ref, info.weights_sha256, task), make)

@@ -3,12 +3,13 @@
 import asyncio
 from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from typing import Any
 
 from fastapi import APIRouter, FastAPI
 from redis.asyncio import Redis
 
+from fulcrum.domain.errors import ServiceUnavailable
 from fulcrum.domain.jobs import JobQueue
 from fulcrum.gateway.auth import endpoints as auth
 from fulcrum.gateway.concepts import endpoints as concepts
@@ -121,10 +122,15 @@ def create_app(
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         # asyncio's own would have two threads more than a small machine has cores: a few slow writers would hold all.
         asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(_THREADS, "gateway"))
-        async with open_services(
-            settings, engine=engine, store=store, artifacts=artifacts, redis=redis, queue=queue
-        ) as services:
+        async with (
+            open_services(
+                settings, engine=engine, store=store, artifacts=artifacts, redis=redis, queue=queue
+            ) as services,
+            AsyncExitStack() as stack,
+        ):
             app.state.services = services
+            with suppress(ServiceUnavailable):  # then every look goes through a thread
+                stack.enter_context(services.store.reader_of_this_thread())
             async with open_loads(services.store, services.engine) as loads:
                 app.state.loads = loads
                 yield

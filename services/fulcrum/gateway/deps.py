@@ -160,7 +160,8 @@ async def look(
 ) -> R:
     """Result of `function(store, ...)`, which reads a few rows and writes nothing.
 
-    To a thread and back is as long as the reading itself, where the database is a file.
+    To a thread and back is as long as the reading itself, where the database is a file of which the event loop has a
+    reader of its own.
     """
     if store.answers_at_once:
         return function(store, *args, **kwargs)

@@ -18,6 +18,9 @@ async def unless_gone(request: Request, work: Awaitable[T]) -> T:
     """
     task = asyncio.ensure_future(work)
     gone = asyncio.ensure_future(_gone(request))
+    gone.add_done_callback(
+        lambda ended: ended.cancelled() or ended.exception()
+    )  # nobody else asks how it ended
     try:
         await asyncio.wait({task, gone}, return_when=asyncio.FIRST_COMPLETED)
         if not task.done():

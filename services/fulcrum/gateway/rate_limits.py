@@ -7,6 +7,8 @@ holds, and no window has an edge at which twice the rate gets through.
 
 import asyncio
 import hashlib
+import math
+import time
 from dataclasses import dataclass
 
 from redis.asyncio import Redis
@@ -30,6 +32,9 @@ end
 redis.call('SET', KEYS[1], string.format('%.0f', whole_at + interval), 'PX', math.ceil(ahead / 1000) + 1000)
 return {1, math.floor((room - ahead) / interval), 0, ahead}
 """
+
+_KNOWN_S = 1.0  # how long what was left says something: other gateways count too
+_UNCOUNTED = 8  # requests of one user that may run before they are counted
 
 log = logger(__name__)
 
@@ -78,10 +83,10 @@ async def take_request(redis: Redis, user_id: str, per_minute: int, burst: int) 
 
 
 class Requests:
-    """Counts requests of users. Whoever was far from the limit when last looked at is let in while Redis counts.
+    """Counts requests of users. Whoever was far from the limit a moment ago is let in while Redis counts.
 
-    Nobody gets more than their allowance by this: what is being counted is taken off what was left, and half of it
-    stays untouched for what other gateways let in at the same time.
+    What is being counted is taken off what was left, so that one gateway lets in no more than is allowed; each other
+    one at the same moment at most `_UNCOUNTED` more.
     """
 
     def __init__(self) -> None:
@@ -95,7 +100,8 @@ class Requests:
         counting = asyncio.ensure_future(take_request(redis, user_id, per_minute, burst))
         counting.add_done_callback(left.counted)
         left.uncounted += 1
-        if left.remaining - left.uncounted < burst / 2:
+        known = time.monotonic() - left.looked_at < _KNOWN_S and left.uncounted <= _UNCOUNTED
+        if not known or left.remaining - left.uncounted < burst / 2:
             await counting
         return counting
 
@@ -103,6 +109,7 @@ class Requests:
 @dataclass
 class _Left:
     remaining: int = 0  # when last looked at
+    looked_at: float = -math.inf  # time.monotonic()
     uncounted: int = 0
 
     def counted(self, counting: "asyncio.Future[Allowance | None]") -> None:
@@ -110,6 +117,7 @@ class _Left:
         failed = counting.cancelled() or counting.exception() is not None
         allowance = None if failed else counting.result()
         self.remaining = 0 if allowance is None else allowance.remaining
+        self.looked_at = time.monotonic()
 
 
 async def take_login(redis: Redis, address: str, name: str | None, per_minute: int) -> None:

@@ -124,6 +124,9 @@ class Answering:
 
         Raises what the engine raises, and ComputationFailed for an embedding that is none.
         """
+        if self._engine.batcher is not None:
+            # A small model's image may run in this thread: the device's is asked whether it still turns.
+            self._engine.batcher.run_alone(lambda: None)
         if model is None:
             loaded = [info.ref for info in reversed(self._engine.models())]
             if not loaded:

@@ -6,12 +6,13 @@ with store.write() as tx:
     tx.audit.append(user.id, "project.create", project.id)
 """
 
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import TracebackType
 from typing import Self
 
-from sqlalchemy import Engine
+from sqlalchemy import Connection, Engine
 
 from fulcrum.domain.errors import ServiceUnavailable
 from fulcrum.store.engines import open_engine
@@ -27,6 +28,7 @@ class Store:
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
+        self._kept: tuple[int, Connection] | None = None  # of the thread with that number
         self._reader: Engine = engine
         if engine.dialect.name == "postgresql":
             # One snapshot for the whole transaction, as SQLite gives it; a write is refused by the server.
@@ -35,16 +37,43 @@ class Store:
             )
         self._writer = engine.execution_options(fulcrum_write=True)
 
+    @contextmanager
+    def reader_of_this_thread(self) -> Iterator[None]:
+        """Inside, this thread reads a SQLite file through a connection of its own, and waits for nobody.
+
+        Those of the pool may all be taken by writers that wait for each other. For one thread at a time.
+        Raises ServiceUnavailable when the database cannot be reached.
+        """
+        if self._engine.dialect.name != "sqlite":
+            yield
+            return
+        with translated():
+            connection = self._reader.connect()
+        with connection:
+            self._kept = threading.get_ident(), connection
+            try:
+                yield
+            finally:
+                self._kept = None
+
     @property
     def answers_at_once(self) -> bool:
-        """Whether a look at a few rows takes less time than to hand it to another thread: a file of this machine
-        that readers never wait for.
-        """
-        return self._engine.dialect.name == "sqlite"
+        """Whether a look at a few rows takes this thread less time than to hand it to another one."""
+        return self._kept_here() is not None
+
+    def _kept_here(self) -> Connection | None:
+        if self._kept is None or self._kept[0] != threading.get_ident() or self._kept[1].in_transaction():
+            return None
+        return self._kept[1]
 
     @contextmanager
     def read(self) -> Iterator[Transaction]:
         """One consistent look. Raises ServiceUnavailable when the database cannot be reached."""
+        kept = self._kept_here()
+        if kept is not None:
+            with translated(), kept.begin():
+                yield Transaction(kept)
+            return
         with translated(), self._reader.connect() as connection, connection.begin():
             yield Transaction(connection)
 

@@ -150,6 +150,19 @@ def test_an_edit_that_needs_a_firing_latent_and_has_none_gets_no_stand_in() -> N
     assert written[0].edits[0].latent == 19
 
 
+def test_a_latent_that_fires_without_a_direction_is_matched_as_a_silent_one() -> None:
+    sae = tiny_sae()
+    x, contribution = contributions()
+    dead = int(contribution.argmax())
+    with torch.no_grad():
+        sae.W_dec[dead] = 0
+        sae.b_enc[5] = -100.0  # fires nowhere in this image, and is like the dead one in its firing rate
+    rates = np.full(20, 1e-5)
+    rates[[dead, 5]] = 0.5
+    [plan] = matched(sae, x, EditPlan((Add(dead, 1.0),)), 1, generator(), rates)
+    assert plan.edits[0].latent == 5
+
+
 def test_fewer_candidates_give_fewer_plans_and_a_plan_without_edits_none() -> None:
     x, contribution = contributions(Scope("cls"))
     active = int((contribution > 0).sum())

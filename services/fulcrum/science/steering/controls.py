@@ -81,9 +81,10 @@ def matched_plans(
     )
     edited = torch.tensor([e.latent for e in plan.edits], dtype=torch.long, device=latents.device)
     # All directions of a wide SAE are many numbers; only the match of a silent latent looks beyond those that fire.
-    everywhere = firing_rates is not None and any(squares[e.latent] == 0 for e in plan.edits)
-    sizes = _direction_norms(sae, None if everywhere else torch.unique(torch.cat([latents, edited])))
+    sizes = _direction_norms(sae, torch.unique(torch.cat([latents, edited])))
     contribution = np.sqrt(squares) * sizes
+    if firing_rates is not None and any(contribution[e.latent] == 0 for e in plan.edits):
+        sizes = _direction_norms(sae, None)
     maxima = sparse.maxima(in_scope).cpu().numpy()
     rates = None if firing_rates is None else np.log(np.maximum(np.asarray(firing_rates, dtype=float), 1e-6))
 
