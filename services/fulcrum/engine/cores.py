@@ -16,8 +16,9 @@ def compute_on_one_core() -> None:
     """For each thread of a pool that calls an engine with a batcher: it computes on one core from now on.
 
     torch gives every calling thread a pool of workers of its own. Those of many callers, spinning between their
-    small operations, would take the cores from the device thread. Without this a thread that is new to torch takes
-    the number that was set last, by whichever thread.
+    small operations, would take the cores from the device thread. A thread that is new to torch takes the
+    number that was set last by whichever thread, at its first use and whatever was set in it before that: never call
+    this where other threads, such as the main one of a program, still have theirs before them.
     """
     torch.get_num_threads()
     torch.set_num_threads(1)

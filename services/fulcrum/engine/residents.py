@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from typing import Generic, TypeVar
 
 from fulcrum.domain.errors import InvalidSettings, OutOfMemory
-from fulcrum.engine.cores import compute_on_one_core
 from fulcrum.engine.device_memory import empty_cache, is_out_of_memory, out_of_memory
 from fulcrum.engine.scopes import active_scope, current_scope
 
@@ -74,10 +73,7 @@ class Residents(Generic[K, V]):
                 if loading is None:
                     loading = self._loading[key] = _Load()
                     threading.Thread(
-                        target=self._load,
-                        args=(key, load, loading),
-                        name="fulcrum-load",
-                        daemon=True,
+                        target=self._load, args=(key, load, loading), name="fulcrum-load", daemon=True
                     ).start()
                 done = threading.Event()
                 loading.waiters.append(done)
@@ -132,7 +128,6 @@ class Residents(Generic[K, V]):
     # What follows runs in the thread of a load.
 
     def _load(self, key: K, load: Callable[[], tuple[V, int]], loading: _Load) -> None:
-        compute_on_one_core()
         try:
             value, size_bytes = self._loaded(load)
             self._settle(key, value, size_bytes)
