@@ -8,18 +8,20 @@ import typer
 
 from fulcrum.cli import options
 from fulcrum.cli.output import emit_json, err, out
+from fulcrum.cli.speak import speak
 
 if TYPE_CHECKING:
     from fulcrum.client import Client
-    from fulcrum.domain.concept_sets import ConceptSet
     from fulcrum.domain.experts import ExpertRule, Experts, ExpertUnit, StructureSummary
     from fulcrum.domain.jobs import JobRecord, JobStanding
-    from fulcrum.science.responses.speaking import Steering
 
 app = typer.Typer(
     help="Units that know a concept: latents, units of both towers and of language models, on the running platform.",
     no_args_is_help=True,
 )
+
+
+app.command("speak")(speak)
 
 
 class Method(StrEnum):
@@ -118,7 +120,7 @@ def find_in(
             "--layer chooses layers of a --language-model: a text tower is searched at its blocks"
         )
     title = name or files[0].stem
-    concepts = _read_concepts(files, title)
+    concepts = options.read_concepts(files, title)
     with Client() as client:
         if model is not None:
             job = client.experts.find_in_sentences(model, concepts, name=title, seed=seed)
@@ -128,82 +130,6 @@ def find_in(
                 language_model, concepts, layers=layer or (), name=title, seed=seed
             )
         _wait_and_show(client, job, json)
-
-
-@app.command("speak")
-def speak(
-    model: Annotated[
-        str,
-        typer.Argument(help="A causal model of transformers: a folder, or a hub reference on this machine."),
-    ],
-    files: Annotated[
-        list[Path],
-        typer.Argument(help="Concepts: JSON files in Suau's layout, or one CSV.", show_default=False),
-    ],
-    concept: Annotated[str, typer.Option("--concept", "-c", help="Which of them.")],
-    word: Annotated[
-        list[str] | None,
-        typer.Option("--word", help="Whose probability is told; the concept's name by default. Repeatable."),
-    ] = None,
-    prompt: Annotated[
-        list[str] | None, typer.Option("--prompt", "-p", help="What the model goes on from. Repeatable.")
-    ] = None,
-    by: Annotated[
-        str,
-        typer.Option(
-            "--by",
-            help="set (to the median with the concept), damp (AurA), or mean, gaussian, linear transport.",
-        ),
-    ] = "set",
-    k: Annotated[int, typer.Option("-k", min=1, help="Experts: the best by AP.")] = 50,
-    strength: Annotated[
-        float, typer.Option("--strength", min=0, help="How far: 0 not at all, 1 all the way.")
-    ] = 1.0,
-    layer: Annotated[
-        list[str] | None,
-        typer.Option("--layer", help="mlp, attention, or a name with *. Repeatable; all by default."),
-    ] = None,
-    n_new: Annotated[int, typer.Option("--new", min=1, help="Tokens that are said.")] = 20,
-    n_random: Annotated[int, typer.Option("--random", min=1, help="Sets of other units, as control.")] = 20,
-    seed: Annotated[int, typer.Option("--seed", min=0, help="Of the control and of what is said.")] = 0,
-    json: options.Json = False,
-) -> None:
-    """What a causal model on this machine says with a concept's experts steered, the price, and random units."""
-    from dataclasses import asdict
-
-    from fulcrum.domain.errors import InvalidSettings
-    from fulcrum.science.responses import speaking
-
-    way = next((w for w in speaking.WAYS if w == by), None)
-    if way is None:
-        raise InvalidSettings(f"--by {by!r}: expected one of {', '.join(speaking.WAYS)}")
-    concepts = _read_concepts(files, files[0].stem)
-    chosen = next((c for c in concepts.concepts if c.name == concept), None)
-    if chosen is None:
-        raise InvalidSettings(
-            f"no concept {concept[:80]!r}: there is {[c.name for c in concepts.concepts][:20]}"
-        )
-    positives, negatives = (
-        [concepts.sentences[n] for n in numbers] for numbers in (chosen.positives, chosen.negatives)
-    )
-    speaker = speaking.load_speaker(model)
-    maps, least_ap = speaking.experts_of(
-        speaker, positives, negatives, way, k=k, layers=layer or (), strength=strength
-    )
-
-    def advance(done: int, of: int) -> None:
-        if not json:
-            err.print(f"other units: {done} of {of}", highlight=False)
-
-    prompts = prompt or ["There was a", "I saw the", "We talked about"]
-    found = speaking.steer_speech(
-        speaker, maps, least_ap, word or [concept], prompts, negatives,
-        n_new=n_new, n_random=n_random, seed=seed, advance=advance,
-    )  # fmt: skip
-    if json:
-        emit_json({"concept": concept, "by": way, "k": k, "strength": strength, **asdict(found)})
-        return
-    _print_speech(found)
 
 
 @app.command("align")
@@ -342,42 +268,6 @@ def correct(
         return
     out.print(f"{record.id}  {record.name}", highlight=False, markup=False)
     out.print(version.note, highlight=False, markup=False)
-
-
-def _read_concepts(files: list[Path], title: str) -> "ConceptSet":
-    from fulcrum.domain.concept_files import read_concepts_csv, read_concepts_json
-    from fulcrum.domain.errors import InvalidSettings
-
-    if files[0].suffix.lower() != ".csv":
-        return read_concepts_json([file.read_bytes() for file in files], title)
-    if len(files) > 1:
-        raise InvalidSettings(f"{len(files)} files: concepts come from one CSV, or from JSON files")
-    return read_concepts_csv(options.read_text(files[0]), title)
-
-
-def _print_speech(found: "Steering") -> None:
-    from rich.table import Table
-
-    layers = ", ".join(f"{name} {n}" for name, n in found.n_experts.items())
-    out.print(f"experts: AP at least {found.least_ap:.3f}; {layers}", highlight=False, markup=False)
-    table = Table(header_style="bold")
-    for heading in ("", "before", "after", "others, mean", "highest"):
-        table.add_column(heading, justify="left" if not heading else "right")
-    for what, before, after, control in (
-        ("next word", found.before, found.after, found.random_after),
-        ("perplexity", found.perplexity_before, found.perplexity_after, found.random_perplexity),
-    ):  # fmt: skip
-        mean = sum(control) / len(control)
-        table.add_row(what, f"{before:.4g}", f"{after:.4g}", f"{mean:.4g}", f"{max(control):.4g}")
-    out.print(table)
-    out.print(
-        f"p = {found.p_value:.3f} that other units move the word as far, from {len(found.random_after)} sets",
-        highlight=False,
-    )
-    for speech in found.speeches:
-        out.print(f"{speech.prompt}", highlight=False, markup=False, style="bold")
-        out.print(f"  before: {speech.before}", highlight=False, markup=False)
-        out.print(f"  after:  {speech.after}", highlight=False, markup=False)
 
 
 def _wait_and_show(client: "Client", job: "JobRecord", json: bool) -> None:

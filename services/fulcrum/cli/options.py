@@ -19,6 +19,7 @@ from fulcrum.domain.tasks import (
 )
 
 if TYPE_CHECKING:
+    from fulcrum.domain.concept_sets import ConceptSet
     from fulcrum.domain.tasks import Target
     from fulcrum.engine.local import LocalEngine
 
@@ -217,3 +218,14 @@ def parse_target(text: str | None, task: ClassSet) -> "Target | None":
 def shown_name(ref: ModelRef) -> str:
     """The model's name without a path of this machine."""
     return ref.model_name.replace("\\", "/").rpartition("/")[2] if ":" in ref.model_name else ref.model_name
+
+
+def read_concepts(files: list[Path], title: str) -> "ConceptSet":
+    """Concepts in Suau's layout, or from one CSV. Raises InvalidSettings, and what the files are refused for."""
+    from fulcrum.domain.concept_files import read_concepts_csv, read_concepts_json
+
+    if files[0].suffix.lower() != ".csv":
+        return read_concepts_json([file.read_bytes() for file in files], title)
+    if len(files) > 1:
+        raise InvalidSettings(f"{len(files)} files: concepts come from one CSV, or from JSON files")
+    return read_concepts_csv(read_text(files[0]), title)
