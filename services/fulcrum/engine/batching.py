@@ -93,7 +93,8 @@ class Batcher:
         """`run(rows)`, computed together with other requests' rows of the same `name`, shapes and mode.
 
         Blocks. `run` must treat rows independently, and `name` must identify what it computes, weights included.
-        `product`: multiplications for one row in the widest product of matrices, where that is known.
+        `product`: multiplications for one row in the widest product of matrices, where that is known; small work may
+        run in the calling thread.
         Raises PayloadTooLarge, Overloaded, ServiceUnavailable, OutOfMemory, Cancelled, DeadlineExceeded, and what
         `run` raises for this request's rows.
         """
@@ -111,7 +112,7 @@ class Batcher:
     def run_alone(self, work: Callable[[], T], product: int | None = None) -> T:
         """`work()` on the device thread, sharing a forward with nobody, in its user's turn. Raises as `submit`.
 
-        `product`: multiplications in its widest product of matrices, where that is known.
+        `product`: multiplications in its widest product of matrices, where that is known; small work may run here.
         """
         if self._is_running_thread():
             return work()

@@ -68,7 +68,8 @@ class Settings(BaseSettings):
     prefix_budget_bytes: int = Field(
         default=1 * _GIB,
         ge=0,
-        description="Of activations kept, so that questions about one image run its prefix once.",
+        description="Of activations kept, so that questions about one image run its prefix once; their latents take "
+        "up to a quarter of it beside.",
     )
     max_queue_bytes: int = Field(
         default=1 * _GIB,
