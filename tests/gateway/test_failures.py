@@ -1,10 +1,12 @@
 """Every failure leaves in the one shape, and no traceback ever does."""
 
+import contextlib
 import json
 import socket
 from urllib.parse import urlsplit
 
 import pytest
+import sqlalchemy
 
 from fulcrum.domain import errors
 from fulcrum.gateway.errors import MEDIA_TYPE, STATUS, TITLE, as_domain_error, problem_response, status_of
@@ -164,6 +166,24 @@ def raw(platform, data, half_close=False):
 
 def token(platform):
     return platform.admin.headers["authorization"].encode()
+
+
+def test_connections_that_are_all_taken_do_not_stop_the_event_loop(platform, monkeypatch):
+    """By writers that wait for each other: who asks is looked up through a reader of the loop's own."""
+    engine, right = platform.store._engine, token(platform).decode().removeprefix("Bearer ")
+    # Of the right form and with a token that exists, so that only the database can tell that it is wrong.
+    stranger = platform.client(right[:-1] + ("0" if right[-1] != "0" else "1"))
+    assert stranger.get("/v1/me").status_code == 401
+    monkeypatch.setattr(engine.pool, "_timeout", 0.01)
+    with contextlib.ExitStack() as taken:
+        with contextlib.suppress(sqlalchemy.exc.TimeoutError):
+            while True:
+                taken.enter_context(engine.connect())
+        assert (
+            platform.admin.get("/v1/me").status_code != 401
+        )  # the pool is of no use, and the token is known
+        assert stranger.get("/v1/me").status_code == 401
+    assert platform.admin.get("/v1/me").status_code == 200
 
 
 def test_a_caller_who_hangs_up_in_the_middle_of_an_upload_harms_nobody(platform, caplog):

@@ -58,15 +58,21 @@ class PlatformApart:
             found: Started | str = self._pipe.recv()
         except EOFError:
             found = "the platform's process ended before it served"
+        except BaseException:  # interrupted: nobody would end it
+            self._end()
+            raise
         if isinstance(found, str):
-            self._process.join()
+            self._end()
             raise ServiceUnavailable(found)
         return found
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._pipe.close()  # which ends it
+        self._end()
+
+    def _end(self) -> None:
+        self._pipe.close()  # which it takes for its end
         self._process.join()
 
     @property

@@ -21,9 +21,6 @@ app = typer.Typer(
 )
 
 
-app.command("speak")(speak)
-
-
 class Method(StrEnum):
     """What becomes of the experts."""
 
@@ -130,6 +127,9 @@ def find_in(
                 language_model, concepts, layers=layer or (), name=title, seed=seed
             )
         _wait_and_show(client, job, json)
+
+
+app.command("speak")(speak)
 
 
 @app.command("align")

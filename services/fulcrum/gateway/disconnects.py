@@ -18,9 +18,8 @@ async def unless_gone(request: Request, work: Awaitable[T]) -> T:
     """
     task = asyncio.ensure_future(work)
     gone = asyncio.ensure_future(_gone(request))
-    gone.add_done_callback(
-        lambda ended: ended.cancelled() or ended.exception()
-    )  # nobody else asks how it ended
+    # Nobody else asks how it ended, and asyncio would log an error of it.
+    gone.add_done_callback(lambda ended: ended.cancelled() or ended.exception())
     try:
         await asyncio.wait({task, gone}, return_when=asyncio.FIRST_COMPLETED)
         if not task.done():

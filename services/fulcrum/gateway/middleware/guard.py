@@ -92,9 +92,8 @@ def _is_own_origin(headers: Headers, public_url: str | None, scheme: str) -> boo
 def _telling(counting: "asyncio.Future[Allowance | None]", send: Send) -> Send:
     async def send_with_allowance(message: Message) -> None:
         if message["type"] == "http.response.start":
-            with suppress(
-                RateLimited
-            ):  # by what other gateways let in meanwhile; this request has been answered
+            # By what other gateways let in meanwhile; this request has been answered.
+            with suppress(RateLimited):
                 allowance = await counting
                 if allowance is not None:
                     MutableHeaders(scope=message).update(allowance.headers)
